@@ -28,6 +28,7 @@ import numpy as np
 
 from broker_server.rules import RULES
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.manifest import Role
 from fleet_sim.baselines.catalogue import BASELINES, Part
 from fleet_sim.baselines.standings import Bench
 from fleet_sim.baselines.tuning import BUDGET, Knobs, candidates, tuned, validated
@@ -43,7 +44,7 @@ MakeWorld: TypeAlias = Callable[[int], World]
 
 METHODS: tuple[str, ...] = (*RULES, *BASELINES)
 DEFAULT_METHODS: tuple[str, ...] = (
-    *RULES,
+    *dict.fromkeys(("competence", *RULES)),  # the first is ours
     *("factory-model", "local-only", "server-only", "centralised"),
     *("fedavg/tail", "fedavg/tail/int8", "fedavg/tail/int4", "fedavg/tail/fine-tuned"),
     *("fedprox/tail", "fedavgm/tail", "feddf/tail"),
@@ -124,6 +125,8 @@ def compare(
             validated(comparison.world(comparison.tuning_seeds[0]))  # refused now, not after all models are built
         for seed in run(stage.build, [*comparison.seeds, *(comparison.tuning_seeds if any(tunable) else ())]):
             on_done(f"seed {seed}: models built")
+        stage = stage.without_twins()
+        tunable = stage.tunable()
         chosen = {name: knobs for name, knobs in comparison.settings.items() if name in stage.needed()}
         for names in tunable:
             for name, knobs in run(partial(stage.tune, chosen=dict(chosen)), names):
@@ -133,7 +136,7 @@ def compare(
         for cell in run(partial(stage.play, chosen=chosen), stage.places()):
             cells.append(cell)
             on_done(f"seed {cell.seed}: {cell.method} played")
-    return Compared(comparison, tuple(cells), chosen)
+    return Compared(stage.comparison, tuple(cells), chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,19 @@ class _Stage:
                     equip(world, self._models_of(part), seed, built)
                     built.rename(path)
         return seed
+
+    def without_twins(self) -> _Stage:
+        """Leave out baselines of the whole model where the tail is the whole model; the models have been built."""
+        comparison, seed = self.comparison, self.comparison.seeds[0]
+        by_part = {part: [name for name in comparison.methods if _part(name) == part] for part in ("tail", "whole")}
+        if not (by_part["tail"] and by_part["whole"]):
+            return self
+        bundle = self._equipment(comparison.world(seed), seed, "tail").bundles[self.models.student]
+        if Role.BACKBONE in bundle.manifest.files:
+            return self
+        twins = {name for name in by_part["whole"] if name.replace("/whole", "/tail") in by_part["tail"]}
+        kept = tuple(name for name in comparison.methods if name not in twins)
+        return replace(self, comparison=replace(comparison, methods=kept))
 
     def _factory(self, world: World, seed: int, part: Part) -> Path:
         return self.folder / "factory" / f"{seed}-{part}-{_digest(_identity(world), self._models_of(part), seed)}"

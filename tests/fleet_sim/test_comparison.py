@@ -113,6 +113,14 @@ def test_a_method_that_the_world_cannot_play_is_left_out(folder):
     assert {cell.method for cell in compare(replace(short(), methods=methods), folder).cells} == {"factory-model"}
 
 
+def test_where_the_tail_is_the_whole_model_baselines_of_the_whole_are_left_out(folder):
+    methods = ("fedavg/tail/int8", "fedavg/whole/int8", "feddf/whole")
+    plan = replace(
+        short(), methods=methods, seeds=(100,), settings=dict.fromkeys(("fedavg/tail", "feddf/whole"), Knobs())
+    )
+    assert [cell.method for cell in compare(plan, folder).cells] == ["fedavg/tail/int8", "feddf/whole"]
+
+
 def test_a_comparison_that_makes_no_sense_is_refused():
     world = partial(digits, validation=100)
     for wrong in ({"methods": ("fedavg",)}, {"seeds": (0, 7)}, {"budget": 0}, {"seeds": ()}):
