@@ -69,4 +69,4 @@ class ReleaseGate:
 def sign_test(gained: int, lost: int) -> float:
     """Return the probability of at least `gained` heads in `gained + lost` throws of a fair coin."""
     throws = gained + lost
-    return sum(math.comb(throws, heads) for heads in range(gained, throws + 1)) / 2**throws
+    return sum(math.comb(throws, heads) for heads in range(gained, throws + 1)) / (1 << throws)

@@ -23,8 +23,9 @@ def test_only_canaries_on_which_they_differ_count():
     verdict = ReleaseGate(margin=0.05).judge(released, student)
     assert (verdict.gained, verdict.lost, verdict.gain, verdict.p) == (6, 0, pytest.approx(0.06), 1 / 64)
     assert verdict.is_better
-    twice = ReleaseGate(margin=0.0).judge(np.tile(released, 2)[:150], np.tile(student, 2)[:150])
-    assert (twice.gained, twice.lost) == (12, 0)
+    agreed = answers(1000, 0)
+    more = ReleaseGate().judge(np.append(released, agreed), np.append(student, agreed))
+    assert (more.gained, more.lost, more.p) == (6, 0, 1 / 64)
 
 
 def test_what_is_sure_but_small_is_not_released():
