@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 from fd_protocol.errors import DecodeError, InvalidValueError
 
@@ -27,6 +30,9 @@ _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _FALSE, _TRUE, _NULL = (_SIMPLE << 5 | value for value in (20, 21, 22))
 _FLOAT64 = _SIMPLE << 5 | 27
 _NAN = bytes.fromhex("7ff8000000000000")
+_DOUBLE = struct.Struct(">d")
+_HEADS = tuple(bytes((byte,)) for byte in range(256))
+_first = itemgetter(0)
 
 
 def encode(item: object) -> bytes:
@@ -42,40 +48,55 @@ def encode(item: object) -> bytes:
 
 def _head(major: int, value: int) -> bytes:
     if value < 24:
-        return bytes((major << 5 | value,))
+        return _HEADS[major << 5 | value]
     for info in range(24, 28):
         width = 1 << info - 24
         if value < 1 << 8 * width:
-            return bytes((major << 5 | info,)) + value.to_bytes(width, "big")
+            return _HEADS[major << 5 | info] + value.to_bytes(width, "big")
     raise InvalidValueError(f"{value} does not fit 64 bits")
 
 
 def _encode(item: object, out: bytearray) -> None:
-    match item:
-        case bool():
-            out.append(_TRUE if item else _FALSE)
-        case int():
-            out += _head(_UINT, item) if item >= 0 else _head(_NEGATIVE, -1 - item)
-        case bytes():
-            out += _head(_BYTES, len(item)) + item
-        case str():
-            out += _text(item)
-        case dict():
-            out += _head(_MAP, len(item))
-            for key, value in sorted((_key(key), value) for key, value in item.items()):
-                out += key
-                _encode(value, out)
-        case list() | tuple():
-            out += _head(_ARRAY, len(item))
-            for element in item:
-                _encode(element, out)
-        case float():
-            out.append(_FLOAT64)
-            out += _NAN if math.isnan(item) else struct.pack(">d", item)
-        case None:
-            out.append(_NULL)
-        case _:
-            raise InvalidValueError(f"{type(item).__name__} has no CBOR form here")
+    writer = _WRITERS.get(type(item))
+    if writer is None:
+        raise InvalidValueError(f"{type(item).__name__} has no CBOR form here")
+    writer(item, out)
+
+
+def _write_map(item: dict[object, object], out: bytearray) -> None:
+    out += _head(_MAP, len(item))
+    for key, value in sorted([(_key(key), value) for key, value in item.items()], key=_first):
+        out += key
+        _encode(value, out)
+
+
+def _write_array(item: Sequence[object], out: bytearray) -> None:
+    out += _head(_ARRAY, len(item))
+    for element in item:
+        _encode(element, out)
+
+
+def _write_float(item: float, out: bytearray) -> None:
+    out.append(_FLOAT64)
+    out += _NAN if math.isnan(item) else _DOUBLE.pack(item)
+
+
+def _integer(item: int) -> bytes:
+    return _head(_UINT, item) if item >= 0 else _head(_NEGATIVE, -1 - item)
+
+
+_WRITERS: Mapping[type, Callable[[Any, bytearray], None]] = {
+    int: lambda item, out: out.extend(_integer(item)),
+    bytes: lambda item, out: out.extend(_head(_BYTES, len(item)) + item),
+    str: lambda item, out: out.extend(_text(item)),
+    dict: _write_map,
+    list: _write_array,
+    tuple: _write_array,
+    float: _write_float,
+    bool: lambda item, out: out.append(_TRUE if item else _FALSE),
+    type(None): lambda _item, out: out.append(_NULL),
+}
+"""By exact type: a server encodes for every message and event, and asks nine questions of none of them."""
 
 
 def _text(text: str) -> bytes:
@@ -86,11 +107,14 @@ def _text(text: str) -> bytes:
     return _head(_TEXT, len(data)) + data
 
 
+@lru_cache(1024, typed=True)
+def _known_key(key: int | str) -> bytes:
+    return _text(key) if isinstance(key, str) else _integer(key)
+
+
 def _key(key: object) -> bytes:
-    if type(key) is int:
-        return encode(key)
-    if isinstance(key, str):
-        return _text(key)
+    if type(key) is int or type(key) is str:
+        return _known_key(key)
     raise InvalidValueError(f"a map key is neither integer nor text but {type(key).__name__}")
 
 
@@ -119,28 +143,29 @@ class _Reader:
         self.position = 0
 
     def item(self, depth: int) -> Item:
-        byte = self.take(1)[0]
+        if self.position == len(self.data):
+            raise DecodeError("malformed", "cut short")
+        byte = self.data[self.position]
+        self.position += 1
+        if byte < 24:
+            return byte
         major, info = byte >> 5, byte & 31
         if major == _SIMPLE:
             return self.simple(byte)
         argument = info if info < 24 else self.argument(info)
-        match major:
-            case 0:
-                return argument
-            case 1:
-                return -1 - argument
-            case 2:
-                return self.take(argument)
-            case 3:
-                return self.text(argument)
-            case 4:
-                self.enter(argument, depth)
-                return [self.item(depth + 1) for _ in range(argument)]
-            case 5:
-                self.enter(2 * argument, depth)
-                return self.map(argument, depth + 1)
-            case _:
-                raise DecodeError("malformed", "tags are not part of the protocol")
+        if major == _BYTES:
+            return self.take(argument)
+        if major == _TEXT:
+            return self.text(argument)
+        if major == _MAP:
+            self.enter(2 * argument, depth)
+            return self.map(argument, depth + 1)
+        if major == _ARRAY:
+            self.enter(argument, depth)
+            return [self.item(depth + 1) for _ in range(argument)]
+        if major == _TAG:
+            raise DecodeError("malformed", "tags are not part of the protocol")
+        return argument if major == _UINT else -1 - argument
 
     def take(self, count: int) -> bytes:
         start, end = self.position, self.position + count
@@ -199,7 +224,7 @@ class _Reader:
 
     def float64(self) -> float:
         data = self.take(8)
-        (value,) = struct.unpack(">d", data)
+        (value,) = _DOUBLE.unpack(data)
         if math.isnan(value) and data != _NAN:
             raise DecodeError("malformed", "a NaN other than the one")
         return float(value)

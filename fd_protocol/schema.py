@@ -27,8 +27,12 @@ def keyed(key: int, *, default: Any = dataclasses.MISSING) -> Any:
 
 def to_item(value: Any) -> dict[int | str, Item]:
     """Return the map of a keyed dataclass instance, fields at their default left out."""
-    members = ((plan, getattr(value, plan.name)) for plan in _plans[type(value)])
-    return {plan.key: plan.form.lower(member) for plan, member in members if not plan.is_default(member)}
+    item: dict[int | str, Item] = {}
+    for plan in _plans[type(value)]:
+        member = getattr(value, plan.name)
+        if not plan.is_default(member):
+            item[plan.key] = plan.form.lower(member)
+    return item
 
 
 def from_item(cls: type[T], item: Item) -> T:
