@@ -199,8 +199,9 @@ class _Stage:
 
     def needed(self) -> tuple[str, ...]:
         """Return the baselines that are played, each after the one whose settings it has."""
-        named = [name for name in self._playable() if name in BASELINES]
-        return tuple(dict.fromkeys(chain.from_iterable((BASELINES[name].base or name, name) for name in named)))
+        return tuple(
+            dict.fromkeys(chain.from_iterable(_lineage(name) for name in self._playable() if name in BASELINES))
+        )
 
     def tunable(self) -> tuple[list[str], list[str]]:
         """Return the baselines that are tuned: first those of which others have their settings."""
@@ -256,6 +257,11 @@ class _Stage:
 
 def _part(method: str) -> Part:
     return "tail" if method in RULES else BASELINES[method].part
+
+
+def _lineage(name: str) -> tuple[str, ...]:
+    """Return a baseline after all those that it has settings of."""
+    return (*_lineage(BASELINES[name].base), name) if name else ()
 
 
 def _settings(name: str, chosen: Mapping[str, Knobs]) -> Knobs:

@@ -42,7 +42,7 @@ class Baseline:
         play: to the end, with these settings.
         part: of the model that trains.
         axes: of its grid; without any there is nothing to tune.
-        base: the baseline whose settings it has, but for its own axes.
+        base: the baseline whose settings it has, or starts from where it has axes itself.
         goal: what settings are chosen by, accuracy on validation rows of all or of the device's own kind.
         needs_factory_labels: whether a world without any cannot play it.
     """
@@ -110,7 +110,7 @@ def _weights(kind: str, part: Part, codec: WeightCodec) -> tuple[str, Baseline]:
 
     whole_title = f"{title}, {_PARTS[part]}, {codec}"
     if codec == "f32":
-        return name, Baseline(whole_title, play, part, axes)
+        return name, Baseline(whole_title, play, part, axes, base="" if kind == "fedavg" else f"fedavg/{part}")
     return f"{name}/{codec}", Baseline(whole_title, play, part, base=name)
 
 

@@ -1,7 +1,8 @@
 """Every baseline at its best: a stated grid, the choice made on validation data, never on test data.
 
-The budget is the same for all. A grid with more points than that is sampled without replacement (random search,
-Bergstra and Bengio 2012), so a method gains nothing from having more knobs.
+The budget is the same for all, so a method gains nothing from having more knobs. Of a grid with more points than that,
+those that differ from the start in the fewest knobs come first, drawn at random among equals (Bergstra and Bengio 2012).
+What extends FedAvg starts from FedAvg's own best: there its additional knob is tried in full before anything else.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -59,12 +60,18 @@ class Knobs:
 def candidates(start: Knobs, axes: Axes, budget: int) -> list[Knobs]:
     """Return points of the grid around `start`, at most `budget`; a larger budget has all those of a smaller one."""
     points = [_at(start, dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
-    drawn = np.random.default_rng(len(points)).permutation(len(points))[:budget]
+    turn = np.random.default_rng(len(points)).permutation(len(points))
+    drawn = sorted(range(len(points)), key=lambda index: (_distance(points[index], start), turn[index]))[:budget]
     return [points[index] for index in sorted(drawn)]
 
 
 def _at(start: Knobs, values: Mapping[str, Any]) -> Knobs:
     return replace(start, **values)
+
+
+def _distance(knobs: Knobs, start: Knobs) -> int:
+    """Return in how many knobs they differ."""
+    return sum(ours != theirs for ours, theirs in zip(astuple(knobs), astuple(start), strict=True))
 
 
 def tuned(points: Sequence[Knobs], score: Callable[[Knobs], float], path: Path) -> Knobs:

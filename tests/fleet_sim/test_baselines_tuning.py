@@ -37,6 +37,13 @@ def test_a_larger_budget_tries_all_that_a_smaller_one_does():
     assert {*small} < {*large}
 
 
+def test_what_extends_another_baseline_first_tries_its_own_knob_where_that_one_is_best():
+    start = Knobs(epochs=20, learning_rate=1e-1)
+    axes = TUNED["fedprox/tail"].axes
+    assert {*candidates(start, axes, 4)} == {replace(start, prox=prox) for prox in axes["prox"]}
+    assert TUNED["fedprox/tail"].base == "fedavg/tail"
+
+
 def test_what_is_no_axis_stays_as_it_starts():
     start = Knobs(epochs=7, learning_rate=0.25)
     points = candidates(start, TUNED["fedavg/tail/fine-tuned"].axes, 4)
