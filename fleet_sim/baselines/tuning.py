@@ -1,7 +1,7 @@
 """Every baseline at its best: a stated grid, the choice made on validation data, never on test data.
 
 The budget is the same for all, so a method gains nothing from having more knobs. Of a grid with more points than that,
-those that differ from the start in the fewest knobs come first, drawn at random among equals (Bergstra and Bengio 2012).
+those that differ from the start in the fewest knobs come first, drawn at random among equals (Bergstra, Bengio 2012).
 What extends FedAvg starts from FedAvg's own best: there its additional knob is tried in full before anything else.
 """
 
