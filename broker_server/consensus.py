@@ -11,6 +11,7 @@ import numpy.typing as npt
 from broker_server.coverage import coverage, is_far
 from broker_server.rules import Rule
 from broker_server.rules.competence import Competence
+from broker_server.rules.per_label import PerLabel, speaking_weights
 from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice
 from broker_server.trust import TrustTable, earned
 from fd_protocol.bodies import U8
@@ -43,7 +44,7 @@ def join(voices: Iterable[Voice], rule: Rule, offer: RoundOffer, codec: Codec, c
     """
     witness = _Witness(offer.slice, canaries)
     labels = SoftLabels(rule.consensus(witness.watch(voices)), offer.temperature)
-    blocks = to_blocks(quantise(labels, codec), offer)
+    blocks = to_blocks(quantise(labels, codec), offer, witness.speaking if isinstance(rule, PerLabel) else None)
     trust = witness.trust(rule) if isinstance(rule, Competence) else TrustTable(offer.slice.classes)
     return Joined(blocks, trust, {**witness.metrics(), **_numbers(labels.probabilities, witness)})
 
@@ -60,8 +61,8 @@ def rows_in_block(classes: int, bytes_per_row: int) -> int:
     return rows
 
 
-def to_blocks(codes: Codes, offer: RoundOffer) -> tuple[ConsensusBlock, ...]:
-    """Cut a consensus into the blocks that are published.
+def to_blocks(codes: Codes, offer: RoundOffer, voices: I64 | None = None) -> tuple[ConsensusBlock, ...]:
+    """Cut a consensus into the blocks that are published; `voices` [n] is the weight behind each row, where it is told.
 
     Raises:
         InvalidValueError: it needs more blocks than there may be.
@@ -83,6 +84,7 @@ def to_blocks(codes: Codes, offer: RoundOffer) -> tuple[ConsensusBlock, ...]:
             temperature=offer.temperature,
             codec=codes.codec,
             body=body,
+            voices=() if voices is None else tuple(voices[start : start + len(cut)].tolist()),
         )
         for index, (start, cut, body) in enumerate(zip(starts, cuts, bodies, strict=True))
     )
@@ -95,6 +97,7 @@ class _Witness:
     slice: Slice
     canaries: LabelledProbes
     counts: I64 = field(init=False)
+    speaking: I64 = field(init=False)
     rows: I64 = field(init=False)
     labels: I64 = field(init=False)
     absent: int = 0
@@ -104,11 +107,13 @@ class _Witness:
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((DISTANCE_CODES, self.slice.count), np.int64)
+        self.speaking = np.zeros(self.slice.count, np.int64)
         self.rows, self.labels = self.canaries.within(self.slice)
 
     def watch(self, voices: Iterable[Voice]) -> Iterator[Voice]:
         for voice in voices:
             self.counts[voice.distances, np.arange(self.slice.count)] += 1
+            self.speaking += speaking_weights(voice)
             self.absent += voice.weight < WEIGHT_ONE
             self.far += is_far(voice.distances)
             if len(self.rows):

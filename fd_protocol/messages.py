@@ -216,6 +216,8 @@ class ConsensusBlock:
     temperature: float = keyed(6)
     codec: Codec = keyed(7)
     body: bytes = keyed(8)
+    voices: tuple[int, ...] = keyed(9, default=())
+    """Of a block over labels (`fd_protocol.label_set`): the weight behind each row, 4096 a device; else empty."""
 
     def __post_init__(self) -> None:
         check_digest(self.consensus_sha256, "consensus_sha256")
@@ -223,6 +225,8 @@ class ConsensusBlock:
         check_temperature(self.temperature)
         check_codec(self.codec, self.slice.classes, 0)
         require(0 < len(self.body) <= MAX_PART_BYTES, "a block has 1 to 60000 bytes")
+        require(len(self.voices) in (0, self.slice.count), "a block tells the voices of each row, or of none")
+        require(all(0 <= weight < 1 << 31 for weight in self.voices), "the voices of a row weigh 0 to 2^31")
 
 
 @dataclass(frozen=True, slots=True)

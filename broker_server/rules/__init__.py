@@ -5,6 +5,7 @@
     mean-logits          softmax(mean of log p_k)         Li and Wang 2019 (FedMD), algorithm 1
     era                  softmax((mean of p_k) / T)       Itahara et al. 2021 (DS-FL), ERA
     competence           sum w_k t_k p_k / sum w_k t_k    docs/adr/0004-methods.md
+    per-label            mean of p_k, probes are labels   Jeong et al. 2018 (FD), algorithm 1
 
 A voice's `weight` fades the last payload of an absent device in each of them.
 """
@@ -19,6 +20,7 @@ from broker_server.rules.competence import Competence
 from broker_server.rules.era import Era
 from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
+from broker_server.rules.per_label import PerLabel
 from broker_server.rules.voice import Voice
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import F32
@@ -67,6 +69,7 @@ RULES: Mapping[str, Callable[[RuleTerms], Rule]] = {
     "mean-logits": lambda _: MeanLogits(),
     "era": lambda terms: Era(terms.era_temperature),
     "competence": lambda terms: Competence(terms.sharpness, terms.clip_rank),
+    "per-label": lambda _: PerLabel(),
 }
 
 

@@ -118,6 +118,7 @@ def blocks(draw):
         draw(temperatures),
         codec,
         draw(bodies),
+        draw(st.sampled_from([(), (4096,) * probes.count])) if probes.count < 100 else (),
     )
 
 

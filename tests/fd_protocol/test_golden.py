@@ -18,7 +18,10 @@ BODIES = read("bodies.json")
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_has_its_bytes(name):
     vector, message = read("messages.json")[name], MESSAGES[name]
-    assert message_vector(message) == vector
+    written = message_vector(message)
+    assert written["bytes"] == vector["bytes"]
+    # A vector has the fields of its day: what came later stands at its default.
+    assert written["fields"] == {**written["fields"], **vector["fields"]}
     assert codec.decode(bytes.fromhex(vector["bytes"]), type(message)) == message
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from fd_protocol import codec
 from fd_protocol.competence import encode_map, quantise_distances
 from fd_protocol.identity import RoundId
+from fd_protocol.label_set import label_set
 from fd_protocol.messages import (
     Codec,
     CompetenceMap,
@@ -73,6 +74,9 @@ MAP = CompetenceMap(DIGEST, 1000, b"body", 3)
 REFUSAL = Receipt(ROUND, Kind.CONTRIBUTION, DIGEST, Status.REFUSED, "over_budget")
 GAPS = Receipt(ROUND, Kind.COMPETENCE, DIGEST, Status.MISSING, missing=(1, 3))
 BLOCK = ConsensusBlock(ROUND, DIGEST, 1, 2, SLICE, 2.0, Codec.U8_SQRT, b"body")
+LABEL_BLOCK = ConsensusBlock(
+    ROUND, DIGEST, 0, 1, Slice(label_set(OTHER), 0, 3, 3), 2.0, Codec.U8_SQRT, b"body", (8192, 4096, 0)
+)
 BIRTH = DeviceState(
     3, True, "fedistill 0.1.0", DIGEST, OTHER, "cnn-s", "onnxruntime", ("u8-sqrt", "delta"), "disk_full"
 )
@@ -94,6 +98,7 @@ MESSAGES = {
     "receipt, refused": REFUSAL,
     "receipt, missing": GAPS,
     "consensus-block": BLOCK,
+    "consensus-block, of labels": LABEL_BLOCK,
     "device-state, birth": BIRTH,
     "device-state, will": DeviceState(3, False),
     "server-state": SERVER,

@@ -103,7 +103,7 @@ def test_a_claim_that_the_canaries_proved_wrong_weighs_nothing_and_other_claims_
 
 def test_rules_are_found_by_name_and_only_competence_asks_for_maps():
     needing = {name for name in RULES if rule_named(name, RuleTerms()).needs_competence}
-    assert needing == {"competence"}
+    assert needing == {"competence", "per-label"}
     with pytest.raises(InvalidValueError, match="no method 'vote'; there are mean-probabilities"):
         rule_named("vote", RuleTerms())
 
