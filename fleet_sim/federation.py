@@ -9,7 +9,9 @@ arithmetic. Everything random is drawn from the seed: equal arguments give equal
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -33,9 +35,9 @@ from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import Observer, RoundResult
 from fleet_sim.parties import Clock, Device, Server
-from fleet_sim.scenario import Scenario
+from fleet_sim.scenario import Crashes, Scenario
 from fleet_sim.shared_models import SharedModels
-from fleet_sim.worlds import World
+from fleet_sim.worlds import Samples, World
 
 FEDERATION = "sim"
 _PAUSE_S = 120.0
@@ -45,6 +47,16 @@ _IDLE_MS = 5_000
 _TURNS_MAX = 5_000
 _PATIENCE_MS = 24 * 3_600_000
 """How long a federation may go without a consensus before it counts as stuck."""
+
+
+@contextmanager
+def disk_for(scenario: Scenario) -> Iterator[Path | None]:
+    """Yield a folder for databases and checkpoints; None: nobody starts again, so memory will do."""
+    if scenario.crashes == Crashes() and scenario.drift is None:
+        yield None
+        return
+    with TemporaryDirectory(prefix="fleet-sim-") as folder:
+        yield Path(folder)
 
 
 class StuckError(FedistillError):
@@ -75,8 +87,8 @@ class Simulation:
         cores: Cores | None = None,
         folder: Path | None = None,
     ) -> None:
-        if scenario.crashes.device and folder is None:
-            raise InvalidValueError("devices that crash need a folder for their checkpoints")
+        if (scenario.crashes.device or scenario.drift) and folder is None:
+            raise InvalidValueError("devices that crash or whose rows drift need a folder for their checkpoints")
         self.scenario, self._world, self._equipment, self._folder = scenario, world, equipment, folder
         self._lab = lab or Lab(world, equipment.bundles)
         self._cores = cores or SharedModels(equipment.public)
@@ -85,7 +97,9 @@ class Simulation:
         self.broker = InMemoryBroker(self._bus_dice, scenario.faults, now_s=self.clock.now_s)
         self.server = self._make_server()
         self._ring = self._make_ring(lies, seed)
-        self.devices = [self._make_device(number) for number in range(scenario.devices)]
+        self._holdings = scenario.holdings(seed)
+        held = self._holdings.of(1) if self._holdings else world.private
+        self.devices = [self._make_device(number, held[number]) for number in range(scenario.devices)]
         self.observer = Observer(self._lab, scenario, seed)
 
     @property
@@ -111,6 +125,7 @@ class Simulation:
             if consensus is not None and consensus.round.number != last:
                 last, since_ms = consensus.round.number, self.clock.now_ms
                 yield self.observer.look(self.server, self.honest)
+                self._drift(last + 1)
             self.advance()
             if self.clock.now_ms - since_ms > _PATIENCE_MS:
                 raise StuckError("no consensus for a day")
@@ -137,6 +152,13 @@ class Simulation:
         """Let time pass until the server is due, a few seconds at most."""
         now_ms, wake_ms = self.clock.now_ms, wake_at_ms(self.server.aggregator.state)
         self.clock.now_ms = min(now_ms + _IDLE_MS, max(now_ms + 1, wake_ms or now_ms + _IDLE_MS))
+
+    def _drift(self, number: int) -> None:
+        """Let devices hold what they hold in round `number`."""
+        if self._holdings is None:
+            return
+        for device, private in zip(self.devices, self._holdings.of(number), strict=True):
+            device.renew(PrivateRows(private.values, private.labels))
 
     def _throw_crash_dice(self) -> None:
         crashes = self.scenario.crashes
@@ -175,13 +197,12 @@ class Simulation:
             path=self._folder / "server.db" if self._folder else None,
         )
 
-    def _make_device(self, number: int) -> Device:
+    def _make_device(self, number: int, held: Samples) -> Device:
         families = self.scenario.models.families
         bundle = self._equipment.bundles[families[number % len(families)]]
         profile = _profile(number, bundle.manifest.family, bundle.digest, self._equipment)
         path = self._folder / f"{profile.device}.checkpoint" if self._folder else None
-        private = PrivateRows(self._world.private[number].values, self._world.private[number].labels)
-
+        private = PrivateRows(held.values, held.labels)
         plan = CorePlan(profile.device, bundle, private, path)
         is_liar = number < self.scenario.attack.devices
         return Device(number, profile, self.broker, self.clock, self._cores, plan, self._falsify if is_liar else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from edge_agent import presence
 from edge_agent.agent import Agent, Inbox
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
+from edge_agent.private_data import PrivateRows
 from edge_agent.worker import InlineWorker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
@@ -101,6 +102,13 @@ class Device:
     def crash(self) -> None:
         """Die without a word; the store stays as the last transaction left it."""
         self.broker.kill(self.id)
+
+    def renew(self, private: PrivateRows) -> None:
+        """Start again on other private rows, as a program does whose file of them was replaced."""
+        self.crash()
+        self.plan = replace(self.plan, private=private)
+        self.profile = replace(self.profile, private_epoch=self.profile.private_epoch + 1)
+        self.start()
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ import numpy as np
 from fd_runtime.files import write_atomically
 from fleet_sim.cells import numbers, plain, read_metrics
 from fleet_sim.factory import equip, load_equipment
-from fleet_sim.federation import Simulation
+from fleet_sim.federation import Simulation, disk_for
 from fleet_sim.lanes import Lanes
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.hearing import heard_rounds
@@ -33,7 +33,7 @@ from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.partitions import Skew, measure_skew
 from fleet_sim.processes import each_in_its_own
 from fleet_sim.rule_cells import last_round
-from fleet_sim.scenario import Crashes, Scenario
+from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 
 
@@ -164,8 +164,7 @@ def _play(job: Job, tell: Callable[[RoundResult], None], *, lanes: int) -> None:
     equipment = load_equipment(world, scenario.models, job.factory)
     with ExitStack() as stack:
         cores = stack.enter_context(Lanes(equipment.public, lanes)) if lanes > 1 else None
-        is_durable = scenario.crashes != Crashes()
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="fleet-sim-"))) if is_durable else None
+        folder = stack.enter_context(disk_for(scenario))
         simulation = Simulation(scenario, world, equipment, job.seed, cores=cores, folder=folder)
         heard = []
         for result, trust in heard_rounds(simulation):

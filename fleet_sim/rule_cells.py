@@ -15,7 +15,7 @@ from fd_runtime.model import F32
 from fleet_sim.baselines.standings import Standing, standing_of
 from fleet_sim.cells import Cell
 from fleet_sim.factory import Equipment
-from fleet_sim.federation import Simulation
+from fleet_sim.federation import Simulation, disk_for
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.calibration import calibration_error
@@ -27,13 +27,13 @@ from fleet_sim.worlds import World
 
 def play_rule(scenario: Scenario, world: World, equipment: Equipment, seed: int) -> Cell:
     """Play `scenario` to its end; its rule names the cell."""
-    lab = Lab(world, equipment.bundles)
-    simulation = Simulation(scenario, world, equipment, seed, lab=lab)
-    rounds = list(heard_rounds(simulation))
-    results, trust = [result for result, _ in rounds], rounds[-1][1]
-    name = scenario.method.name
-    standings = (_student(name, simulation, lab, results), _clients(name, simulation, lab, results))
-    return Cell(seed, name, standings, last_round(simulation, world, equipment, trust))
+    lab, name = Lab(world, equipment.bundles), scenario.method.name
+    with disk_for(scenario) as folder:
+        simulation = Simulation(scenario, world, equipment, seed, lab=lab, folder=folder)
+        rounds = list(heard_rounds(simulation))
+        results, trust = [result for result, _ in rounds], rounds[-1][1]
+        standings = (_student(name, simulation, lab, results), _clients(name, simulation, lab, results))
+        return Cell(seed, name, standings, last_round(simulation, world, equipment, trust))
 
 
 def _student(name: str, simulation: Simulation, lab: Lab, results: list[RoundResult]) -> Standing:

@@ -24,9 +24,11 @@ from fd_protocol.terms import TrainingTerms
 from fleet_sim.attacks import ATTACKS
 from fleet_sim.bus import Faults
 from fleet_sim.data.terms import DataTerms
+from fleet_sim.holdings import Holdings
 from fleet_sim.partitions import (
     Classes,
     Dirichlet,
+    Drift,
     FeatureShift,
     Iid,
     ImageShift,
@@ -141,6 +143,7 @@ class Scenario:
         devices, partition: how many they are, and who gets what.
         image_shift, sensor_shift: how far devices differ in what they record; one of them, or None.
         label_noise: how often owners label wrongly.
+        drift: how what a device holds moves from round to round; None = it stays.
         probes: what the public set is made of.
         rounds: how many.
         fraction: share of devices that a round invites.
@@ -157,6 +160,7 @@ class Scenario:
     image_shift: ImageShift | None = None
     sensor_shift: SensorShift | None = None
     label_noise: LabelNoise = LabelNoise()
+    drift: Drift | None = None
     probes: ProbeTerms = ProbeTerms()
     rounds: int = 30
     fraction: float = 1.0
@@ -176,20 +180,31 @@ class Scenario:
         if self.image_shift is not None and self.sensor_shift is not None:
             raise InvalidValueError("samples are images or not: image_shift or sensor_shift")
 
+    @property
+    def shift(self) -> FeatureShift | None:
+        return self.image_shift or self.sensor_shift
+
     def world(self, seed: int) -> World:
-        """Return who holds what with this seed.
+        """Return who holds what with this seed; where it drifts, over all rounds together.
 
         Raises:
             InvalidValueError: the data cannot be cut so; says what to change.
             AbsentDataError, ChecksumError, DataError: there are no such data.
         """
+        return disturbed(self._plain_world(seed), self.shift, self.label_noise, seed)
+
+    def holdings(self, seed: int) -> Holdings | None:
+        """Return what devices hold round by round; None: always what they have in `world`, whose errors it raises."""
+        if self.drift is None:
+            return None
+        return Holdings(self._plain_world(seed), self.shift, self.label_noise, self.drift, seed)
+
+    def _plain_world(self, seed: int) -> World:
         if self.canaries and not self.cut.canaries:
             raise InvalidValueError("canaries = true needs some: cut.canaries")
         source, partition = self.probes.source, self.partition.partition
         public, lacking = source.load() if source else None, self.probes.lacking
-        world = cut_world(self.data.load(), self.cut, partition, self.devices, seed, lacking=lacking, public=public)
-        shift: FeatureShift | None = self.image_shift or self.sensor_shift
-        return disturbed(world, shift, self.label_noise, seed)
+        return cut_world(self.data.load(), self.cut, partition, self.devices, seed, lacking=lacking, public=public)
 
 
 _ON_IMAGES = Scenario(

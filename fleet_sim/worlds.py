@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -167,8 +168,10 @@ def cut_world(
     )
 
 
-def disturbed(world: World, shift: FeatureShift | None, noise: LabelNoise, seed: int) -> World:
-    """Return `world` with devices that record differently, and owners who label wrongly.
+def disturbed(
+    world: World, shift: FeatureShift | None, noise: LabelNoise, seed: int, *, strength: float = 1.0
+) -> World:
+    """Return `world` with devices that record differently, by `strength` in 0..1, and owners who label wrongly.
 
     What is kept from a device was recorded by it too, but is labelled right. Probes and test stay as they are.
 
@@ -178,8 +181,9 @@ def disturbed(world: World, shift: FeatureShift | None, noise: LabelNoise, seed:
     private, own = world.private, world.own
     if shift is not None:
         distort = shift.over(world.pooled.values, world.task)
+        recorded = partial(distort, seed=seed, strength=strength)
         private, own = (
-            tuple(Samples(distort(p.values, device=n, seed=seed), p.labels) for n, p in enumerate(parts))
+            tuple(Samples(recorded(p.values, device=n), p.labels) for n, p in enumerate(parts))
             for parts in (private, own)
         )
     if noise.share:

@@ -121,7 +121,7 @@ def test_data_of_ones_own_lie_beside_the_file(tmp_path):
         ("partition = { iid = {}, natural = {} }", "partition: a partition is exactly one of"),
         ("cut = { probes = 0 }", "cut: there are probes"),
         ("image_shift = {}\nsensor_shift = {}", "image_shift or sensor_shift"),
-        ("drift = { window = 0.5 }", "drift: unknown key"),
+        ("drift = { window = 0 }", "drift: window lies in"),
     ],
 )
 def test_what_is_wrong_with_a_scenario_is_told_with_its_key(tmp_path, line, words):
