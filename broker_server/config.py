@@ -22,10 +22,13 @@ from fd_runtime.starting import BrokerSettings
 
 @dataclass(frozen=True, slots=True)
 class ArtifactSettings:
-    """Folders of the public set and of a bundle of the task, which is the student's too; the file of canaries."""
+    """Folders of the public set and of a bundle of the task, which is the student's too; the file of canaries.
 
-    public_set: Path
+    Without a public set the labels of the task are the probes: method `per-label`, no canaries, no student.
+    """
+
     bundle: Path
+    public_set: Path | None = None
     canaries: Path | None = None
 
 

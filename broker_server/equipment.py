@@ -7,10 +7,12 @@ from pathlib import Path
 
 from broker_server.canaries import load_canaries
 from broker_server.config import Config
+from broker_server.rules.per_label import PER_LABEL
 from broker_server.settings import ProbeSet
 from broker_server.student import Student
 from fd_protocol.canaries import Canaries
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.space import preprocessed
@@ -24,7 +26,7 @@ class Equipment:
     path: Path
     config: Config
     bundle: Bundle
-    public: PublicSet
+    public: PublicSet | None
     canaries: Canaries
 
     @property
@@ -38,7 +40,7 @@ class Equipment:
             StartError: its runtime cannot run the bundle.
         """
         settings = self.config.student
-        if not settings.enabled:
+        if not settings.enabled or self.public is None:
             return None
         with blame(self.path, "student"):
             model = self.bundle.open(settings.runtime, threads=settings.threads)
@@ -46,9 +48,11 @@ class Equipment:
         return Student(model, self.bundle.digest, inputs, settings.terms, self.canaries.release)
 
 
-def probe_set(bundle: Bundle, public: PublicSet) -> ProbeSet:
-    """Return what the server must know of both."""
+def probe_set(bundle: Bundle, public: PublicSet | None) -> ProbeSet:
+    """Return what the server must know of both; without a public set the labels of the task are the probes."""
     task = bundle.manifest.task
+    if public is None:
+        return ProbeSet(label_set(task.digest), len(task.classes), len(task.classes), task.digest)
     return ProbeSet(public.digest, public.spec.count, len(task.classes), task.digest)
 
 
@@ -64,15 +68,24 @@ def load_equipment(path: Path) -> Equipment:
     with blame(path, "artifacts.bundle"):
         bundle = load_bundle(artifacts.bundle)
     with blame(path, "artifacts.public_set"):
-        public = load_public_set(artifacts.public_set)
-        if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
-            raise InvalidValueError(f"{artifacts.public_set} was made for another task than the bundle")
+        public = _public_set(artifacts.public_set, bundle, config.method.name)
     probes = probe_set(bundle, public)
     with blame(path, "artifacts.canaries"):
         canaries = _canaries(artifacts.canaries, probes)
     with blame(path, "rounds"):
         config.check_against(probes)
     return Equipment(path, config, bundle, public, canaries)
+
+
+def _public_set(path: Path | None, bundle: Bundle, method: str) -> PublicSet | None:
+    if (path is None) != (method == PER_LABEL):
+        raise InvalidValueError(f"method {PER_LABEL} goes without a public set, and no other method does")
+    if path is None:
+        return None
+    public = load_public_set(path)
+    if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
+        raise InvalidValueError(f"{path} was made for another task than the bundle")
+    return public
 
 
 def _canaries(path: Path | None, probes: ProbeSet) -> Canaries:

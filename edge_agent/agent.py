@@ -32,6 +32,7 @@ from edge_agent.events import (
     Task,
     Work,
 )
+from edge_agent.gathering import Consensus
 from edge_agent.incoming import Entry, is_server_birth, read
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.journal import Journal
@@ -40,6 +41,7 @@ from edge_agent.participant import Participant
 from edge_agent.worker import Worker, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
+from fd_protocol.label_set import label_set
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Receipt, RoundOffer, Status
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
@@ -275,7 +277,7 @@ class Agent:
             case Task.TRAIN:
                 assert consensus is not None
                 messages = tuple(self._journal.blob(digest) for digest in consensus.messages)
-                return TrainJob(work, consensus.sha256, messages, offer.training)
+                return TrainJob(work, consensus.sha256, messages, offer.training, self._own_codes(consensus))
 
     def _base_for(self, offer: RoundOffer) -> tuple[bytes, bytes]:
         """Return digest and codes of the base, if it is about the same probes in the same coding as `offer`."""
@@ -286,6 +288,15 @@ class Agent:
         if (last.slice, last.codec, last.top_k) != (offer.slice, offer.codec, offer.top_k):
             return b"", b""
         return base.payload, self._journal.blob(base.codes)
+
+    def _own_codes(self, consensus: Consensus) -> bytes:
+        """Return the codes that this device added to a consensus over labels: its target is made by the others."""
+        offer, submission, base = self.state.offer, self.state.submission, self.state.base
+        if offer is None or offer.slice.public_set != label_set(self._profile.task):
+            return b""
+        if submission is None or base is None or (offer.round, base.payload) != (consensus.round, submission.payload):
+            return b""
+        return self._journal.blob(base.codes)
 
     def _say(self, problem: str, detail: str) -> None:
         if problem != self._problem:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
@@ -24,21 +25,22 @@ class Equipment:
     path: Path
     settings: AgentSettings
     bundle: Bundle
-    public: PublicSet
+    public: PublicSet | None
 
     def profile(self, private_epoch: int) -> Profile:
         """Return what the federation needs to know."""
         manifest, device = self.bundle.manifest, self.settings.device
+        classes, public = len(manifest.task.classes), self.public
         return Profile(
             device=device.id,
             federation=device.federation,
             task=manifest.task.digest,
-            classes=len(manifest.task.classes),
+            classes=classes,
             bundle=self.bundle.digest,
             family=manifest.family,
             runtime=self.settings.model.runtime,
-            public_set=self.public.digest,
-            probes=self.public.spec.count,
+            public_set=label_set(manifest.task.digest) if public is None else public.digest,
+            probes=classes if public is None else public.spec.count,
             private_epoch=private_epoch,
         )
 
@@ -54,13 +56,20 @@ def load_equipment(path: Path) -> Equipment:
     with blame(path, "model.bundle"):
         bundle = load_bundle(settings.model.bundle)
     with blame(path, "model.public_set"):
-        public = load_public_set(settings.model.public_set)
-        if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
-            raise InvalidValueError(f"{settings.model.public_set} was made for another task than the bundle")
+        public = _public_set(settings.model.public_set, bundle)
     with blame(path, "data.private"):
         if settings.data.private is not None and not settings.data.private.is_file():
             raise MissingArtifactError(settings.data.private)
     return Equipment(path, settings, bundle, public)
+
+
+def _public_set(path: Path | None, bundle: Bundle) -> PublicSet | None:
+    if path is None:
+        return None
+    public = load_public_set(path)
+    if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
+        raise InvalidValueError(f"{path} was made for another task than the bundle")
+    return public
 
 
 def private_epoch_of(store: Store, private: Path | None) -> int:

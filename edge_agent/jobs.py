@@ -47,12 +47,16 @@ class PredictJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Learn from private rows and the consensus in `messages`, the encoded `ConsensusBlock`s in order."""
+    """Learn from private rows and the consensus in `messages`, the encoded `ConsensusBlock`s in order.
+
+    `own`: codes of what this device itself contributed to it, where that is of interest; empty = unknown.
+    """
 
     work: Work = keyed(1)
     consensus_sha256: bytes = keyed(2)
     messages: tuple[bytes, ...] = keyed(3)
     terms: TrainingTerms = keyed(4)
+    own: bytes = keyed(5, default=b"")
 
 
 Job: TypeAlias = WarmUpJob | CompetenceJob | PredictJob | TrainJob

@@ -31,10 +31,13 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step."""
+    """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step.
+
+    Without a public set the labels of the task are the probes: for federations of method `per-label` alone.
+    """
 
     bundle: Path
-    public_set: Path
+    public_set: Path | None = None
     runtime: Runtime = "onnxruntime"
     threads: int = 1
 

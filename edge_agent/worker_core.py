@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.clustering import centroids_of, nearest_distances
 from edge_agent.events import CompetenceMapped, Predicted, Submission, WarmedUp, WorkFailed
+from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
+from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
 from edge_agent.private_data import PrivateRows
 from edge_agent.seen import SeenProbes, each
 from fd_protocol import codec
-from fd_protocol.competence import encode_map, quantise_distances
+from fd_protocol.competence import encode_map
 from fd_protocol.errors import DecodeError, DigestError, FedistillError
 from fd_protocol.identity import sha256
-from fd_protocol.messages import CompetenceMap, ConsensusBlock, Contribution, RoundOffer, Slice
-from fd_protocol.payload import Codes, decode_body, encode_body, quantise
-from fd_protocol.soft_labels import SoftLabels
-from fd_runtime.fitting import LabelledRows, ProbeRows
+from fd_protocol.messages import CompetenceMap, ConsensusBlock, Contribution, RoundOffer
+from fd_protocol.payload import Codes, encode_body, quantise
+from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32, Features
 from fd_runtime.opening import LoadedModel
 
@@ -41,7 +41,8 @@ class WorkerCore:
 
     Args:
         model: a bundle on a runtime, freshly opened.
-        public: whose probes are labelled and learned from, as `model` sees them.
+        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and the labels
+            of the task stand in their place.
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
@@ -51,18 +52,21 @@ class WorkerCore:
     def __init__(
         self,
         model: LoadedModel,
-        public: SeenProbes,
+        public: SeenProbes | None,
         private: PrivateRows,
         checkpoint_path: Path | None,
         *,
         device: str,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._task, self._public, self._private = model.manifest.task, public, private
+        task, features = model.manifest.task, _features_of(model, private)
+        self._ground: Ground = (
+            LabelGround(task.digest, features.training) if public is None else ProbeGround(public, private, task)
+        )
         self._learner = Learner(
             model,
             model.manifest.digest,
-            self._features_of(model, private),
+            features,
             checkpoint_path,
             seed=device.encode(),
             should_stop=should_stop,
@@ -89,23 +93,15 @@ class WorkerCore:
         """Return what the model says now, for those who measure it."""
         return self._learner.logits(features)
 
-    def _features_of(self, model: LoadedModel, private: PrivateRows) -> PrivateFeatures:
-        features = each(private.samples, self._task, model.features) if len(private) else self._public.features[:0]
-        training, hold_out = (
-            LabelledRows(features[mask], private.labels[mask], len(self._task.classes)) for mask in private.split()
-        )
-        return PrivateFeatures(training, hold_out)
-
     def _map_competence(self, job: CompetenceJob) -> Answer:
-        rows = each(self._private.samples, self._task, self._public.space.locate)
-        codes = quantise_distances(nearest_distances(self._public.points, centroids_of(rows)))
-        payload = codec.encode(CompetenceMap(self._public.digest, len(codes), encode_map(codes), job.private_epoch))
-        return Answer(CompetenceMapped(self._public.digest, job.private_epoch, sha256(payload)), (payload,))
+        codes, digest = self._ground.standing(), self._ground.digest
+        payload = codec.encode(CompetenceMap(digest, len(codes), encode_map(codes), job.private_epoch))
+        return Answer(CompetenceMapped(digest, job.private_epoch, sha256(payload)), (payload,))
 
     def _predict(self, job: PredictJob) -> Answer:
         offer = job.offer
-        logits = self._learner.logits(self._slice_of(offer.slice))
-        codes = quantise(SoftLabels.of(logits, offer.temperature), offer.codec, offer.top_k)
+        labels = self._ground.labels(self._learner.logits, offer.slice, offer.temperature)
+        codes = quantise(labels, offer.codec, offer.top_k)
         full = _contribution(offer, encode_body(codes))
         payload = full
         if job.base:
@@ -119,16 +115,19 @@ class WorkerCore:
 
     def _train(self, job: TrainJob) -> Answer:
         blocks = _read_consensus(job.messages, job.consensus_sha256)
-        features = np.concatenate([self._slice_of(block.slice) for block in blocks])
-        targets = [decode_body(block.body, block.codec, block.slice.count, block.slice.classes) for block in blocks]
-        probes = ProbeRows(features, np.concatenate([codes.probabilities() for codes in targets]))
-        return Answer(self._learner.train(job.consensus_sha256, probes, blocks[0].temperature, job.terms))
+        lesson = self._ground.lesson(blocks, Codes.from_bytes(job.own) if job.own else None)
+        return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
-    def _slice_of(self, part: Slice) -> Features:
-        stop = part.start + part.count
-        if part.public_set != self._public.digest or stop > len(self._public.features):
-            raise DecodeError("unknown_public_set", f"no probes {part.start} to {stop}")
-        return self._public.features[part.start : stop]
+
+def _features_of(model: LoadedModel, private: PrivateRows) -> PrivateFeatures:
+    task = model.manifest.task
+    # No runtime promises to bear a batch of no rows; one row of zeros tells the features' shape.
+    samples = private.samples if len(private) else np.zeros((1, *task.sample_shape), task.sample_dtype)
+    features = each(samples, task, model.features)[: len(private)]
+    training, hold_out = (
+        LabelledRows(features[mask], private.labels[mask], len(task.classes)) for mask in private.split()
+    )
+    return PrivateFeatures(training, hold_out)
 
 
 def _contribution(offer: RoundOffer, body: bytes, base: bytes = b"") -> bytes:

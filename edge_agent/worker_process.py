@@ -57,7 +57,7 @@ def _core(equipment: Equipment, supervisor: int) -> WorkerCore:
         model = equipment.bundle.open(settings.model.runtime, threads=settings.model.threads)
     return WorkerCore(
         model,
-        SeenProbes(equipment.public, model),
+        None if equipment.public is None else SeenProbes(equipment.public, model),
         private,
         settings.state.checkpoint,
         device=settings.device.id,

@@ -16,6 +16,8 @@ from fd_protocol.identity import check_digest, sha256
 MIN_LABEL_ROWS = 11
 """Of a label that a device speaks of: the mean of fewer rows would tell of single ones, as in the competence map."""
 SPEAKS = 0
+VOICE_ONE = 1 << 12
+"""What a device that spoke this round weighs in `ConsensusBlock.voices`; an absent one's last words weigh less."""
 _PREFIX = b"fedistill label set\n"
 
 

@@ -20,7 +20,7 @@ from broker_server.rules.competence import Competence
 from broker_server.rules.era import Era
 from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
-from broker_server.rules.per_label import PerLabel
+from broker_server.rules.per_label import PER_LABEL, PerLabel
 from broker_server.rules.voice import Voice
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import F32
@@ -69,7 +69,7 @@ RULES: Mapping[str, Callable[[RuleTerms], Rule]] = {
     "mean-logits": lambda _: MeanLogits(),
     "era": lambda terms: Era(terms.era_temperature),
     "competence": lambda terms: Competence(terms.sharpness, terms.clip_rank),
-    "per-label": lambda _: PerLabel(),
+    PER_LABEL: lambda _: PerLabel(),
 }
 
 

@@ -23,6 +23,8 @@ from fd_protocol.competence import FAR
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32
 
+PER_LABEL = "per-label"
+
 
 @dataclass(frozen=True, slots=True)
 class PerLabel:

@@ -1,0 +1,96 @@
+"""What a round is about, as a device stands to it: the probes of a public set, or the labels of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from edge_agent.clustering import centroids_of, nearest_distances
+from edge_agent.private_data import PrivateRows
+from edge_agent.seen import SeenProbes, each
+from fd_protocol.bodies import U8
+from fd_protocol.competence import quantise_distances
+from fd_protocol.errors import DecodeError
+from fd_protocol.manifest import Task
+from fd_protocol.messages import ConsensusBlock, Slice
+from fd_protocol.payload import Codes, decode_body
+from fd_protocol.soft_labels import SoftLabels
+from fd_runtime.fitting import ProbeRows
+from fd_runtime.model import F32, Features
+
+Logits: TypeAlias = Callable[[Features], F32]
+"""What the model says now: features [n, ...] -> float32 [n, classes]."""
+
+
+class Ground(Protocol):
+    """What a device has been asked about and answers from."""
+
+    @property
+    def digest(self) -> bytes:
+        """Identity of the public set, or of what stands in its place."""
+        ...
+
+    def standing(self) -> U8:
+        """Return how near the device's private rows come to each probe: the codes of its competence map."""
+        ...
+
+    def labels(self, logits: Logits, part: Slice, temperature: float) -> SoftLabels:
+        """Return the device's soft labels for a slice.
+
+        Raises:
+            DecodeError: `unknown_public_set`.
+        """
+        ...
+
+    def lesson(self, blocks: Sequence[ConsensusBlock], own: Codes | None) -> ProbeRows:
+        """Return what a consensus teaches. `own` are the device's labels in it, where it is known to hold them.
+
+        Raises:
+            DecodeError: `unknown_public_set`, or a body that does not hold its rows.
+        """
+        ...
+
+
+class ProbeGround:
+    """The probes of a public set.
+
+    Args:
+        seen: the set as the model sees it.
+        private: the device's rows.
+        task: of both.
+    """
+
+    def __init__(self, seen: SeenProbes, private: PrivateRows, task: Task) -> None:
+        self._seen, self._private, self._task = seen, private, task
+
+    @property
+    def digest(self) -> bytes:
+        return self._seen.digest
+
+    def standing(self) -> U8:
+        rows = each(self._private.samples, self._task, self._seen.space.locate)
+        return quantise_distances(nearest_distances(self._seen.points, centroids_of(rows)))
+
+    def labels(self, logits: Logits, part: Slice, temperature: float) -> SoftLabels:
+        return SoftLabels.of(logits(self._slice_of(part)), temperature)
+
+    def lesson(self, blocks: Sequence[ConsensusBlock], own: Codes | None) -> ProbeRows:  # noqa: ARG002 - all count
+        features = np.concatenate([self._slice_of(block.slice) for block in blocks])
+        return ProbeRows(features, np.concatenate([codes.probabilities() for codes in codes_of(blocks)]))
+
+    def _slice_of(self, part: Slice) -> Features:
+        stop = part.start + part.count
+        if part.public_set != self.digest or stop > len(self._seen.features):
+            raise DecodeError("unknown_public_set", f"no probes {part.start} to {stop}")
+        return self._seen.features[part.start : stop]
+
+
+def codes_of(blocks: Sequence[ConsensusBlock]) -> list[Codes]:
+    """Return the codes in each block.
+
+    Raises:
+        DecodeError: a body does not hold its rows.
+    """
+    return [decode_body(block.body, block.codec, block.slice.count, block.slice.classes) for block in blocks]
