@@ -56,6 +56,7 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 
 def _add_run(run: argparse.ArgumentParser) -> None:
     _add_scenario(run)
+    run.add_argument("--real", action="store_true", help="real programs over a real broker; nothing is simulated")
     run.add_argument("--rule", help="another rule than the scenario's: competence, mean-probabilities, ...")
     run.set_defaults(run=_run)
 
@@ -112,9 +113,13 @@ def _run(arguments: argparse.Namespace) -> int:
     scenario = _scenario(arguments)
     if arguments.rule:
         scenario = replace(scenario, method=replace(scenario.method, name=arguments.rule))
+    if arguments.real:
+        _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+        run.check_real(scenario)
     with _folder(arguments) as folder:
-        played = run.play_seeds(scenario, _seeds(arguments), folder, arguments.jobs, Console(stderr=True))
-    done = run.Run(_name(arguments), scenario, played)
+        console, real = Console(stderr=True), arguments.real
+        played = run.play_seeds(scenario, _seeds(arguments), folder, arguments.jobs, console, is_real=real)
+    done = run.Run(_name(arguments), scenario, played, real)
     texts = {"results.json": run.to_json(done), "rounds.csv": run.to_csv(done)}
     return _tell(arguments, run.report(done, arguments.command), texts)
 

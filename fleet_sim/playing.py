@@ -32,6 +32,7 @@ from fleet_sim.metrics.hearing import heard_rounds
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.partitions import Skew, measure_skew
 from fleet_sim.processes import each_in_its_own
+from fleet_sim.real.playing import play_real
 from fleet_sim.rule_cells import last_round
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
@@ -39,11 +40,12 @@ from fleet_sim.worlds import World
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A scenario to play with a seed, in a folder that keeps what is made."""
+    """A scenario to play with a seed, in a folder that keeps what is made; `is_real`: with real programs and broker."""
 
     scenario: Scenario
     seed: int
     folder: Path
+    is_real: bool = False
 
     def __str__(self) -> str:
         return f"seed {self.seed}"
@@ -58,7 +60,16 @@ class Job:
     @property
     def file(self) -> Path:
         """Where the result lies, once there is one."""
-        return self.folder / "played" / f"{self.seed}-{_digest(self.scenario)}.json"
+        return self.folder / "played" / f"{self._name}.json"
+
+    @property
+    def programs(self) -> Path:
+        """Where real programs keep settings, logs and databases."""
+        return self.folder / "programs" / self._name
+
+    @property
+    def _name(self) -> str:
+        return f"{self.seed}-{_digest(self.scenario)}{'-real' if self.is_real else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +122,7 @@ def play_all(
     """Return what became of each job, and play what its folder does not hold yet.
 
     Args:
-        jobs: what to play.
+        jobs: what to play; real ones one after another, as each has all the processes that it needs.
         processes: how many work at a time; where there are fewer jobs, each trains its devices in several.
         on_round: told of every round.
     """
@@ -119,7 +130,8 @@ def play_all(
     unequipped = {job.factory: job for job in open_jobs if not job.factory.exists()}
     _each(_build, list(unequipped.values()), processes)
     lanes = max(1, processes // max(1, len(open_jobs)))
-    _each(partial(_play, lanes=lanes), open_jobs, processes, on_round)
+    _each(_play_real, [job for job in open_jobs if job.is_real], 1, on_round)
+    _each(partial(_play, lanes=lanes), [job for job in open_jobs if not job.is_real], processes, on_round)
     return [read_played(job.file) for job in jobs]
 
 
@@ -171,8 +183,19 @@ def _play(job: Job, tell: Callable[[RoundResult], None], *, lanes: int) -> None:
             heard.append((result, trust))
             tell(result)
         metrics = last_round(simulation, world, equipment, heard[-1][1])
-    rounds, rows = tuple(result for result, _ in heard), sum(map(len, world.private))
-    Played(job.seed, rows, _skew(world), rounds, metrics).write(job.file)
+    _keep(job, world, [result for result, _ in heard], metrics)
+
+
+def _play_real(job: Job, tell: Callable[[RoundResult], None]) -> None:
+    world = job.scenario.world(job.seed)
+    equipment = load_equipment(world, job.scenario.models, job.factory)
+    rounds, metrics = play_real(job.scenario, world, equipment, job.programs, tell)
+    _keep(job, world, rounds, metrics)
+
+
+def _keep(job: Job, world: World, rounds: Sequence[RoundResult], metrics: RoundMetrics) -> None:
+    rows = sum(map(len, world.private))
+    Played(job.seed, rows, _skew(world), tuple(rounds), metrics).write(job.file)
 
 
 def _skew(world: World) -> Skew:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from broker_server.rules import rule_named
+from broker_server.rules.voice import Voice
+from broker_server.settings import MethodSettings
 from broker_server.student import StudentWeights
 from broker_server.trust import TrustTable
 from fd_protocol.soft_labels import soften
+from fd_protocol.terms import Slice
 from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32
 from fleet_sim.baselines.standings import Standing, standing_of
@@ -19,7 +23,7 @@ from fleet_sim.federation import Simulation, disk_for
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.calibration import calibration_error
-from fleet_sim.metrics.hearing import heard_rounds, voices_of
+from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.rounds import RoundMetrics, examine
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
@@ -63,13 +67,20 @@ def _calibration(logits: F32, rows: LabelledRows) -> float:
 
 
 def last_round(simulation: Simulation, world: World, equipment: Equipment, trust: TrustTable) -> RoundMetrics:
-    """Return the metrics of the round that ended last; `trust` is what devices had earned before it.
+    """Return the metrics of the round that ended last; `trust` is what devices had earned before it."""
+    ended = simulation.server.aggregator.state.round
+    assert ended is not None
+    voices = last_voices(simulation.server, trust)
+    return metrics_of(simulation.scenario.method, voices, ended.offer.slice, world, equipment)
+
+
+def metrics_of(
+    method: MethodSettings, voices: Sequence[Voice], part: Slice, world: World, equipment: Equipment
+) -> RoundMetrics:
+    """Return whom the rule listens to on the probes `part`.
 
     Nobody gains and no class is covered where the probes have no labels.
     """
-    method, ended = simulation.scenario.method, simulation.server.aggregator.state.round
-    assert ended is not None
-    part = ended.offer.slice
     labels = equipment.public_probes.labels[part.start : part.start + part.count]
-    metrics = examine(rule_named(method.name, method.terms), voices_of(simulation.server, trust), labels)
+    metrics = examine(rule_named(method.name, method.terms), voices, labels)
     return metrics if world.are_probes_labelled else replace(metrics, gains={}, classes=())

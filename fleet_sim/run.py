@@ -22,19 +22,23 @@ from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.playing import Job, Played, play_all
+from fleet_sim.real.playing import check_real
 from fleet_sim.report import Curve, Report
 from fleet_sim.scenario import PRESETS, Scenario
+
+__all__ = ["Run", "check_real", "play_seeds", "read_scenario", "report", "to_csv", "to_json"]
 
 _PARTICIPANTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A scenario that has been played, once a seed; `name` is its preset's or its file's."""
+    """A scenario that has been played, once a seed; `name` is its preset's or its file's, `is_real` says how."""
 
     name: str
     scenario: Scenario
     played: tuple[Played, ...]
+    is_real: bool = False
 
 
 def read_scenario(path: Path | None, preset: str) -> Scenario:
@@ -52,7 +56,7 @@ def read_scenario(path: Path | None, preset: str) -> Scenario:
 
 
 def play_seeds(
-    scenario: Scenario, seeds: Sequence[int], folder: Path, processes: int, console: Console
+    scenario: Scenario, seeds: Sequence[int], folder: Path, processes: int, console: Console, *, is_real: bool = False
 ) -> tuple[Played, ...]:
     """Play every seed whose result `folder` does not hold yet, and show how far they are."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
@@ -63,7 +67,7 @@ def play_seeds(
             state = f"student {_percent(result.student)}, devices {_percent(result.clients)}"
             progress.update(tasks[job.seed], completed=result.number, state=f"round {result.number}: {state}")
 
-        played = play_all([Job(scenario, seed, folder) for seed in seeds], processes, show)
+        played = play_all([Job(scenario, seed, folder, is_real) for seed in seeds], processes, show)
         for one in played:
             progress.update(tasks[one.seed], completed=scenario.rounds)
     return tuple(played)
@@ -108,6 +112,8 @@ def _summary(run: Run) -> Iterator[str]:
     if unseen := scenario.cut.unseen_groups:
         yield f"The test rows are of {unseen} that no device is: unseen users, sites or speakers."
     yield f"{scenario.rounds} rounds, {len(run.played)} seeds. Mean ± 2 standard errors."
+    if run.is_real:
+        yield "Real programs over a real broker; bytes are those on each device's wire, TLS and MQTT included."
     if attackers := scenario.attack.devices:
         yield f"{attackers} of the devices attack: {scenario.attack.kind}. Figures are of the honest ones."
 

@@ -18,11 +18,11 @@ from fleet_sim.baselines import standings
 from fleet_sim.baselines.server_only import SemiSupervision
 from fleet_sim.baselines.standings import NEW_CLASS_TERMS, Bench, Standing
 from fleet_sim.baselines.weight_codec import WeightCodec
-from fleet_sim.demo.processes import Program
 from fleet_sim.demo.setting import Setting
 from fleet_sim.factory import build_bundles, load_equipment
 from fleet_sim.federation import Simulation
 from fleet_sim.lab import Lab
+from fleet_sim.real.processes import Program
 
 _CODECS: tuple[WeightCodec, ...] = ("f32", "int8", "int4")
 _SHARES = 2

@@ -9,32 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fd_protocol.errors import FedistillError
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.demo.baselines import JOBS, read_baselines, start_baselines
-from fleet_sim.demo.fleet import Fleet, Stage, running_fleet
-from fleet_sim.demo.observer import Observer
-from fleet_sim.demo.processes import Program, stop_all
-from fleet_sim.demo.setting import Setting
+from fleet_sim.demo.setting import LITERT_DEVICE, Setting
 from fleet_sim.demo.story import Outcome, tell
 from fleet_sim.factory import equip
 from fleet_sim.lab import Lab
+from fleet_sim.real.fleet import Stage, running_fleet
+from fleet_sim.real.observer import Observer
+from fleet_sim.real.processes import Program, stop_all
+from fleet_sim.real.watching import watch
 from fleet_sim.report import print_report, write_html, write_png
 
 _LOOK_S = 0.1
-_STALLED_S = 180.0
-
-
-class DemoStalledError(FedistillError):
-    """No round has ended for minutes; the logs say why."""
-
-    def __init__(self, logs: Path) -> None:
-        super().__init__(f"no round ended for {_STALLED_S:.0f} s; see {logs}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +41,7 @@ def play(plan: Plan, console: Console) -> None:
     """Run the demo, print its report and write it into the folder.
 
     Raises:
-        BrokerError, ProgramEndedError, DemoStalledError: it could not be run to its end.
+        BrokerError, ProgramEndedError, StalledError: it could not be run to its end.
     """
     begin_s, folder = time.monotonic(), plan.setting.folder
     folder.mkdir(parents=True)
@@ -72,7 +63,8 @@ def _equip(setting: Setting, progress: Progress) -> Stage:
     task = progress.add_task("factory: 3 architectures, int8, train steps, TFLite twins", total=1)
     equipment = equip(setting.world, setting.scenario.models, setting.seed, setting.factory, tflite=True)
     progress.advance(task)
-    return Stage(setting.scenario, setting.world, equipment, setting.folder / "programs")
+    folder = setting.folder / "programs"
+    return Stage(setting.scenario, setting.world, equipment, folder, litert_device=LITERT_DEVICE)
 
 
 def _observe(stage: Stage, plan: Plan, progress: Progress) -> Observer:
@@ -82,21 +74,12 @@ def _observe(stage: Stage, plan: Plan, progress: Progress) -> Observer:
         progress.console.print(fleet.notice, highlight=False)
         observer = Observer(stage.scenario, Lab(stage.world, stage.equipment.bundles), fleet)
         observer.prepare()
-        _watch(observer, fleet, progress, task)
-    return observer
 
-
-def _watch(observer: Observer, fleet: Fleet, progress: Progress, task: TaskID) -> None:
-    last_s, last = time.monotonic(), 0
-    while not observer.is_complete:
-        fleet.check()
-        observer.look()
-        if (number := max(observer.student, default=0)) > last:
-            last_s, last = time.monotonic(), number
+        def show(number: int) -> None:
             progress.update(task, completed=number, description=_line(observer, number))
-        if time.monotonic() - last_s > _STALLED_S:
-            raise DemoStalledError(fleet.folder / "logs")
-        time.sleep(_LOOK_S)
+
+        watch(observer, fleet, show)
+    return observer
 
 
 def _line(observer: Observer, number: int) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 from fleet_sim.scenario import PRESETS, Scenario
 from fleet_sim.worlds import World, new_class
 
+LITERT_DEVICE = 1
+"""Of the ten, the one that runs in LiteRT."""
+
 
 @dataclass(frozen=True)
 class Setting:

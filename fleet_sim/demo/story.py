@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fd_protocol.manifest import Role
 from fd_runtime.pages import Section
 from fleet_sim.baselines.standings import Standing
-from fleet_sim.demo.fleet import LITERT_DEVICE, Stage
-from fleet_sim.demo.observer import Observer
+from fleet_sim.demo.setting import LITERT_DEVICE
+from fleet_sim.real.fleet import Stage
+from fleet_sim.real.observer import Observer
 from fleet_sim.report import Curve, Report
 from fleet_sim.wire_meter import Traffic
 

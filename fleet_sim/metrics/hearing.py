@@ -1,33 +1,41 @@
-"""The voices of a round that a simulated server has just closed, read again from its store as it read them."""
+"""The voices of a round that a server has just closed, read again from its store as it read them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from broker_server.events import Aggregate
+from broker_server.round import Round
 from broker_server.rules.voice import Voice
 from broker_server.trust import TrustTable
-from broker_server.voices import Speakers
+from broker_server.voices import Absence, Speakers
 from fd_protocol.messages import Kind
+from fd_runtime.store import Store
 from fleet_sim.federation import Simulation
 from fleet_sim.measuring import RoundResult
 from fleet_sim.parties import Server
 
 
-def voices_of(server: Server, trust: TrustTable) -> tuple[Voice, ...]:
+def voices_of(store: Store, federation: str, absence: Absence, ended: Round, trust: TrustTable) -> tuple[Voice, ...]:
     """Return the voices of the round that ended last.
 
     Args:
-        server: at rest, before it opens the next round.
+        store: of a server at rest, before it opens the next round.
+        federation: its name.
+        absence: how absent devices fade.
+        ended: the round.
         trust: that counted in the round.
     """
-    ended = server.aggregator.state.round
-    assert ended is not None
-    settings = server.settings
-    speakers = Speakers(server.store, settings.federation, settings.method.absence, trust)
-    payloads = server.store.payloads(settings.federation, Kind.CONTRIBUTION.value)
+    payloads = store.payloads(federation, Kind.CONTRIBUTION.value)
     contributions = tuple((row.device, row.sha256) for row in payloads if row.round == ended.id.number)
-    return tuple(speakers.voices(Aggregate(ended.id, contributions), ended.offer))
+    return tuple(Speakers(store, federation, absence, trust).voices(Aggregate(ended.id, contributions), ended.offer))
+
+
+def last_voices(server: Server, trust: TrustTable) -> tuple[Voice, ...]:
+    """Return the voices of the round that a simulated server has just closed."""
+    ended, settings = server.aggregator.state.round, server.settings
+    assert ended is not None
+    return voices_of(server.store, settings.federation, settings.method.absence, ended, trust)
 
 
 def heard_rounds(simulation: Simulation) -> Iterator[tuple[RoundResult, TrustTable]]:

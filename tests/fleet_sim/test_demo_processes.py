@@ -8,7 +8,7 @@ from threading import Timer
 
 import pytest
 
-from fleet_sim.demo.processes import Program, ProgramEndedError, stop_all
+from fleet_sim.real.processes import Program, ProgramEndedError, stop_all
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 POLITE = "import time; print('up', flush=True); time.sleep(60)"
@@ -30,7 +30,7 @@ def is_alive(pid):
 
 
 def test_all_are_ended_even_one_that_will_not(tmp_path, monkeypatch):
-    monkeypatch.setattr("fleet_sim.demo.processes._STOP_S", 0.5)
+    monkeypatch.setattr("fleet_sim.real.processes._STOP_S", 0.5)
     programs = [start(tmp_path, "polite", POLITE), start(tmp_path, "stubborn", STUBBORN)]
     pids = [program._process.pid for program in programs]
     stop_all(programs)

@@ -14,7 +14,7 @@ from fd_protocol.soft_labels import SoftLabels
 from fleet_sim.factory import equip
 from fleet_sim.federation import Simulation
 from fleet_sim.metrics.gains import leave_one_out_gains
-from fleet_sim.metrics.hearing import heard_rounds, voices_of
+from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.listening import weights_of
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import digits
@@ -96,7 +96,7 @@ def test_the_voices_of_a_simulated_round_give_its_consensus_again(tmp_path, cana
             codec.decode(simulation.server.store.blob(digest), ConsensusBlock) for digest in state.consensus.blocks
         ]
         published = np.concatenate([decode_body(b.body, b.codec, b.slice.count, b.slice.classes).array for b in blocks])
-        voices = voices_of(simulation.server, trust)
+        voices = last_voices(simulation.server, trust)
         consensus = rule_named("competence", scenario.method.terms).consensus(voices)
         again = quantise(SoftLabels(consensus, state.round.offer.temperature), blocks[0].codec)
         assert len(voices) == 4

@@ -16,7 +16,7 @@ from fd_protocol import codec
 from fd_protocol.messages import Kind, Receipt, RoundOffer, Status
 from fd_runtime.link import Arrived, LinkSettings
 from fd_runtime.store import Store, StoreError
-from fleet_sim.demo.processes import ours
+from fleet_sim.real.processes import ours
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import TOPICS, AgentProcess, settings_text

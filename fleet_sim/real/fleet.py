@@ -1,4 +1,4 @@
-"""The demo's programs and their files, as a person would lay them out by hand.
+"""The programs of a federation and their files, as a person would lay them out by hand.
 
     programs/federation.toml  agents/device-0.toml ... data/device-0.npz ... state/  logs/
 
@@ -21,27 +21,40 @@ from broker_server.loopback import LOOPBACK
 from fd_protocol.canaries import Canaries
 from fd_runtime.artifacts import Runtime
 from fd_runtime.link import TlsFiles
-from fleet_sim.demo.broker import Broker, make_broker
-from fleet_sim.demo.processes import Program, ours, stop_all
 from fleet_sim.factory import Equipment
+from fleet_sim.real.broker import Broker, make_broker
+from fleet_sim.real.processes import Program, ours, stop_all
 from fleet_sim.scenario import Scenario
 from fleet_sim.wire_meter import WireMeter
 from fleet_sim.worlds import World
 
 FEDERATION, AGGREGATOR = "demo", "aggregator"
-LITERT_DEVICE = 1
-"""The device that runs its model and its training in LiteRT; the others run onnxruntime."""
-_ROUND_S = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What is played, by whom, on what; `folder` is new and takes everything that is written."""
+    """What is played, by whom, on what.
+
+    Attributes:
+        scenario: what nobody simulates is left out of it.
+        world: who holds what.
+        equipment: what left the factory.
+        folder: new; takes everything that is written.
+        litert_device: the one that runs its model and its training in LiteRT; the others run onnxruntime.
+        round_s: how long a round waits for devices that do not answer.
+        pause_s: between two rounds, for those who watch.
+    """
 
     scenario: Scenario
     world: World
     equipment: Equipment
     folder: Path
+    litert_device: int | None = None
+    round_s: int = 120
+    pause_s: float = 0.0
+
+    def runtime_of(self, index: int) -> Runtime:
+        return "litert" if index == self.litert_device else "onnxruntime"
 
 
 @dataclass(slots=True)
@@ -73,10 +86,6 @@ class Fleet:
         """Raise ProgramEndedError if one of the programs does not run any more."""
         for program in self.programs:
             program.check()
-
-
-def runtime_of(index: int) -> Runtime:
-    return "litert" if index == LITERT_DEVICE else "onnxruntime"
 
 
 @contextmanager
@@ -125,8 +134,10 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
         "state": {"folder": fleet.server_store.parent},
         "broker": _broker(broker.process.port, broker.identities.get(AGGREGATOR)),
         "rounds": {
-            "quorum": scenario.devices // 2,
-            "duration_s": _ROUND_S,
+            "quorum": max(1, scenario.devices // 2),
+            "duration_s": stage.round_s,
+            "pause_s": stage.pause_s,
+            "fraction": scenario.fraction,
             "minimum_online": scenario.devices,
             "count": scenario.rounds,
         },
@@ -147,7 +158,7 @@ def _write_device(fleet: Fleet, index: int, stage: Stage, identity: TlsFiles | N
         "model": {
             "bundle": stage.equipment.bundles[families[index % len(families)]].folder,
             "public_set": stage.equipment.public.folder,
-            "runtime": runtime_of(index),
+            "runtime": stage.runtime_of(index),
         },
         "data": {"private": data},
         "state": {"folder": fleet.checkpoint(device).parent},

@@ -16,11 +16,12 @@ import numpy as np
 from broker_server.federation import Federation
 from broker_server.journal import Journal
 from broker_server.student import StudentWeights
+from broker_server.trust import TrustTable
 from edge_agent import checkpoint as checkpoints
 from fd_runtime.model import F32
 from fd_runtime.store import Store, StoreError
-from fleet_sim.demo.fleet import FEDERATION, Fleet
 from fleet_sim.lab import Hits, Lab, own_shares
+from fleet_sim.real.fleet import FEDERATION, Fleet
 from fleet_sim.scenario import Scenario
 from fleet_sim.wire_meter import Traffic
 
@@ -43,6 +44,7 @@ class Observer:
         student: round -> accuracy on test.
         state: the server's, as of the last look; None before it has begun.
         traffic: round -> bytes of all devices together when its consensus was first seen.
+        trust: round -> what the devices earned in it.
     """
 
     scenario: Scenario
@@ -53,6 +55,7 @@ class Observer:
     student: dict[int, float] = field(default_factory=dict)
     state: Federation | None = None
     traffic: dict[int, Traffic] = field(default_factory=dict)
+    trust: dict[int, TrustTable] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Extract all features beforehand: a look must be shorter than a round."""
@@ -103,13 +106,16 @@ class Observer:
         """Before its tables are there, or where a blob was replaced between two reads, the next look sees more."""
         with suppress(StoreError), Store.view(self.fleet.server_store) as store:
             self.state = Journal(store, FEDERATION).replay()
-            self._note_consensus(self.state)
+            self._note_consensus(self.state, store)
             self._measure_student(self.state, store)
 
-    def _note_consensus(self, state: Federation) -> None:
-        if state.consensus is not None and state.consensus.sha256 not in self.rounds:
-            self.rounds[state.consensus.sha256] = state.consensus.round.number
-            self.traffic[state.consensus.round.number] = self._all_traffic()
+    def _note_consensus(self, state: Federation, store: Store) -> None:
+        if state.consensus is None or state.consensus.sha256 in self.rounds:
+            return
+        number = state.consensus.round.number
+        self.trust[number] = TrustTable.from_bytes(store.blob(state.trust), len(self.lab.world.task.classes))
+        self.rounds[state.consensus.sha256] = number
+        self.traffic[number] = self._all_traffic()
 
     def _measure_student(self, state: Federation, store: Store) -> None:
         student = state.student

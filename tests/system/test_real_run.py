@@ -1,0 +1,66 @@
+"""`fleet-sim run --real`: the same federation with real programs, to the last byte of every consensus."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from fleet_sim.cli import main
+from tests.edge_agent.patience import wait_until
+from tests.support.foreground import Foreground
+
+pytestmark = pytest.mark.system
+
+PLAY_S, END_S, DEVICES = 600.0, 60.0, 4
+PLAIN = f"devices = {DEVICES}\nrounds = 3\n"
+CANARIES = PLAIN + "canaries = true\ncut = { probes = 400, canaries = 60, test = 300, own_fraction = 0.1 }\n"
+
+
+@pytest.fixture
+def scenario(tmp_path):
+    def write(text):
+        path = tmp_path / "scenario.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def rounds(path, out, *options):
+    """Play, and return what is told of every round and of the last one."""
+    assert main(["run", str(path), "--out", str(out), *options]) == 0
+    (played,) = json.loads((out / "results.json").read_text())["played"]
+    return played["rounds"], played["last_round"]
+
+
+@pytest.mark.parametrize("text", [PLAIN, CANARIES], ids=["plain", "canaries"])
+def test_real_programs_and_a_simulation_make_the_same_consensuses(scenario, tmp_path, text):
+    path = scenario(text)
+    (real, real_last), (simulated, simulated_last) = (
+        rounds(path, tmp_path / "o", "--real"),
+        rounds(path, tmp_path / "o"),
+    )
+    for key in ("number", "consensus_sha256", "student", "clients", "own", "own_uncorrected"):
+        assert [one[key] for one in real] == [one[key] for one in simulated], key
+    assert real_last == simulated_last
+    assert all(one["sent_bytes"] > other["sent_bytes"] for one, other in zip(real, simulated, strict=True))
+
+
+@pytest.mark.parametrize("line", ["faults = { loss = 0.1 }", "attack = { devices = 1 }", "drift = { window = 0.5 }"])
+def test_what_only_a_simulation_can_do_is_refused(scenario, capsys, line):
+    assert main(["run", str(scenario(PLAIN + line)), "--real"]) != 0
+    assert f"{line.split()[0]}: only simulated" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_middle_ends_everything_that_it_started(scenario, tmp_path):
+    out = tmp_path / "out"
+    run = Foreground("fleet-sim", "run", scenario(PLAIN.replace("3", "500")), "--real", "--out", out)
+    try:
+        wait_until(lambda: any("round 1" in log.read_text() for log in out.rglob("logs/aggregator.log")), PLAY_S)
+        assert len(run.processes()) > 2 * DEVICES
+        assert run.interrupt(signal.SIGINT) == 130
+        wait_until(lambda: not run.is_running(), END_S)
+    finally:
+        run.end()
