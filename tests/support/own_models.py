@@ -13,7 +13,8 @@ class OwnModels:
 
     def open(self, plan):
         model = plan.bundle.open("onnxruntime")
-        return WorkerCore(model, SeenProbes(self._public, model), plan.private, plan.checkpoint, device=plan.device)
+        probes = None if self._public is None else SeenProbes(self._public, model)
+        return WorkerCore(model, probes, plan.private, plan.checkpoint, device=plan.device)
 
     def worker(self, core, deliver):
         return InlineWorker(core.handle, deliver)
