@@ -25,7 +25,7 @@ def row_weights(counts: I64) -> I64:
 
 
 def prototypes_of(rows: LabelledRows) -> tuple[F32, I64]:
-    """Return the mean flat features float32 [classes, width] of `rows`, and the weight of each; zero of too few rows."""
+    """Return the mean flat features float32 [classes, width] of `rows`, and their weights; zero of too few rows."""
     flat = rows.features.reshape(len(rows.features), -1)
     weights = row_weights(np.bincount(rows.labels, minlength=rows.classes))
     means = np.zeros((rows.classes, flat.shape[1]), np.float32)
