@@ -12,11 +12,13 @@ Not yet asked for by any job (docs/adr/0013-without-a-public-set.md).
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from fd_protocol.label_set import MIN_LABEL_ROWS
 from fd_runtime.fitting import LabelledRows, ProbeRows
-from fd_runtime.model import F32, I64
+from fd_runtime.model import F32, I64, Features
 
 
 def row_weights(counts: I64) -> I64:
@@ -40,7 +42,8 @@ def rows_of(prototypes: F32, weights: I64, like: LabelledRows) -> ProbeRows:
     features = prototypes[known].reshape(len(known), *like.features.shape[1:])
     if like.features.dtype.kind in "iu":
         features = np.rint(features)
-    return ProbeRows(features.astype(like.features.dtype), np.eye(like.classes, dtype=np.float32)[known])
+    as_private = cast("Features", features.astype(like.features.dtype))
+    return ProbeRows(as_private, np.eye(like.classes, dtype=np.float32)[known])
 
 
 def nearest_class(features: F32, prototypes: F32, weights: I64) -> I64:
