@@ -111,7 +111,7 @@ class Agent:
             WorkerRefusedError: the worker will not start with these settings.
         """
         before = self.state
-        count = self._drain(self._wait_s(timeout_s))
+        count = self._drain(self.wait_s(timeout_s))
         self._keep_time()
         self._settle_backlog()
         self._reconciler.reconcile()
@@ -126,11 +126,12 @@ class Agent:
         """Publish that the device goes on purpose."""
         self._publish_state(presence.will(self._boot))
 
-    # Coming in.
-
-    def _wait_s(self, timeout_s: float) -> float:
+    def wait_s(self, timeout_s: float) -> float:
+        """Return after how many seconds, at most `timeout_s`, there is something to do even if nothing comes in."""
         wake_ms = self._disk_retry_ms if self._backlog else participant.wake_at_ms(self.state)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self.now_ms) / 1000))
+
+    # Coming in.
 
     def _drain(self, timeout_s: float) -> int:
         try:

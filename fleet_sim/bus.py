@@ -33,7 +33,7 @@ from fd_runtime.link import (
     Published,
     PublishRefused,
 )
-from fleet_sim.bus_link import BusLink, Message
+from fleet_sim.bus_link import BusLink, Line, Message
 from fleet_sim.retained import Retained
 from fleet_sim.topic_tree import TopicTree
 
@@ -98,10 +98,10 @@ class InMemoryBroker:
     def retained(self) -> Mapping[str, bytes]:
         return {message.topic: message.payload for message in self._retained}
 
-    def link(self, settings: LinkSettings) -> BusLink:
-        """Return a new client's end; an older one of the same client id is dead from now on."""
+    def link(self, settings: LinkSettings, line: Line | None = None) -> BusLink:
+        """Return a new client's end, over `line`; an older one of the same client id is dead from now on."""
         self.kill(settings.client_id)
-        link = self._links[settings.client_id] = BusLink(settings, self._tokens, self._now_s)
+        link = self._links[settings.client_id] = BusLink(settings, self._tokens, self._now_s, line)
         return link
 
     def kill(self, client_id: str) -> None:
@@ -140,10 +140,19 @@ class InMemoryBroker:
         """Return how many things moved for one client."""
         if link.is_closed:
             return self._goodbye(link)
+        if link.line is not None and link.line.is_down:
+            return self._lose(link)
         if not link.is_up:
             self._connect(link)
             return 1
         return self._take_acks(link) + self._take_publishes(link) + self._deliver(link)
+
+    def _lose(self, link: BusLink) -> int:
+        """The line is down: a connection breaks, and none is made."""
+        was_up = link.is_up
+        if was_up:
+            self._disconnect(link, "no network")
+        return int(was_up)
 
     def _connect(self, link: BusLink) -> None:
         client = link.settings.client_id
@@ -178,6 +187,8 @@ class InMemoryBroker:
         taken = 0
         while link.outbox and link.is_up:
             token, message = next(iter(link.outbox.items()))
+            if link.line is not None and not link.line.carried_up(message.packet_bytes):
+                break
             taken += 1
             self._take_publish(link, token, message)
         return taken
@@ -221,6 +232,8 @@ class InMemoryBroker:
     def _deliver(self, link: BusLink) -> int:
         session, delivered = self._sessions[link.settings.client_id], 0
         while session.queue and link.is_up and len(session.unacked) < link.settings.receive_maximum:
+            if link.line is not None and not link.line.carried_down(session.queue[0].packet_bytes):
+                break
             message = session.queue.popleft()
             delivered += 1
             if message.expires_at_s > self._now_s():
@@ -254,6 +267,8 @@ class InMemoryBroker:
             self._route(Message(will.topic, will.payload, retain=True, expires_at_s=math.inf))
 
     def _fall(self, link: BusLink, reason: str) -> None:
+        if link.line is not None:
+            link.line.interrupt()
         if link.is_up:
             link.is_up = False
             link.events.put(LinkDown(reason))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Protocol
 
 from fd_runtime.link import Arrived, LinkEvent, LinkSettings, check_topic
 
@@ -28,6 +29,27 @@ class Message:
         return _ENVELOPE_BYTES + len(self.topic.encode()) + len(self.payload)
 
 
+class Line(Protocol):
+    """What lies between a program and the broker, where that takes time."""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nothing crosses."""
+        ...
+
+    def carried_up(self, count: int) -> bool:
+        """Whether the message of `count` bytes that stands first has reached the broker by now."""
+        ...
+
+    def carried_down(self, count: int) -> bool:
+        """Whether the message of `count` bytes that stands first has reached the program by now."""
+        ...
+
+    def interrupt(self) -> None:
+        """What was on its way is lost, and begins anew."""
+        ...
+
+
 class BusLink:
     """A program's end; made by `InMemoryBroker.link`, which moves what lies here.
 
@@ -36,14 +58,18 @@ class BusLink:
         outbox: handed over by the program and not yet with the broker, by token, in order.
         acks: tokens of messages that the program has taken.
         was_told: that there is no broker; it is said once.
+        line: what messages cross; None: they cross at once.
     """
 
-    def __init__(self, settings: LinkSettings, tokens: itertools.count[int], now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: LinkSettings, tokens: itertools.count[int], now_s: Callable[[], float], line: Line | None = None
+    ) -> None:
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
         self.settings = settings
         self.is_up = self.is_closed = self.was_told = False
         self.outbox: dict[int, Message] = {}
         self.acks: list[int] = []
+        self.line = line
         self._tokens = tokens
         self._now_s = now_s
 

@@ -27,6 +27,9 @@ class RoundResult:
         own: share of all their kept-back own rows that they get right, each corrected by its local prior.
         own_uncorrected: the same without the correction.
         sent_bytes, received_bytes: mean over honest devices since the start, packets as they lie on the wire.
+        heard: devices whose contributions came in time.
+        seconds: of simulated time since the start; NaN where nothing takes time.
+        joules: mean over devices since the start; NaN likewise.
     """
 
     number: int
@@ -37,6 +40,9 @@ class RoundResult:
     own_uncorrected: float
     sent_bytes: float
     received_bytes: float
+    heard: float = float("nan")
+    seconds: float = float("nan")
+    joules: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,11 @@ class Observer:
             number=number,
             consensus_sha256=consensus.sha256,
             student=self._student(server, test) if is_due else float("nan"),
-            clients=float(np.mean([self._client(device, test) for device in asked])) if asked else float("nan"),
+            clients=_mean([self._client(device, test) for device in asked]),
             own=own,
             own_uncorrected=own_uncorrected,
-            sent_bytes=float(np.mean([sent[device.id] for device in honest])),
-            received_bytes=float(np.mean([received[device.id] for device in honest])),
+            sent_bytes=_mean([sent[device.id] for device in honest]),
+            received_bytes=_mean([received[device.id] for device in honest]),
         )
 
     def _drawn(self, honest: Sequence[Device]) -> list[Device]:
@@ -93,3 +99,7 @@ class Observer:
 
     def _own_hits(self, device: Device) -> Hits:
         return self.lab.own_hits(device.profile.family, device.number, lambda rows: device.core.logits(rows.features))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +17,18 @@ from edge_agent.agent import Agent, Inbox
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
 from edge_agent.private_data import PrivateRows
-from edge_agent.worker import InlineWorker
+from edge_agent.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.topics import Topics
 from fd_runtime.link import LinkSettings, Will
 from fd_runtime.store import Store
 from fleet_sim.bus import InMemoryBroker
-from fleet_sim.bus_link import BusLink
-from fleet_sim.cores import Core, CorePlan, Cores
+from fleet_sim.bus_link import BusLink, Line
+from fleet_sim.cores import Core, CorePlan, Cores, Deliver
+
+REST_S = 5.0
+"""How long an agent that waits for something is left alone, at most: what is unanswered it looks at that often."""
 
 
 @dataclass(slots=True)
@@ -39,6 +44,22 @@ class Clock:
         return self.now_ms / 1000
 
 
+@dataclass(frozen=True, slots=True)
+class TimedWorker:
+    """A worker whose jobs take time: `dues` says, in the order of the jobs, when each is done."""
+
+    worker: Worker
+    due_at: Callable[[Job], float]
+    dues: deque[float]
+
+    def submit(self, job: Job) -> None:
+        self.dues.append(self.due_at(job))
+        self.worker.submit(job)
+
+    def close(self) -> None:
+        self.worker.close()
+
+
 @dataclass(slots=True)
 class Device:
     """A real `Agent`, and the core that does its jobs.
@@ -47,6 +68,8 @@ class Device:
         cores: where the model's side lives.
         plan: of this device's.
         tamper: stands between core and agent; None for an honest device.
+        line: what its messages cross; None: they cross at once.
+        due_at: when a job that it is given now is done, in milliseconds; None: at once.
     """
 
     number: int
@@ -56,11 +79,15 @@ class Device:
     cores: Cores
     plan: CorePlan
     tamper: Callable[[Callable[[Job], Answer]], Callable[[Job], Answer]] | None = None
+    line: Line | None = None
+    due_at: Callable[[Job], float] | None = None
     store: Store = field(default_factory=lambda: Store.open(None))
+    is_on: bool = field(init=False, default=False)
     core: Core = field(init=False)
     agent: Agent = field(init=False)
+    _done: deque[tuple[float, Answer]] = field(init=False)
     _link: BusLink = field(init=False)
-    _pumped_at_ms: int | None = field(init=False)
+    _rests_until_ms: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
@@ -78,37 +105,55 @@ class Device:
             will=Will(topics.state(self.id), codec.encode(presence.will(boot))),
             manual_ack=True,
         )
-        self._link = self.broker.link(settings)
+        self._link = self.broker.link(settings, self.line)
         self.core = self.cores.open(self.plan)
-        deliver = cast("Inbox", self._link.events).put
-        worker = (
-            self.cores.worker(self.core, deliver)
-            if self.tamper is None
-            else InlineWorker(self.tamper(self.core.handle), deliver)
-        )
-        self.agent = Agent(self.profile, self.store, self._link, worker, self.clock)
-        self._pumped_at_ms = None
+        self.agent = Agent(self.profile, self.store, self._link, self._worker(), self.clock)
+        self._rests_until_ms, self.is_on = self.clock.now_ms, True
+
+    def _worker(self) -> Worker:
+        """Return what does the agent's jobs; where they take time, an answer waits until it is due."""
+        put, self._done = cast("Inbox", self._link.events).put, deque()
+        if self.due_at is None:
+            return self._plain_worker(put)
+        dues: deque[float] = deque()
+        done = self._done
+        worker = self._plain_worker(lambda answer: done.append((dues.popleft(), answer)))
+        return TimedWorker(worker, self.due_at, dues)
+
+    def _plain_worker(self, deliver: Deliver) -> Worker:
+        if self.tamper is None:
+            return self.cores.worker(self.core, deliver)
+        return InlineWorker(self.tamper(self.core.handle), deliver)
 
     def pump(self) -> bool:
         """Let the agent act, and return whether anything happened.
 
-        An agent that has been pumped has nothing left to do until something waits for it, or until time has passed.
+        An agent that has been pumped has nothing left to do until something waits for it, or until its own next time.
         """
-        if self._pumped_at_ms == self.clock.now_ms and self._link.events.empty():
+        if not self.is_on:
             return False
-        self._pumped_at_ms = self.clock.now_ms
-        return self.agent.pump(0.0)
+        now_ms = self.clock.now_ms
+        while self._done and self._done[0][0] <= now_ms:
+            cast("Inbox", self._link.events).put(self._done.popleft()[1])
+        if now_ms < self._rests_until_ms and self._link.events.empty():
+            return False
+        has_acted = self.agent.pump(0.0)
+        self._rests_until_ms = now_ms + max(1, math.ceil(1000 * self.agent.wait_s(REST_S)))
+        return has_acted
 
     def crash(self) -> None:
         """Die without a word; the store stays as the last transaction left it."""
         self.broker.kill(self.id)
+        self.is_on = False
 
     def renew(self, private: PrivateRows) -> None:
-        """Start again on other private rows, as a program does whose file of them was replaced."""
+        """Start again on other private rows, as a program does whose file of them was replaced; if it is off, later."""
+        was_on = self.is_on
         self.crash()
         self.plan = replace(self.plan, private=private)
         self.profile = replace(self.profile, private_epoch=self.profile.private_epoch + 1)
-        self.start()
+        if was_on:
+            self.start()
 
 
 @dataclass(slots=True)

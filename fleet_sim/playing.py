@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from fd_runtime.files import write_atomically
+from fleet_sim.boards.totals import BoardTotals
 from fleet_sim.cells import numbers, plain, read_metrics
 from fleet_sim.factory import equip, load_equipment
 from fleet_sim.federation import Simulation, disk_for
@@ -82,6 +83,7 @@ class Played:
         skew: of the private rows.
         rounds: those that made a consensus.
         last_round: whom the rule listened to; gains and classes only where probes have labels.
+        boards: what became of each kind of board; () where nothing takes time.
     """
 
     seed: int
@@ -89,6 +91,7 @@ class Played:
     skew: Skew
     rounds: tuple[RoundResult, ...]
     last_round: RoundMetrics
+    boards: tuple[BoardTotals, ...] = ()
 
     @property
     def last(self) -> RoundResult:
@@ -109,6 +112,7 @@ def read_played(path: Path) -> Played:
         Skew(**content["skew"]),
         tuple(map(_round, content["rounds"])),
         read_metrics(content["last_round"]),
+        tuple(BoardTotals(**numbers(item)) for item in content["boards"]),
     )
 
 
@@ -183,7 +187,8 @@ def _play(job: Job, tell: Callable[[RoundResult], None], *, lanes: int) -> None:
             heard.append((result, trust))
             tell(result)
         metrics = last_round(simulation, world, equipment, heard[-1][1])
-    _keep(job, world, [result for result, _ in heard], metrics)
+        boards = simulation.totals()
+    _keep(job, world, [result for result, _ in heard], metrics, boards)
 
 
 def _play_real(job: Job, tell: Callable[[RoundResult], None]) -> None:
@@ -193,9 +198,15 @@ def _play_real(job: Job, tell: Callable[[RoundResult], None]) -> None:
     _keep(job, world, rounds, metrics)
 
 
-def _keep(job: Job, world: World, rounds: Sequence[RoundResult], metrics: RoundMetrics) -> None:
+def _keep(
+    job: Job,
+    world: World,
+    rounds: Sequence[RoundResult],
+    metrics: RoundMetrics,
+    boards: tuple[BoardTotals, ...] = (),
+) -> None:
     rows = sum(map(len, world.private))
-    Played(job.seed, rows, _skew(world), tuple(rounds), metrics).write(job.file)
+    Played(job.seed, rows, _skew(world), tuple(rounds), metrics, boards).write(job.file)
 
 
 def _skew(world: World) -> Skew:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import load_toml
 from fd_runtime.pages import Section
+from fleet_sim.boards_report import board_sections, source_section
 from fleet_sim.cells import plain
 from fleet_sim.listening_report import listening_sections
 from fleet_sim.measuring import RoundResult
@@ -78,7 +79,16 @@ def play_seeds(
 
 def report(run: Run, command: str) -> Report:
     """Return the report of a run that `command` made."""
-    sections = (_ends(run), *listening_sections(_last_rounds(run)), _participants(run), _holdings(run), _settings(run))
+    boards = [one.boards for one in run.played]
+    sections = (
+        _ends(run),
+        *board_sections([one.rounds for one in run.played], boards),
+        *listening_sections(_last_rounds(run)),
+        _participants(run),
+        _holdings(run),
+        source_section(boards),
+        _settings(run),
+    )
     curves = (
         Curve("mean device", _mean_curve(run, lambda result: result.clients), is_ours=True),
         Curve("student", _mean_curve(run, lambda result: result.student), is_ours=True),
@@ -112,6 +122,8 @@ def _summary(run: Run) -> Iterator[str]:
     if unseen := scenario.cut.unseen_groups:
         yield f"The test rows are of {unseen} that no device is: unseen users, sites or speakers."
     yield f"{scenario.rounds} rounds, {len(run.played)} seeds. Mean ± 2 standard errors."
+    if scenario.is_timed:
+        yield "Jobs and messages take the time of boards and links: estimates from public sources, none measured."
     if run.is_real:
         yield "Real programs over a real broker; bytes are those on each device's wire, TLS and MQTT included."
     if attackers := scenario.attack.devices:

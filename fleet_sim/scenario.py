@@ -22,6 +22,7 @@ from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.terms import TrainingTerms
 from fleet_sim.attacks import ATTACKS
+from fleet_sim.boards.terms import Attendance, BoardTerms
 from fleet_sim.bus import Faults
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.holdings import Holdings
@@ -149,6 +150,8 @@ class Scenario:
         fraction: share of devices that a round invites.
         models, method, training, student: as in the programs' own settings.
         canaries: whether the server knows labels of some probes, and weighs devices by them.
+        boards: what devices are made of, device i of the i-th modulo their number; () = nothing takes time.
+        attendance: who is there when; other than the usual, devices without `boards` are the usual board.
         attack, faults, crashes: what goes wrong.
         measuring: how closely one looks; all devices after every round where nothing is said.
     """
@@ -169,6 +172,8 @@ class Scenario:
     training: TrainingTerms = TrainingTerms(epochs=4, learning_rate=5e-3, probe_weight=0.25, warm_up_epochs=10)
     student: StudentTerms = StudentTerms(epochs=4, learning_rate=5e-3)
     canaries: bool = False
+    boards: tuple[BoardTerms, ...] = ()
+    attendance: Attendance = Attendance()
     attack: AttackTerms = AttackTerms()
     faults: Faults = Faults()
     crashes: Crashes = Crashes()
@@ -179,6 +184,17 @@ class Scenario:
             raise InvalidValueError("rounds and honest devices are at least 1")
         if self.image_shift is not None and self.sensor_shift is not None:
             raise InvalidValueError("samples are images or not: image_shift or sensor_shift")
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether jobs and messages take time, and devices come and go."""
+        return bool(self.boards) or self.attendance != Attendance()
+
+    @property
+    def do_devices_restart(self) -> bool:
+        """Whether a device may start again, and needs what it has learnt."""
+        has_batteries = any(board.battery_wh for board in self.boards)
+        return bool(self.crashes.device) or self.drift is not None or has_batteries
 
     @property
     def shift(self) -> FeatureShift | None:
