@@ -18,7 +18,7 @@ from edge_agent.ground import Logits, codes_of
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
 from fd_protocol.errors import DecodeError
-from fd_protocol.label_set import VOICE_ONE, label_set, standing
+from fd_protocol.label_set import MIN_LABEL_ROWS, SPEAKS, VOICE_ONE, label_set
 from fd_protocol.messages import ConsensusBlock, Slice
 from fd_protocol.payload import Codes
 from fd_protocol.quantisers import I64
@@ -36,7 +36,7 @@ class LabelGround:
 
     def __init__(self, task: bytes, rows: LabelledRows) -> None:
         self._digest, self._rows = label_set(task), rows
-        self._standing = standing(np.bincount(rows.labels, minlength=rows.classes))
+        self._standing = standing_of(np.bincount(rows.labels, minlength=rows.classes))
 
     @property
     def digest(self) -> bytes:
@@ -93,3 +93,8 @@ def others(consensus: F32, voices: I64, own: F32, own_voices: I64) -> F32:
     totals = sums.sum(axis=1, keepdims=True)
     is_taught = (voices > own_voices)[:, None] & (totals > 0)
     return np.where(is_taught, sums / np.where(is_taught, totals, 1.0), 0.0).astype(np.float32)
+
+
+def standing_of(counts: I64) -> U8:
+    """Return the codes uint8 [classes] of a device that has `counts` [classes] rows of each label."""
+    return np.where(counts >= MIN_LABEL_ROWS, SPEAKS, FAR).astype(np.uint8)

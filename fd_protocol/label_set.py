@@ -1,16 +1,13 @@
 """The labels of a task in the place of a public set: probe y is "your own rows of label y" (docs/adr/0013).
 
 A device's soft labels for it are its mean softened output over its own rows of each label, FD's table (Jeong et al.
-2018, algorithm 1). Its competence map says of which labels it speaks: code 0 for those, `FAR` for the others.
+2018, algorithm 1). Its competence map says of which labels it speaks: code `SPEAKS` for those, `FAR` for the others.
+
+No numpy here: supervisors read it.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from fd_protocol.bodies import U8
-from fd_protocol.competence import FAR
 from fd_protocol.identity import check_digest, sha256
 
 MIN_LABEL_ROWS = 11
@@ -24,8 +21,3 @@ _PREFIX = b"fedistill label set\n"
 def label_set(task: bytes) -> bytes:
     """Return the identity of the label set of the task with digest `task`, where others have a public set's."""
     return sha256(_PREFIX + check_digest(task, "task"))
-
-
-def standing(counts: npt.NDArray[np.int64]) -> U8:
-    """Return the codes uint8 [classes] of a device that has `counts` [classes] rows of each label."""
-    return np.where(counts >= MIN_LABEL_ROWS, SPEAKS, FAR).astype(np.uint8)

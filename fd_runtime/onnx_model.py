@@ -4,6 +4,8 @@ Traps that this module exists for (each measured or met):
 - `add_initializer` swaps parameters wrongly (convolutions keep their old weights), checks neither shape nor name, and
   ends in a segfault if its OrtValue is dropped: `onnx_parameters` writes theta into the file's bytes instead;
 - scalars must be arrays of rank 0; `np.float32(x)` is refused;
+- x86 processors without VNNI add products of uint8 and int8 in 16 bits, which overflow: there, and only there,
+  `x64quantprecision` makes the weights unsigned;
 - spinning threads starve a shared board, and memory patterns keep the first run's arena: both are off.
 """
 
@@ -152,6 +154,7 @@ def _open(model: bytes, threads: int, *, quantised: bool = True, fused: bool = T
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if not quantised:  # else onnxruntime repeats a DequantizeLinear for each of its readers: 12 % of a head's step
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not fused:  # rewritten nodes run in another order: up to twice the memory that was planned, and no less time

@@ -7,14 +7,14 @@ import pytest
 
 from edge_agent.events import CompetenceMapped, Task, Work
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob
-from edge_agent.label_ground import LabelGround, others
+from edge_agent.label_ground import LabelGround, others, standing_of
 from edge_agent.private_data import load_private_rows
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
 from fd_protocol.competence import FAR, decode_map
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import sha256
-from fd_protocol.label_set import MIN_LABEL_ROWS, VOICE_ONE, label_set, standing
+from fd_protocol.label_set import MIN_LABEL_ROWS, VOICE_ONE, label_set
 from fd_protocol.messages import Codec, CompetenceMap, ConsensusBlock, Contribution, Slice
 from fd_protocol.payload import Codes, decode_body, encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels, soften
@@ -50,7 +50,7 @@ def codes_of(rows):
 
 
 def test_a_label_is_spoken_of_from_eleven_rows_on():
-    assert standing(np.array([0, 10, 11, 1000])).tolist() == [FAR, FAR, 0, 0]
+    assert standing_of(np.array([0, 10, 11, 1000])).tolist() == [FAR, FAR, 0, 0]
     assert ground_of(COUNTS)[0].standing().tolist() == [0, FAR, 0]
 
 

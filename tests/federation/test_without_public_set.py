@@ -7,10 +7,11 @@ import numpy as np
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import PredictJob, TrainJob
+from edge_agent.label_ground import standing_of
 from edge_agent.private_data import PrivateRows
 from fd_protocol import codec
 from fd_protocol.competence import FAR
-from fd_protocol.label_set import VOICE_ONE, label_set, standing
+from fd_protocol.label_set import VOICE_ONE, label_set
 from fd_protocol.messages import ConsensusBlock, Contribution
 from fd_protocol.payload import Codes, decode_body
 from fd_protocol.topics import Topics
@@ -84,7 +85,7 @@ class Federation:
 def test_rounds_run_on_labels_alone_and_every_device_learns_from_the_others(stage):
     federation = Federation(stage).run()
     block = codec.decode(federation.broker.retained[Topics(FEDERATION).consensus(0)], ConsensusBlock)
-    speaks = np.stack([standing(counts) < FAR for counts in training_counts(stage)])
+    speaks = np.stack([standing_of(counts) < FAR for counts in training_counts(stage)])
     assert block.round.number == ROUNDS
     assert list(block.voices) == (VOICE_ONE * speaks.sum(axis=0)).tolist()
     said = federation.said(ROUNDS)
