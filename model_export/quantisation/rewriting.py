@@ -115,8 +115,8 @@ class Rewriting:
     def _stored_by_channel(self, name: str, codes: npt.NDArray[Any], scales: npt.NDArray[np.float32], axis: int) -> str:
         self.build.scope = f"{name}/"
         scale = self.store(f"{name}.scale", scales)
-        # Of its own, not a shared constant: where onnxruntime makes weights unsigned (`x64quantprecision`) it rewrites the
-        # zeros of each layer under their name, and fails at the second layer that has the same.
+        # Of its own, not a shared constant: where onnxruntime makes weights unsigned (`x64quantprecision`) it rewrites
+        # the zeros of each layer under their name, and fails at the second layer that has the same.
         zeros = self.store(f"{name}.zeros", np.zeros(len(scales), codes.dtype))
         stored = self.store(f"{name}.codes", codes)
         return self.build.op(

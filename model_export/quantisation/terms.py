@@ -19,8 +19,8 @@ class QuantisationTerms:
             `entropy`: the range that loses least of the distribution (Migacz 2017). `dynamic`: anew for every batch, in
             dense layers only: for networks of GRU or attention. `none`: the backbone and its features stay float.
         percentile: share of the values, in percent, below the upper end and above the lower end of a range.
-        reduce_range: 7-bit weights, for programs not ours on x86 processors without VNNI: sums of 8-bit products saturate
-            there, unless onnxruntime is told to make weights unsigned, as our programs do.
+        reduce_range: 7-bit weights, for programs not ours on x86 processors without VNNI: sums of 8-bit products
+            saturate there, unless onnxruntime is told to make weights unsigned, as our programs do.
         tolerance: accuracy (0..1) that the int8 backbone may lose on the calibration samples before layers go back to
             float, worst first; without labels, share of the answers that it may change. None = all layers in int8.
         calibration_rows: most samples that are looked at.
