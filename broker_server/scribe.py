@@ -13,14 +13,16 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from broker_server.chronicle import CommandRecord, lower
+from broker_server.chronicle import ABSENT, CommandRecord, lower
 from broker_server.federation import Consensus, Federation, Student
 from broker_server.ingest import Taken
 from broker_server.round import Round
 from broker_server.settings import MethodSettings
+from broker_server.standing import Standing
 from fd_protocol import codec
+from fd_protocol.identity import RoundId
 from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
-from fd_runtime.store import RECORDS, Row, Store
+from fd_runtime.store import RECORDS, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
@@ -57,6 +59,23 @@ class Scribe:
         for number, count in up_bytes.items():
             if self._row_of(number) is not None:
                 self._store.merge("rounds", self._key(number=number), {}, {"up_bytes": count})
+
+    def stand(self, standings: Iterable[Standing], state: Federation) -> None:
+        """Write what each voice came to in the consensus that `state` has."""
+        for one in standings:
+            assert state.consensus is not None  # standings come with it
+            self._stand(one, state.consensus.round)
+
+    def _stand(self, one: Standing, current: RoundId) -> None:
+        source = one.source
+        kind = Kind.CONTRIBUTION.value
+        key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
+        values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
+        values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
+        values |= {"status": ABSENT} if source.is_absent else {}
+        self._store.merge("hearings", key, values)
+        if one.trust is not None:
+            self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})
 
     def command(self, record: CommandRecord) -> bool:
         """Write down a command; return false where one of this id stands there already."""

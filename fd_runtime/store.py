@@ -227,6 +227,15 @@ class Store:
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
 
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Inside, everything that is read is of one moment, whatever another connection commits meanwhile."""
+        self._execute("BEGIN DEFERRED")
+        try:
+            yield
+        finally:
+            self._execute("ROLLBACK")
+
     # The journal.
 
     def append(self, federation: str, kind: str, at_ms: int, body: bytes) -> int:
