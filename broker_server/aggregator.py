@@ -41,7 +41,9 @@ from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.publisher import Publisher
+from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
+from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
@@ -71,6 +73,7 @@ class _Group:
     at_ms: int
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
+    standings: tuple[Standing, ...] = ()
     set_aside: int = 0
 
     def fold(self, *events: Event) -> None:
@@ -125,11 +128,12 @@ class Aggregator:
         self._is_up = False
         self._ingest = Ingest(settings, probes, store, self._new_epoch)
         self._journal = Journal(store, settings.federation)
+        self._scribe = Scribe(store, settings.federation, settings.method)
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
         )
-        self._reconciler.submit(tuple(self._first_events()))
+        self._begin()
 
     @property
     def state(self) -> Federation:
@@ -161,6 +165,12 @@ class Aggregator:
         return self._publisher.presence(self.state.epoch, online=False)
 
     # Coming in.
+
+    def _begin(self) -> None:
+        """Journal what is new since the last life; the chronicle follows, whatever another program did meanwhile."""
+        self._reconciler.submit(tuple(self._first_events()))
+        with self._store.transaction():
+            self._scribe.write((), self.state, self._clock())
 
     def _first_events(self) -> Iterator[Event]:
         if self.state.epoch == 0:
@@ -229,7 +239,9 @@ class Aggregator:
         if isinstance(item, Finished):
             for blob in item.blobs:
                 self._store.put_blob(blob)
+            before = group.state
             group.fold(*item.events)
+            group.standings += item.standings if group.state is not before else ()
             return
         try:
             taken = self._ingest.take(item, group.state, group.at_ms)
@@ -249,6 +261,8 @@ class Aggregator:
 
     def _keep(self, group: _Group) -> None:
         self._journal.write(group.events, group.at_ms)
+        self._scribe.write(group.answers, group.state, group.at_ms)
+        self._scribe.stand(group.standings, group.state)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
             self._journal.tidy(group.state, self._settings.method.absence)

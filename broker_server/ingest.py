@@ -12,7 +12,7 @@ also after their round has closed, for the receipt may have been lost.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker_server.admission import RefusedError, admit_competence, admit_contribution, check_part
 from broker_server.events import ContributionStored, DeviceGone, DeviceSeen, EpochBegun, Event
@@ -31,12 +31,18 @@ from fd_runtime.store import PartRow, PayloadRow, Store
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a message came to: events to journal, and a receipt for the device that sent it."""
+    """What a message came to: events to journal, and a receipt for the device that sent it.
+
+    `part`, `presence` and `report` are what it was, for the chronicle; `retained`: the broker told it from memory.
+    """
 
     events: tuple[Event, ...] = ()
     device: str = ""
     receipt: Receipt | None = None
     report: RoundReport | None = None
+    part: Part | None = None
+    presence: DeviceState | None = None
+    retained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +72,30 @@ class Ingest:
             raise DecodeError("foreign_topic", arrived.topic)
         match address:
             case Address(device=str(device), leaf="state") if device:
-                return self._presence(device, arrived.payload)
+                return self._presence(device, arrived)
             case Address(device=str(device), leaf="up") if device:
-                return self._part(device, codec.decode(arrived.payload, Part), state)
+                part = codec.decode(arrived.payload, Part)
+                return replace(self._part(device, part, state), device=device, part=part)
             case Address(device=str(device), leaf="report") if device:
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
         raise DecodeError("foreign_topic", arrived.topic)
 
-    def _presence(self, device: str, payload: bytes) -> Taken:
+    def _presence(self, device: str, arrived: Arrived) -> Taken:
         """A device of another task or bundle, or with a problem, is as good as gone: no round may wait for it."""
-        presence = codec.decode(payload, DeviceState)
-        allowed = not self.settings.bundles or presence.bundle.hex() in self.settings.bundles
-        if presence.online and not presence.problem and presence.task == self.probes.task and allowed:
-            return Taken((DeviceSeen(device, presence.boot, presence.capabilities),))
-        return Taken((DeviceGone(device, presence.boot),))
+        presence = codec.decode(arrived.payload, DeviceState)
+        if presence.online:
+            presence = replace(presence, problem=presence.problem or self._foreign(presence))
+        is_there = presence.online and not presence.problem
+        seen = DeviceSeen(device, presence.boot, presence.capabilities)
+        event = seen if is_there else DeviceGone(device, presence.boot)
+        return Taken((event,), device, presence=presence, retained=arrived.retained)
+
+    def _foreign(self, presence: DeviceState) -> str:
+        if presence.task != self.probes.task:
+            return "foreign_task"
+        return "foreign_bundle" if self.settings.bundles and presence.bundle.hex() not in self.settings.bundles else ""
 
     def _own_offer(self, offer: RoundOffer, state: Federation, at_ms: int) -> Taken:
         """An offer of this epoch with a number still to come: this database is a backup, and has been overtaken."""
