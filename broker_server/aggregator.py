@@ -28,6 +28,7 @@ from broker_server.events import (
     Effect,
     EpochBegun,
     Event,
+    FindTime,
     OpenRound,
     Ordered,
     PublishConsensus,
@@ -35,6 +36,7 @@ from broker_server.events import (
     PublishPresence,
     RoundOpened,
     Scheduled,
+    TimeFound,
     TrainStudent,
 )
 from broker_server.federation import Federation, outstanding, step, wake_at_ms
@@ -46,6 +48,7 @@ from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
 from broker_server.settings import ProbeSet, Settings
 from broker_server.student import Learner
+from broker_server.timetable import next_time_ms
 from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
@@ -174,7 +177,7 @@ class Aggregator:
             yield EpochBegun(self._new_epoch(), self._clock())
         schedule = self._settings.rounds.schedule(has_student=self._student is not None)
         if schedule != self.state.schedule:
-            yield Scheduled(schedule)
+            yield Scheduled(schedule, self._clock())
 
     def _wait_s(self, timeout_s: float) -> float:
         wake_ms = wake_at_ms(self.state)
@@ -317,6 +320,9 @@ class Aggregator:
                 self._publisher.offer(self.state.round)
             case PublishConsensus(_, blocks):
                 self._publisher.consensus([self._store.blob(digest) for digest in blocks])
+            case FindTime(timetable, after_ms):
+                found = TimeFound(timetable, after_ms, next_time_ms(timetable, after_ms))
+                self._inbox.put(Finished((found,)))
             case OpenRound(number):
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
@@ -333,7 +339,13 @@ class Aggregator:
     def _open(self, number: int) -> RoundOpened:
         round_id, at_ms = RoundId(self._settings.federation, self.state.epoch, number), self._clock()
         opening = open_round(
-            self._settings, self._probes, self.state.online, round_id, seed=self._entropy(16), at_ms=at_ms
+            self._settings,
+            self._probes,
+            self.state.online,
+            round_id,
+            seed=self._entropy(16),
+            at_ms=at_ms,
+            is_warm_up=self.state.is_warming_up,
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
 
