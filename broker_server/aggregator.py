@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
@@ -29,11 +29,14 @@ from broker_server.events import (
     EpochBegun,
     Event,
     FindTime,
+    MakeRelease,
     OpenRound,
     Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
+    PublishRelease,
+    ReleaseFailed,
     RoundOpened,
     Scheduled,
     TimeFound,
@@ -46,17 +49,19 @@ from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
+from broker_server.release_gate import ReleaseGate
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
+from broker_server.shelf import Shelf
 from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
-from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
+from broker_server.work import Aggregation, Finished, Releasing, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import RoundReport
+from fd_protocol.messages import RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
@@ -109,6 +114,9 @@ class Aggregator:
         on_report: is told every report of a device.
         version: of this program, for its presence.
         spool: where the operator's orders come from; None = there are none.
+        shelf: where releases of the student are made; None = there are none.
+        gate: judges the student; None = nobody does, there are no canaries to ask.
+        auto_release: a student that is found better is released by itself.
     """
 
     def __init__(
@@ -126,12 +134,16 @@ class Aggregator:
         on_report: Callable[[str, RoundReport], None] = lambda _device, _report: None,
         version: str = "",
         spool: Spool | None = None,
+        shelf: Shelf | None = None,
+        gate: ReleaseGate | None = None,
+        auto_release: bool = False,
     ) -> None:
         settings.check_against(probes)
         self._settings, self._probes, self._canaries = settings, probes, canaries or LabelledProbes()
         self._store, self._link, self._clock, self._student = store, link, clock, student
         self._worker, self._entropy = worker or InlineWorker(), entropy
-        self._on_report, self._spool = on_report, spool
+        self._on_report, self._spool, self._shelf, self._gate = on_report, spool, shelf, gate
+        self._auto_release = auto_release
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
@@ -185,7 +197,11 @@ class Aggregator:
     def _first_events(self) -> Iterator[Event]:
         if self.state.epoch == 0:
             yield EpochBegun(self._new_epoch(), self._clock())
-        schedule = self._settings.rounds.schedule(has_student=self._student is not None)
+        schedule = replace(
+            self._settings.rounds.schedule(has_student=self._student is not None),
+            student_speaks=self._settings.method.downlink == "student",
+            auto_release=self._auto_release,
+        )
         if schedule != self.state.schedule:
             yield Scheduled(schedule, self._clock())
 
@@ -320,12 +336,12 @@ class Aggregator:
     def _forget_publishes(self) -> None:
         """The broker may have lost what it retained: publish it at every connection."""
         for effect in outstanding(self.state):
-            if isinstance(effect, (PublishPresence, PublishOffer, PublishConsensus)):
+            if isinstance(effect, (PublishPresence, PublishOffer, PublishConsensus, PublishRelease)):
                 self._reconciler.forget(effect)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case PublishPresence() | PublishOffer() | PublishConsensus() if not self._is_up:
+            case PublishPresence() | PublishOffer() | PublishConsensus() | PublishRelease() if not self._is_up:
                 pass  # due again at the next connection
             case PublishPresence(epoch):
                 self._publisher.presence(epoch, online=True)
@@ -345,7 +361,22 @@ class Aggregator:
                 self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
-                self._start(Teaching(effect, self._student))
+                self._start(Teaching(effect, self._student, self._offer_of(effect), self._gate))
+            case MakeRelease() if self._shelf is not None:
+                self._start(Releasing(effect, self._shelf, self._clock))
+            case MakeRelease(weights=weights):
+                self._inbox.put(Finished((ReleaseFailed(weights, "no_shelf"),)))
+            case PublishRelease(release) if self._shelf is not None:
+                self._publisher.release(self._shelf.family, self._shelf.first, release)
+            case PublishRelease():
+                pass  # what was released before lies on another server's shelf
+
+    def _offer_of(self, effect: TrainStudent) -> RoundOffer | None:
+        """Return what the student is to speak on; no round opens before it has."""
+        if not effect.speaks:
+            return None
+        assert self.state.round is not None
+        return self.state.round.offer
 
     def _start(self, task: Task) -> None:
         self._worker.start(lambda: work_on(task, self._store, self._inbox.put))

@@ -5,6 +5,7 @@ federation, aggregator, bundles
 [state]      folder
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
+[release]    automatic, margin, level
 [rounds]  [method]  [method.terms]  [method.absence]  [training]
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_server.release_gate import ReleaseGate
 from broker_server.settings import Settings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
@@ -47,6 +49,11 @@ class StateSettings:
         return self.folder / "server.lock"
 
     @property
+    def releases(self) -> Path:
+        """The shelf."""
+        return self.folder / "releases"
+
+    @property
     def orders(self) -> Path:
         """The spool (`orders`): whoever may write there commands this server."""
         return self.folder / "orders"
@@ -66,6 +73,27 @@ class StudentSettings:
             raise InvalidValueError("threads lie in 1..64")
 
 
+@dataclass(frozen=True, slots=True)
+class ReleaseSettings:
+    """When a student becomes the bundle that the fleet should run; without canaries to ask only an operator says so.
+
+    Attributes:
+        automatic: a student that is found better is released by itself.
+        margin, level: what better means, see `release_gate`.
+    """
+
+    automatic: bool = True
+    margin: float = ReleaseGate().margin
+    level: float = ReleaseGate().level
+
+    def __post_init__(self) -> None:
+        self.gate  # noqa: B018 - refuses to exist where the numbers are wrong
+
+    @property
+    def gate(self) -> ReleaseGate:
+        return ReleaseGate(self.margin, self.level)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Settings):
     """A server: a federation's settings and their surroundings."""
@@ -74,3 +102,9 @@ class Config(Settings):
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     student: StudentSettings = StudentSettings()
+    release: ReleaseSettings = ReleaseSettings()
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if self.method.downlink == "student" and not self.student.enabled:
+            raise InvalidValueError("method.downlink is student, and student.enabled is false")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker_server.canaries import load_canaries
 from broker_server.config import Config
+from broker_server.release_gate import ReleaseGate
 from broker_server.rules.per_label import PER_LABEL
 from broker_server.settings import ProbeSet
 from broker_server.student import Student
@@ -32,6 +33,11 @@ class Equipment:
     @property
     def probes(self) -> ProbeSet:
         return probe_set(self.bundle, self.public)
+
+    @property
+    def gate(self) -> ReleaseGate | None:
+        """What judges the student; None: there are no canaries to judge it by."""
+        return self.config.release.gate if self.canaries.release.probes else None
 
     def student(self) -> Student | None:
         """Return the student with its model opened, where there is to be one.

@@ -40,6 +40,8 @@ class Schedule:
         timetable: when rounds open instead; a time that passes while a round is open is passed over.
         on_demand: rounds open by order alone.
         warm_up: whether rounds publish no consensus until one has been made.
+        student_speaks: what goes out is what the student says after it has learnt the consensus.
+        auto_release: a student that is found better than the current release becomes the next one.
     """
 
     pause_ms: int = keyed(1, default=0)
@@ -49,6 +51,8 @@ class Schedule:
     timetable: Timetable | None = keyed(5, default=None)
     on_demand: bool = keyed(6, default=False)
     warm_up: bool = keyed(7, default=False)
+    student_speaks: bool = keyed(31, default=False)
+    auto_release: bool = keyed(32, default=False)
 
     def opens_like(self, other: Schedule) -> bool:
         """Whether the next round opens by the same rule."""
@@ -63,6 +67,8 @@ class Command(str, Enum):
     ABORT = "abort"
     """Its argument `reason` is for people."""
     ROUND_NOW = "round-now"
+    RELEASE = "release"
+    WITHDRAW = "withdraw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +204,56 @@ class StudentTrained:
     Attributes:
         weights: digest of the student's state in the store.
         metrics: loss, and accuracy on the release canaries where there are any.
+        blocks: digests of the encoded blocks of what it says itself, where that is what goes out.
+        is_better: the release gate found it better than what the fleet runs.
     """
 
     round: RoundId = keyed(1)
     weights: bytes = keyed(2, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 3})
+    blocks: tuple[bytes, ...] = keyed(31, default=())
+    is_better: bool = keyed(32, default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The student's weights as a bundle.
+
+    Attributes:
+        number: counts the releases of a federation.
+        round: after which the student had these weights.
+        weights: their digest.
+        bundle: digest of the bundle.
+        version: of the bundle, for people.
+        package, package_bytes: SHA-256 and size of the package that devices are to get.
+        is_verified: a paired test found it better than the one before.
+        at_ms: when it was made.
+    """
+
+    number: int = keyed(1)
+    round: RoundId = keyed(2)
+    weights: bytes = keyed(3)
+    bundle: bytes = keyed(4)
+    version: str = keyed(5)
+    package: bytes = keyed(6)
+    package_bytes: int = keyed(7)
+    is_verified: bool = keyed(8)
+    at_ms: int = keyed(9)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseMade:
+    """A bundle of the candidate's weights lies on the shelf."""
+
+    release: Release = keyed(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFailed:
+    """No bundle can be made of the weights with this digest; `reason` is one word."""
+
+    weights: bytes = keyed(1)
+    reason: str = keyed(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +275,8 @@ Event: TypeAlias = (
     | ConsensusMade
     | AggregationFailed
     | StudentTrained
+    | ReleaseMade
+    | ReleaseFailed
     | ClockTicked
 )
 
@@ -275,14 +328,48 @@ class PublishConsensus:
 
 @dataclass(frozen=True, slots=True)
 class TrainStudent:
-    """Effect: the student learns the consensus in `blocks`, going on from `weights`."""
+    """Effect: the student learns the consensus in `blocks`, going on from `weights`.
+
+    Attributes:
+        released: digest of the weights that the fleet runs, to compare with; empty = the bundle's own.
+        speaks: it also says what it thinks of these probes, for that is what goes out.
+    """
 
     round: RoundId
     blocks: tuple[bytes, ...]
     weights: bytes
+    released: bytes = b""
+    speaks: bool = False
 
 
-Effect: TypeAlias = PublishPresence | FindTime | OpenRound | PublishOffer | Aggregate | PublishConsensus | TrainStudent
+@dataclass(frozen=True, slots=True)
+class MakeRelease:
+    """Effect: release number `number` is made of the student's `weights` after `round`."""
+
+    number: int
+    round: RoundId
+    weights: bytes
+    is_verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRelease:
+    """Effect: the broker retains which release devices should run; None = the bundle that they were born with."""
+
+    release: Release | None
+
+
+Effect: TypeAlias = (
+    PublishPresence
+    | FindTime
+    | OpenRound
+    | PublishOffer
+    | Aggregate
+    | PublishConsensus
+    | TrainStudent
+    | MakeRelease
+    | PublishRelease
+)
 
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}
 

@@ -11,18 +11,22 @@ Rules:
   timetable after its end, or an order.
 - A warm-up round goes like any other, but nobody sees its consensus. There is one until a consensus has been made.
 - An operator's order is obeyed or refused, once: its answer is remembered for a while. `pause` holds back the rounds to
-  come, `abort` ends the open one, `round-now` opens one whatever the schedule says and whoever is online.
+  come, `abort` ends the open one, `round-now` opens one whatever the schedule says and whoever is online, `release`
+  and `withdraw` are for `releases`.
 - The consensus is outstanding for as long as it is the last one: what the broker retains of it may be lost at any time.
-  It ends with its epoch; the trust that it earned the devices, and the student, do not.
+  It ends with its epoch; the trust that it earned the devices, the student and the releases do not.
+- Where the student speaks, what goes out is its own word once it has learnt the consensus, and the next round waits for
+  it. A student that failed lets the consensus itself go out.
 
 What is deliberately absent: messages, settings, randomness: the shell makes the offer and brings it as `RoundOpened`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from broker_server import releases
 from broker_server import round as rounds
 from broker_server.events import (
     Aggregate,
@@ -43,6 +47,8 @@ from broker_server.events import (
     PublishConsensus,
     PublishOffer,
     PublishPresence,
+    ReleaseFailed,
+    ReleaseMade,
     RoundOpened,
     Schedule,
     Scheduled,
@@ -50,6 +56,7 @@ from broker_server.events import (
     TimeFound,
     TrainStudent,
 )
+from broker_server.releases import Candidate, Releases
 from broker_server.round import Phase, Round
 from fd_protocol import cbor
 from fd_protocol.identity import RoundId
@@ -88,11 +95,17 @@ class Consensus:
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """The student after `round`; `weights` is the digest of its state, empty before it first succeeded."""
+    """The student after `round`; `weights` is the digest of its state, empty before it first succeeded.
+
+    `blocks` are what it says itself of the round's probes, where that goes out; () where it failed. `is_better`: than
+    what the fleet ran when it was judged.
+    """
 
     round: RoundId = keyed(1)
     weights: bytes = keyed(2)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 3})
+    blocks: tuple[bytes, ...] = keyed(31, default=())
+    is_better: bool = keyed(32, default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,8 @@ class Federation:
     """To the last orders."""
     is_timed: bool = keyed(14, default=False)
     """The timetable has been asked for the next round's time."""
+
+    releases: Releases = keyed(31, default=Releases())
 
     @property
     def has_open_round(self) -> bool:
@@ -162,7 +177,10 @@ def step(state: Federation, event: Event) -> Federation:
             is_time = _has_time(state) and at_ms >= state.next_round_ms
             return replace(state, is_due=True) if is_time and not state.is_due else state
         case StudentTrained() if state.consensus is not None and event.round == state.consensus.round:
-            return replace(state, student=_student(state, event))
+            return _learn(state, event)
+        case ReleaseMade() | ReleaseFailed():
+            after = releases.step(state.releases, event)
+            return state if after is state.releases else replace(state, releases=after)
         case Ordered(order) if state.answer_to(order.id) is None:
             state, answer = _obey(state, event)
             return replace(state, answers=(*state.answers, answer)[-_ANSWERS:])
@@ -176,8 +194,8 @@ def step(state: Federation, event: Event) -> Federation:
 def outstanding(state: Federation) -> tuple[Effect, ...]:
     """Return everything that must be brought about in this state, the first first."""
     effects: list[Effect] = [PublishPresence(state.epoch)]
-    if state.consensus is not None and state.consensus.blocks:
-        effects.append(PublishConsensus(state.consensus.round, state.consensus.blocks))
+    if state.consensus is not None and (blocks := _spoken(state, state.consensus)):
+        effects.append(PublishConsensus(state.consensus.round, blocks))
     match state.round:
         case Round(phase=Phase.OFFERED) as current:
             effects.append(PublishOffer(current.id))
@@ -190,8 +208,9 @@ def outstanding(state: Federation) -> tuple[Effect, ...]:
         effects.append(OpenRound(state.number + 1))
     if state.consensus is not None and _owes_training(state, state.consensus):
         weights = state.student.weights if state.student else b""
-        effects.append(TrainStudent(state.consensus.round, state.consensus.blocks, weights))
-    return tuple(effects)
+        learnt, speaks = state.consensus, state.schedule.student_speaks
+        effects.append(TrainStudent(learnt.round, learnt.blocks, weights, state.releases.weights, speaks))
+    return (*effects, *releases.outstanding(state.releases))
 
 
 def wake_at_ms(state: Federation) -> int | None:
@@ -205,10 +224,10 @@ def wake_at_ms(state: Federation) -> int | None:
 
 def named_blobs(state: Federation) -> frozenset[bytes]:
     """Return the digests of all bytes that the state may still ask for."""
-    named = {state.student.weights} if state.student else set()
+    named = {state.student.weights, *state.student.blocks} if state.student else set()
     if state.consensus is not None:
         named |= set(state.consensus.blocks)
-    return frozenset((named | {state.trust}) - {b""})
+    return frozenset((named | {state.trust} | state.releases.named_blobs) - {b""})
 
 
 def to_snapshot(state: Federation) -> bytes:
@@ -268,10 +287,24 @@ def _asks_time(state: Federation) -> bool:
     return is_needed and not state.has_open_round and not state.is_complete
 
 
-def _student(state: Federation, event: StudentTrained) -> Student:
+def _learn(state: Federation, event: StudentTrained) -> Federation:
     """A failed training leaves the weights as they were."""
     before = state.student.weights if state.student else b""
-    return Student(event.round, event.weights or before, event.metrics)
+    student = Student(event.round, event.weights or before, event.metrics, event.blocks, event.is_better)
+    state = replace(state, student=student)
+    if not (event.is_better and state.schedule.auto_release):
+        return state
+    candidate = Candidate(event.round, event.weights, is_verified=True)
+    return replace(state, releases=releases.propose(state.releases, candidate))
+
+
+def _spoken(state: Federation, consensus: Consensus) -> tuple[bytes, ...]:
+    """Return the blocks that go out; () while they are still to come."""
+    if not state.schedule.student_speaks:
+        return consensus.blocks
+    if _owes_training(state, consensus) or state.student is None:
+        return ()
+    return state.student.blocks or consensus.blocks
 
 
 def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
@@ -295,10 +328,32 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
             return replace(state, is_wanted=True), answer(f"round {state.number + 1} opens")
         case Order(command=Command.ROUND_NOW):
             return state, answer(f"{open_round} is open: it must end first", obeyed=False)
+        case Order(command=Command.RELEASE):
+            return _release(state, answer)
+        case Order(command=Command.WITHDRAW) if state.releases.current is not None:
+            gone, after = state.releases.current, releases.withdraw(state.releases)
+            back = after.current.version if after.current else "the first bundle"
+            return replace(state, releases=after), answer(f"{gone.version} withdrawn, {back} is current")
+        case Order(command=Command.WITHDRAW):
+            return state, answer("there is no release to withdraw", obeyed=False)
     return state, answer(f"no such command: {event.order.command}", obeyed=False)
 
 
+def _release(state: Federation, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
+    """What the canaries have not found better is released all the same, as not verified."""
+    student = state.student
+    if student is None or not student.weights:
+        return state, answer("the student has learnt nothing yet", obeyed=False)
+    after = releases.propose(state.releases, Candidate(student.round, student.weights, student.is_better))
+    if after is state.releases:
+        why = "is on its way" if after.candidate is not None else "is current already"
+        return state, answer(f"a release of the student after round {student.round.number} {why}", obeyed=False)
+    return replace(state, releases=after), answer(f"the student after round {student.round.number} is released")
+
+
 def _may_open(state: Federation) -> bool:
+    if state.schedule.student_speaks and state.consensus is not None and _owes_training(state, state.consensus):
+        return False
     if state.is_wanted:
         return not state.has_open_round
     if state.has_open_round or state.is_paused or not state.is_due or state.is_complete:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from broker_server.coverage import WARN_UNCOVERED
 from broker_server.federation import Federation
+from broker_server.releases import Releases
 from broker_server.round import Phase, Round
 
 
@@ -21,6 +22,8 @@ def news(before: Federation, after: Federation) -> Iterator[str]:
         yield from _of_consensus(after.consensus.metrics)
     if after.student is not None and after.student != before.student:
         yield f"student: {_listed(after.student.metrics)}"
+    if after.releases != before.releases:
+        yield from _of_releases(before.releases, after.releases)
 
 
 def _of_round(before: Round | None, after: Round) -> Iterator[str]:
@@ -34,6 +37,18 @@ def _of_round(before: Round | None, after: Round) -> Iterator[str]:
             yield f"round {after.id.number}: {after.phase.value}, {after.heard} devices heard"
         case Phase.ABORTED:
             yield f"round {after.id.number}: aborted ({after.reason}), {after.heard} devices heard"
+
+
+def _of_releases(before: Releases, after: Releases) -> Iterator[str]:
+    if after.candidate is not None and before.candidate is None:
+        yield f"the student after round {after.candidate.round.number} is to be released"
+    elif after.count > before.count and after.current is not None:
+        verified = "found better on the canaries" if after.current.is_verified else "not verified"
+        yield f"release {after.current.version}: {after.current.package_bytes} bytes, {verified}"
+    elif before.candidate is not None and after.candidate is None:
+        yield "no release could be made of the student"
+    else:
+        yield f"release withdrawn: {after.current.version if after.current else 'the first bundle'} is current"
 
 
 def _of_consensus(metrics: Mapping[str, float]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`broker-server pause | resume | abort | round-now`: an order into the spool, and what the server says to it."""
+"""`broker-server pause | resume | abort | ...`: an order into the spool, and what the server says to it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _HELP = {
     Command.RESUME: "open rounds again",
     Command.ABORT: "end the open round without a consensus",
     Command.ROUND_NOW: "open a round at once, whatever the schedule says",
+    Command.RELEASE: "release the student as it is: the bundle that devices should run",
+    Command.WITHDRAW: "take the last release back; the one before is current again",
 }
 _POLL_S = 0.1
 EX_REFUSED = 1

@@ -1,14 +1,16 @@
-"""What the server says: presence, offer and consensus, retained; receipts to one device."""
+"""What the server says: presence, offer, consensus and release, retained; receipts to one device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from broker_server.events import Release as Made
 from broker_server.round import Round
 from fd_protocol import codec
-from fd_protocol.messages import Receipt, ServerState
+from fd_protocol.messages import Receipt, Release, ServerState
 from fd_protocol.topics import Topics
+from fd_runtime.artifacts import Bundle
 from fd_runtime.link import Link
 
 RECEIPT_EXPIRY_S = 86_400
@@ -46,6 +48,23 @@ class Publisher:
         """Publish encoded blocks, in order."""
         for index, block in enumerate(blocks):
             self.link.publish(self.topics.consensus(index), block, retain=True)
+
+    def release(self, family: str, first: Bundle, current: Made | None) -> None:
+        """Publish which bundle devices of `family` should run; None: the `first`."""
+        message = (
+            Release(family, first.digest, first.manifest.version)
+            if current is None
+            else Release(
+                family,
+                current.bundle,
+                current.version,
+                parent=first.digest,
+                package=current.package,
+                package_bytes=current.package_bytes,
+                is_verified=current.is_verified,
+            )
+        )
+        self._retain(self.topics.release(family), message)
 
     def receipt(self, device: str, receipt: Receipt) -> None:
         self.link.publish(self.topics.receipt(device), codec.encode(receipt), expiry_s=RECEIPT_EXPIRY_S)

@@ -13,6 +13,7 @@ from broker_server.equipment import load_equipment
 from broker_server.events import EpochBegun
 from broker_server.journal import Journal
 from broker_server.orders import Spool
+from broker_server.shelf import Shelf
 from broker_server.worker import ThreadWorker
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.link import LinkSettings
@@ -55,6 +56,9 @@ def run(path: Path, *, version: str) -> None:
             worker=worker,
             version=version,
             spool=Spool(config.state.orders),
+            shelf=Shelf(equipment.bundle, config.state.releases) if student else None,
+            gate=equipment.gate,
+            auto_release=config.release.automatic,
         )
         stack.callback(aggregator.leave)
         log.info("federation %s, epoch %04x", config.federation, aggregator.state.epoch & 0xFFFF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from broker_server.events import Schedule, Timetable
 from broker_server.rules import RuleTerms, rule_named
@@ -103,6 +104,8 @@ class MethodSettings:
         temperature: T of softening and distillation.
         codec: of contributions, where every device online understands it; else u8-sqrt.
         top_k: classes named in a row, for codec top-k alone.
+        downlink: what goes out: the `consensus`, or what the `student` says after it has learnt it (dual distillation,
+            Sattler et al. 2022).
         terms: constants of the rules.
         absence: how the last words of absent devices fade.
     """
@@ -111,6 +114,7 @@ class MethodSettings:
     temperature: float = 2.0
     codec: Codec = Codec.U8_SQRT
     top_k: int = 0
+    downlink: Literal["consensus", "student"] = "consensus"
     terms: RuleTerms = RuleTerms()
     absence: Absence = Absence()
 

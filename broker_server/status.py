@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broker_server.config import Config
+from broker_server.events import Release
 from broker_server.federation import Federation, wake_at_ms
 from broker_server.journal import Journal
 from fd_runtime.artifacts import MissingArtifactError
@@ -52,6 +53,13 @@ class Status:
         return flat
 
 
+def _of_release(current: Release | None) -> dict[str, Any]:
+    if current is None:
+        return {"version": "the first bundle"}
+    facts = {"version": current.version, "round": current.round.number, "bundle": current.bundle.hex()}
+    return {**facts, "package_bytes": current.package_bytes, "verified": current.is_verified}
+
+
 def _facts(state: Federation) -> dict[str, Any]:
     facts: dict[str, Any] = {"epoch": f"{state.epoch:016x}", "round": state.number, "online": len(state.online)}
     facts |= {"paused": True} if state.is_paused else {}
@@ -67,4 +75,6 @@ def _facts(state: Federation) -> dict[str, Any]:
         facts["consensus"] = {"round": state.consensus.round.number, **state.consensus.metrics}
     if state.student is not None:
         facts["student"] = {"round": state.student.round.number, **state.student.metrics}
+    if state.releases.count:
+        facts["release"] = _of_release(state.releases.current)
     return facts

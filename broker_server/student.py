@@ -13,13 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
+from broker_server.release_gate import Hits
 from fd_protocol import cbor
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import ConsensusBlock
 from fd_protocol.payload import decode_body
 from fd_protocol.schema import from_item, keyed, to_item
-from fd_protocol.soft_labels import F32
+from fd_protocol.soft_labels import F32, SoftLabels, soften
+from fd_protocol.terms import Slice
 from fd_runtime.fitting import FitTerms, ProbeRows, fit
 from fd_runtime.model import Features, Inputs, OptimizerState
 from fd_runtime.opening import LoadedModel
@@ -29,7 +31,7 @@ _F32 = np.dtype("<f4")
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a student is after a consensus: its weights, and loss, accuracy and the like."""
+    """What a student is after a consensus: its weights as bytes, and loss, accuracy and the like."""
 
     weights: bytes
     metrics: Mapping[str, float]
@@ -45,6 +47,14 @@ class Learner(Protocol):
             TrainingDivergedError: the loss exploded; nothing was learnt.
             DecodeError: a block or the weights are damaged.
         """
+        ...
+
+    def speak(self, weights: bytes, part: Slice, temperature: float) -> SoftLabels:
+        """Return what it says with these weights of the probes in `part`."""
+        ...
+
+    def hits(self, weights: bytes | None) -> Hits:
+        """Return on which release canaries it is right with these weights; None: with those that it began with."""
         ...
 
 
@@ -138,19 +148,25 @@ class Student:
         rng = np.random.default_rng(np.frombuffer(first.consensus_sha256, np.uint32))
         report = fit(session, None, probes, terms, rng)
         learnt = StudentWeights.of(self._bundle, session.state).to_bytes()
-        return Lesson(learnt, {"loss": report.epoch_losses[-1], **self._score(session.state.theta)})
+        accuracy = {"accuracy": float(self.hits(learnt).mean())} if self._canaries.probes else {}
+        return Lesson(learnt, {"loss": report.epoch_losses[-1], **accuracy})
+
+    def speak(self, weights: bytes, part: Slice, temperature: float) -> SoftLabels:
+        """See `Learner`."""
+        self._model.tail.load(self._state(weights).theta)
+        logits = self._model.tail.logits(self._features[part.start : part.start + part.count])
+        return SoftLabels(soften(logits, temperature), temperature)
+
+    def hits(self, weights: bytes | None) -> Hits:
+        """See `Learner`."""
+        self._model.tail.load(self._state(weights).theta)
+        claims = self._model.tail.logits(self._features[list(self._canaries.probes)]).argmax(axis=1)
+        return np.asarray(claims == np.array(self._canaries.labels))
 
     def _state(self, weights: bytes | None) -> OptimizerState:
         """Weights of another bundle are of no use: the operator has given the server another student."""
         known = StudentWeights.from_bytes(weights) if weights else None
         return known.state if known and known.bundle == self._bundle else self._fresh
-
-    def _score(self, theta: F32) -> dict[str, float]:
-        if not self._canaries.probes:
-            return {}
-        self._model.tail.load(theta)
-        claims = self._model.tail.logits(self._features[list(self._canaries.probes)]).argmax(axis=1)
-        return {"accuracy": float((claims == np.array(self._canaries.labels)).mean())}
 
 
 def _targets(block: ConsensusBlock) -> F32:

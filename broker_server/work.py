@@ -7,19 +7,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from broker_server.consensus import join
-from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Event, StudentTrained, TrainStudent
+from broker_server.consensus import join, to_blocks
+from broker_server.events import (
+    Aggregate,
+    AggregationFailed,
+    ConsensusMade,
+    Event,
+    MakeRelease,
+    Release,
+    ReleaseFailed,
+    ReleaseMade,
+    StudentTrained,
+    TrainStudent,
+)
 from broker_server.offers import COMMON_CODEC
+from broker_server.release_gate import ReleaseGate
 from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
+from broker_server.shelf import Shelf
 from broker_server.standing import Standing, Tally, chosen_classes
-from broker_server.student import Learner
+from broker_server.student import Learner, StudentWeights
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import sha256
 from fd_protocol.messages import ConsensusBlock, RoundOffer
+from fd_protocol.payload import quantise
 from fd_runtime.store import Store
 
 log = logging.getLogger("broker-server")
@@ -116,18 +130,74 @@ class Aggregation:
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """Teach the student a consensus."""
+    """Teach the student a consensus.
+
+    Attributes:
+        effect: which one.
+        student: who learns.
+        offer: of the round, where the student's own word is what goes out.
+        gate: compares it with what the fleet runs; None = nobody does, there are no canaries to ask.
+    """
 
     effect: TrainStudent
     student: Learner
+    offer: RoundOffer | None = None
+    gate: ReleaseGate | None = None
 
     def run(self, store: Store) -> Finished:
         blocks = [codec.decode(store.blob(digest), ConsensusBlock) for digest in self.effect.blocks]
-        weights = store.blob(self.effect.weights) if self.effect.weights else None
-        lesson = self.student.learn(blocks, weights)
-        event = StudentTrained(self.effect.round, sha256(lesson.weights), lesson.metrics)
-        return Finished((event,), (lesson.weights,))
+        lesson = self.student.learn(blocks, _blob(store, self.effect.weights))
+        metrics, is_better = dict(lesson.metrics), False
+        if self.gate is not None:
+            released = self.student.hits(_blob(store, self.effect.released))
+            verdict = self.gate.judge(released, self.student.hits(lesson.weights))
+            metrics |= {"release_gain": verdict.gain, "release_p": verdict.p}
+            is_better = verdict.is_better
+        spoken = self._speak(lesson.weights)
+        digests = tuple(sha256(block) for block in spoken)
+        event = StudentTrained(self.effect.round, sha256(lesson.weights), metrics, digests, is_better)
+        return Finished((event,), (lesson.weights, *spoken))
+
+    def _speak(self, weights: bytes) -> list[bytes]:
+        if self.offer is None:
+            return []
+        labels = self.student.speak(weights, self.offer.slice, self.offer.temperature)
+        return [codec.encode(block) for block in to_blocks(quantise(labels, COMMON_CODEC), self.offer)]
 
     def failed(self, reason: str) -> Finished:
         """The student stays as it was, and waits for the next consensus."""
         return Finished((StudentTrained(self.effect.round, metrics={f"failed_{reason}": 1.0}),))
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """Make a bundle of the student's weights; `clock` is UTC milliseconds."""
+
+    effect: MakeRelease
+    shelf: Shelf
+    clock: Callable[[], int]
+
+    def run(self, store: Store) -> Finished:
+        effect = self.effect
+        weights = StudentWeights.from_bytes(store.blob(effect.weights))
+        shelved = self.shelf.put(effect.number, weights)
+        release = Release(
+            number=effect.number,
+            round=effect.round,
+            weights=effect.weights,
+            bundle=shelved.bundle.digest,
+            version=shelved.bundle.manifest.version,
+            package=shelved.package,
+            package_bytes=shelved.package_bytes,
+            is_verified=effect.is_verified,
+            at_ms=self.clock(),
+        )
+        return Finished((ReleaseMade(release),))
+
+    def failed(self, reason: str) -> Finished:
+        """The fleet goes on with what it runs."""
+        return Finished((ReleaseFailed(self.effect.weights, reason),))
+
+
+def _blob(store: Store, digest: bytes) -> bytes | None:
+    return store.blob(digest) if digest else None

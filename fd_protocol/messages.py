@@ -1,6 +1,6 @@
 """Every message on the wire, one frozen dataclass each; an invalid one cannot exist.
 
-    server -> all      RoundOffer, ConsensusBlock, ServerState
+    server -> all      RoundOffer, ConsensusBlock, ServerState, Release
     device -> server   DeviceState (birth and will), Part (of a Contribution or a CompetenceMap), RoundReport
     server -> device   Receipt
 
@@ -44,6 +44,7 @@ __all__ = [
     "Kind",
     "Part",
     "Receipt",
+    "Release",
     "RoundOffer",
     "RoundReport",
     "Sampling",
@@ -270,6 +271,35 @@ class ServerState:
     def __post_init__(self) -> None:
         require(0 <= self.epoch < 1 << 63, "an epoch fits 63 bits")
         check_text(self.version, "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The bundle that devices of a family should run. Retained under `release/{family}`, overwritten by the next one.
+
+    A nudge, no delivery: it names bytes by digest and says nothing of where they are.
+    """
+
+    family: str = keyed(1)
+    bundle: bytes = keyed(2)
+    """Digest of the bundle."""
+    version: str = keyed(3)
+    parent: bytes = keyed(4, default=b"")
+    """Digest of the bundle whose files a package of this one may leave out; empty = it leaves none out."""
+    package: bytes = keyed(5, default=b"")
+    """SHA-256 of the package; empty where there is none: the fleet goes back to the bundle that it was born with."""
+    package_bytes: int = keyed(6, default=0)
+    is_verified: bool = keyed(7, default=False)
+    """Whether a paired test on labelled probes found it better than the one before; else an operator's word."""
+
+    def __post_init__(self) -> None:
+        check_name(self.family, "family")
+        check_digest(self.bundle, "bundle")
+        check_text(self.version, "version")
+        for digest in filter(None, (self.parent, self.package)):
+            check_digest(digest, "parent and package")
+        require(0 <= self.package_bytes < 1 << 40, "a package has less than 2^40 bytes")
+        require(bool(self.package) == bool(self.package_bytes), "a package, and nothing else, has bytes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     fd/v1/{fed}/round                      retained RoundOffer
     fd/v1/{fed}/consensus/{block}          retained ConsensusBlock
-    fd/v1/{fed}/release/{family}           retained nudge
+    fd/v1/{fed}/release/{family}           retained Release: a nudge
     fd/v1/{fed}/srv/{aggregator}           retained ServerState, and the aggregator's will
     fd/v1/{fed}/dev/{device}/state         retained DeviceState: birth and will
     fd/v1/{fed}/dev/{device}/up/{shard}    Part
@@ -59,6 +59,9 @@ class Topics:
     def consensus(self, block: int) -> str:
         return f"{self.base}/consensus/{block}"
 
+    def release(self, family: str) -> str:
+        return f"{self.base}/release/{check_name(family, 'family')}"
+
     def server(self, aggregator: str) -> str:
         return f"{self.base}/srv/{aggregator}"
 
@@ -80,7 +83,8 @@ class Topics:
 
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to."""
-        return (self.round, f"{self.base}/consensus/+", f"{self.base}/srv/+", self.receipt(device))
+        fleet = (self.round, f"{self.base}/consensus/+", f"{self.base}/release/+", f"{self.base}/srv/+")
+        return (*fleet, self.receipt(device))
 
     def server_filters(self) -> tuple[str, ...]:
         """What an aggregator subscribes to."""

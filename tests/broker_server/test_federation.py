@@ -19,6 +19,9 @@ from broker_server.events import (
     PublishConsensus,
     PublishOffer,
     PublishPresence,
+    Release,
+    ReleaseFailed,
+    ReleaseMade,
     Schedule,
     Scheduled,
     StudentTrained,
@@ -242,14 +245,33 @@ events = st.one_of(
     st.builds(stored, devices, numbers, st.just(EPOCH), st.sampled_from(["x", "y"])),
     st.builds(made, numbers),
     st.builds(AggregationFailed, st.builds(round_id, numbers), st.just("rows"), st.just(0)),
-    st.builds(StudentTrained, st.builds(round_id, numbers), st.just(sha256(b"theta"))),
+    st.builds(
+        StudentTrained,
+        st.builds(round_id, numbers),
+        st.sampled_from([b"", sha256(b"theta"), sha256(b"other")]),
+        blocks=st.sampled_from([(), (sha256(b"spoken"),)]),
+        is_better=st.booleans(),
+    ),
+    st.builds(ReleaseFailed, st.just(sha256(b"theta")), st.just("disk")),
+    st.builds(
+        lambda number, weights: ReleaseMade(
+            Release(number, round_id(), weights, sha256(b"b"), "1", sha256(b"p"), 9, is_verified=True, at_ms=0)
+        ),
+        numbers,
+        st.sampled_from([sha256(b"theta"), sha256(b"other")]),
+    ),
     st.builds(
         Scheduled, st.builds(Schedule, rounds=st.sampled_from([0, 2]), has_student=st.booleans(), warm_up=st.booleans())
     ),
+    st.builds(Scheduled, st.builds(Schedule, st.just(0), student_speaks=st.booleans(), auto_release=st.booleans())),
     st.builds(Scheduled, st.builds(Schedule, timetable=st.just(NIGHTLY), on_demand=st.booleans()), st.just(5)),
     st.builds(TimeFound, st.just(NIGHTLY), st.sampled_from([0, 5]), st.integers(0, 200_000)),
     st.builds(EpochBegun, st.sampled_from([8, 9]), st.just(0)),
-    st.builds(ordered, st.sampled_from(["pause", "resume", "abort", "round-now"]), st.sampled_from("123")),
+    st.builds(
+        ordered,
+        st.sampled_from(["pause", "resume", "abort", "round-now", "release", "withdraw"]),
+        st.sampled_from("123"),
+    ),
 )
 
 

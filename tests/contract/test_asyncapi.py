@@ -28,8 +28,8 @@ CDDL_RULES = set(re.findall(r"^([a-z0-9-]+) = ", (DOCS / "fedistill.cddl").read_
 SCHEMAS, CHANNELS, OPERATIONS = DOCUMENT["components"]["schemas"], DOCUMENT["channels"], DOCUMENT["operations"]
 NUMBERS = {cls: number for number, cls in KINDS.items()}
 NESTED = [RoundId, Slice, Sampling, TrainingTerms]
-NAMES = {"federation": "demo", "device": "d1", "aggregator": "main", "block": "0", "shard": "0"}
-WITHOUT_MESSAGES = {"cmd/+", "prediction", "release/+"}
+NAMES = {"federation": "demo", "device": "d1", "aggregator": "main", "block": "0", "shard": "0", "family": "cnn-s"}
+WITHOUT_MESSAGES = {"cmd/+", "prediction"}
 """Rights that the ACL gives for what is still to come."""
 
 

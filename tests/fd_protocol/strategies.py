@@ -15,6 +15,7 @@ from fd_protocol.messages import (
     Kind,
     Part,
     Receipt,
+    Release,
     RoundOffer,
     RoundReport,
     Sampling,
@@ -142,6 +143,8 @@ messages = st.one_of(
         lines,
     ),
     st.builds(ServerState, st.booleans(), counters, lines),
+    st.builds(Release, names, digests, lines, st.just(b"") | digests, digests, st.integers(1, 2**39), st.booleans()),
+    st.builds(Release, names, digests, lines),
     st.builds(
         RoundReport,
         round_ids,

@@ -34,6 +34,7 @@ from fd_protocol.messages import (
     Kind,
     Part,
     Receipt,
+    Release,
     RoundOffer,
     RoundReport,
     Sampling,
@@ -103,6 +104,8 @@ MESSAGES = {
     "device-state, will": DeviceState(3, False),
     "server-state": SERVER,
     "server-state, will": ServerState(False, 7),
+    "release": Release("cnn-s", DIGEST, "2", OTHER, DIGEST, 14_440, True),
+    "release, back to the first": Release("cnn-s", DIGEST, "1"),
     "round-report": REPORT,
     "round-report, defaults": RoundReport(ROUND, OTHER, True),
 }

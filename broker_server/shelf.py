@@ -1,0 +1,91 @@
+"""Bundles of the student, as files: what releases are made of, and what devices will be given.
+
+    state/releases/1.2.r3/            the bundle: the first bundle's graphs with the student's parameters
+    state/releases/1.2.r3.package     of it, without what the first bundle has: kilobytes
+
+Putting the same weights twice gives the same files, so a crash in between does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from broker_server.student import StudentWeights
+from fd_protocol.errors import FedistillError, InvalidValueError
+from fd_protocol.identity import sha256
+from fd_protocol.manifest import Role
+from fd_runtime.artifacts import Bundle, load_bundle
+from fd_runtime.files import write_atomically
+from fd_runtime.packages import pack
+from fd_runtime.releases import release
+
+log = logging.getLogger("broker-server")
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A release on the shelf; `package` is the SHA-256 of its package."""
+
+    bundle: Bundle
+    package: bytes
+    package_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Makes releases of one bundle.
+
+    Attributes:
+        first: the bundle that the fleet was born with, and the parent of every release.
+        folder: where releases lie; made where it is missing.
+    """
+
+    first: Bundle
+    folder: Path
+
+    @property
+    def family(self) -> str:
+        return self.first.manifest.family
+
+    def put(self, number: int, weights: StudentWeights) -> Shelved:
+        """Return release `number` of these weights, from the shelf if it lies there.
+
+        Raises:
+            InvalidValueError: they are of another bundle than the first.
+            FedistillError: the release is not proven on onnxruntime.
+            OSError: the folder cannot be written.
+        """
+        if weights.bundle != self.first.digest:
+            raise InvalidValueError("these weights are of another bundle than the fleet's first")
+        version = f"{self.first.manifest.version}.r{number}"
+        bundle = self._known(self.folder / version, weights) or self._make(self.folder / version, weights, version)
+        package = pack(bundle, parent=self.first)
+        write_atomically(self.folder / f"{version}.package", package)
+        return Shelved(bundle, sha256(package), len(package))
+
+    def _known(self, folder: Path, weights: StudentWeights) -> Bundle | None:
+        """Return the bundle in `folder` if it is whole and has these weights; anything else there goes."""
+        if not folder.exists():
+            return None
+        try:
+            bundle = load_bundle(folder)
+            if bundle.read(Role.THETA) == weights.theta:
+                return bundle
+        except FedistillError as error:
+            log.warning("%s is made anew: %s", folder, error)
+        shutil.rmtree(folder)
+        return None
+
+    def _make(self, folder: Path, weights: StudentWeights, version: str) -> Bundle:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder, prefix=".") as making:
+            theta = np.frombuffer(weights.theta, "<f4").astype(np.float32)
+            release(self.first, theta, Path(making, "bundle"), version=version)
+            Path(making, "bundle").rename(folder)
+        return load_bundle(folder)

@@ -1,0 +1,342 @@
+"""Releases of the student: what the fleet should run, told as rules, on the shelf, and through a whole server."""
+
+import json
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from broker_server.cli import CONFIG_NAME, main
+from broker_server.events import (
+    ClockTicked,
+    EpochBegun,
+    MakeRelease,
+    OpenRound,
+    Order,
+    Ordered,
+    PublishConsensus,
+    PublishRelease,
+    Release,
+    ReleaseFailed,
+    ReleaseMade,
+    Schedule,
+    StudentTrained,
+    TrainStudent,
+)
+from broker_server.federation import Federation, from_snapshot, named_blobs, outstanding, step, to_snapshot
+from broker_server.release_gate import ReleaseGate
+from broker_server.releases import Candidate, Releases, propose
+from broker_server.settings import MethodSettings
+from broker_server.shelf import Shelf
+from broker_server.student import Student, StudentTerms, StudentWeights
+from fd_protocol import codec, messages
+from fd_protocol.canaries import LabelledProbes
+from fd_protocol.errors import InvalidValueError
+from fd_protocol.identity import sha256
+from fd_protocol.manifest import Preprocessing, Role, Task
+from fd_runtime.artifacts import load_bundle
+from fd_runtime.packages import unpack
+from fd_runtime.space import preprocessed
+from model_export.building import build
+from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.builders import EPOCH, made, opened, round_id, stored
+from tests.broker_server.world import TOPICS, World, fleet
+
+TEACHING = Schedule(has_student=True, auto_release=True)
+CLOSED = (EpochBegun(EPOCH, 0), opened(), *(stored(device) for device in "abc"), made())
+THETA, OTHER = sha256(b"theta"), sha256(b"other")
+
+
+def told(*events, schedule=TEACHING):
+    return reduce(step, events, Federation(schedule=schedule))
+
+
+def effects(state, kind):
+    return [effect for effect in outstanding(state) if isinstance(effect, kind)]
+
+
+def taught(weights=THETA, number=1, **more):
+    return StudentTrained(round_id(number), weights, **more)
+
+
+def released(weights=THETA, number=1, **more):
+    known = {"bundle": sha256(b"b" + weights), "version": f"1.r{number}", "package": sha256(b"p"), "package_bytes": 9}
+    return ReleaseMade(Release(number, round_id(), weights, **{**known, "is_verified": True, "at_ms": 0, **more}))
+
+
+def ordered(command, name="one"):
+    return Ordered(Order(name, 0, "ann", "operator", command), 0)
+
+
+# The rules.
+
+
+def test_a_student_that_is_better_becomes_a_candidate_and_then_current():
+    state = told(*CLOSED, taught(is_better=True))
+    assert effects(state, MakeRelease) == [MakeRelease(1, round_id(), THETA, is_verified=True)]
+    assert not effects(state, PublishRelease)
+    state = step(state, released())
+    assert not effects(state, MakeRelease)
+    assert effects(state, PublishRelease) == [PublishRelease(released().release)]
+
+
+def test_a_student_that_is_no_better_is_released_by_order_alone_and_says_that_it_is_not_verified():
+    state = told(*CLOSED, taught())
+    assert not effects(state, MakeRelease)
+    state = step(state, ordered("release"))
+    assert state.answers[-1].is_obeyed
+    assert effects(state, MakeRelease) == [MakeRelease(1, round_id(), THETA, is_verified=False)]
+
+
+def test_where_releases_are_not_automatic_a_better_student_waits_for_an_order_and_is_verified():
+    state = told(*CLOSED, taught(is_better=True), schedule=Schedule(has_student=True))
+    assert not effects(state, MakeRelease)
+    (making,) = effects(step(state, ordered("release")), MakeRelease)
+    assert making.is_verified
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ((), "learnt nothing"),
+        ((taught(is_better=True),), "on its way"),
+        ((taught(is_better=True), released()), "current already"),
+    ],
+)
+def test_an_order_to_release_what_cannot_be_is_refused(events, words):
+    state = told(*CLOSED, *events, ordered("release"))
+    assert not state.answers[-1].is_obeyed
+    assert words in state.answers[-1].outcome
+
+
+def test_the_student_is_compared_with_what_the_fleet_runs():
+    state = told(*CLOSED)
+    assert effects(state, TrainStudent)[0].released == b""
+    state = told(*CLOSED, taught(is_better=True), released(), *after(2))
+    (training,) = effects(state, TrainStudent)
+    assert (training.weights, training.released) == (THETA, THETA)
+
+
+def after(number):
+    """A further round, up to its consensus."""
+    return (opened(number), *(stored(device, number) for device in "abc"), made(number))
+
+
+def test_a_release_that_cannot_be_made_leaves_the_fleet_as_it_was():
+    state = told(*CLOSED, taught(is_better=True), ReleaseFailed(THETA, "disk"))
+    assert state.releases == Releases()
+    foreign = told(*CLOSED, taught(is_better=True), ReleaseFailed(OTHER, "disk"), released(OTHER))
+    assert foreign.releases.candidate is not None
+    assert not foreign.releases.made
+
+
+def test_withdrawing_goes_back_one_release_at_a_time_and_at_last_to_the_first_bundle():
+    two = told(*CLOSED, taught(is_better=True), released(), *after(2), taught(OTHER, 2, is_better=True))
+    two = step(two, released(OTHER, 2))
+    one = step(two, ordered("withdraw", "x"))
+    assert effects(one, PublishRelease) == [PublishRelease(released().release)]
+    none = step(one, ordered("withdraw", "y"))
+    assert effects(none, PublishRelease) == [PublishRelease(None)]
+    refused = step(none, ordered("withdraw", "z"))
+    assert not refused.answers[-1].is_obeyed
+    assert refused.releases == none.releases
+
+
+def test_numbers_of_releases_never_come_back_and_few_are_remembered():
+    state = told(*CLOSED)
+    for number in range(1, 9):
+        weights = sha256(b"%d" % number)
+        state = step(step(step(state, taught(weights, is_better=True)), released(weights, number)), ClockTicked(0))
+    assert state.releases.count == 8
+    assert len(state.releases.made) == 4
+    state = step(state, ordered("withdraw"))
+    (making,) = effects(step(state, taught(OTHER, is_better=True)), MakeRelease)
+    assert making.number == 9
+    weights = {release.weights for release in state.releases.made}
+    assert weights <= named_blobs(state)
+    assert from_snapshot(to_snapshot(state)) == state
+
+
+def test_one_candidate_at_a_time():
+    state = propose(Releases(), Candidate(round_id(), THETA))
+    assert propose(state, Candidate(round_id(2), OTHER)) is state
+
+
+# What goes out.
+
+SPEAKING = Schedule(has_student=True, student_speaks=True)
+SPOKEN = (sha256(b"spoken"),)
+
+
+def test_where_the_student_speaks_its_word_goes_out_and_the_next_round_waits_for_it():
+    owed = told(*CLOSED, ClockTicked(70_000), schedule=SPEAKING)
+    assert not effects(owed, PublishConsensus)
+    assert not effects(owed, OpenRound)
+    assert effects(owed, TrainStudent)[0].speaks
+    state = step(owed, taught(blocks=SPOKEN))
+    assert effects(state, PublishConsensus) == [PublishConsensus(round_id(), SPOKEN)]
+    assert set(SPOKEN) <= named_blobs(state)
+    assert not effects(step(owed, ordered("round-now")), OpenRound)
+    assert effects(step(state, ordered("round-now")), OpenRound)
+
+
+def test_a_student_that_fails_lets_the_consensus_itself_go_out():
+    state = told(*CLOSED, taught(b"", metrics={"failed_ValueError": 1.0}), schedule=SPEAKING)
+    (publishing,) = effects(state, PublishConsensus)
+    assert publishing.blocks == made().blocks
+
+
+# The shelf, and a whole server, with a real bundle.
+
+TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
+PROBES = 20
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Three kinds of samples: each is bright in its own third."""
+    rng, labels = np.random.default_rng(0), np.arange(PROBES) % 3
+    pictures = rng.integers(0, 80, (PROBES, 12))
+    pictures[np.arange(12) // 4 == labels[:, None]] += 150
+    return pictures.astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, samples):
+    """A bundle whose factory took every class for the next one."""
+    (pictures, labels), recipe = samples, Recipe("s", "mlp-s", trains="everything")
+    wrong = FactoryData(pictures, (labels + 1) % 3, pictures)
+    return build(recipe, TASK, wrong, tmp_path_factory.mktemp("first") / "bundle")
+
+
+def student_of(bundle, samples, canaries=PROBES, **terms):
+    known = LabelledProbes(tuple(range(canaries)), tuple(samples[1][:canaries].tolist()))
+    terms = StudentTerms(**{"epochs": 60, "learning_rate": 0.02, **terms})
+    return Student(bundle.open("onnxruntime"), bundle.digest, preprocessed(samples[0], TASK), terms, known)
+
+
+def weights_of(bundle, seed=0):
+    theta = np.frombuffer(bundle.read(Role.THETA), "<f4")
+    return StudentWeights(bundle.digest, np.random.default_rng(seed).normal(size=theta.size).astype("<f4").tobytes())
+
+
+def test_a_package_makes_the_students_bundle_of_the_first_one(first, samples, tmp_path):
+    weights = weights_of(first)
+    shelved = Shelf(first, tmp_path / "shelf").put(3, weights)
+    package = (tmp_path / "shelf" / f"{first.manifest.version}.r3.package").read_bytes()
+    assert (sha256(package), len(package)) == (shelved.package, shelved.package_bytes)
+    bundle = unpack(package, tmp_path / "device", parent=first.folder)
+    assert bundle.digest == shelved.bundle.digest
+    assert bundle.manifest.parent == first.digest.hex()
+    inputs = preprocessed(samples[0], TASK)
+    theirs, mine = bundle.open("onnxruntime").tail, first.open("onnxruntime").tail
+    mine.load(np.frombuffer(weights.theta, "<f4").astype(np.float32))
+    np.testing.assert_array_equal(theirs.logits(inputs), mine.logits(inputs))
+
+
+def test_the_same_weights_twice_are_the_same_files_and_half_a_release_is_made_anew(first, tmp_path):
+    shelf = Shelf(first, tmp_path)
+    once = shelf.put(1, weights_of(first))
+    (once.bundle.folder / once.bundle.manifest.files[Role.TAIL].path).unlink()
+    again = shelf.put(1, weights_of(first))
+    assert (again.bundle.digest, again.package) == (once.bundle.digest, once.package)
+    assert load_bundle(again.bundle.folder).digest == once.bundle.digest
+    other = shelf.put(1, weights_of(first, seed=1))  # a database that was restored counts from an earlier number
+    assert other.bundle.digest != once.bundle.digest
+
+
+def test_weights_of_another_bundle_are_no_release(first, tmp_path):
+    with pytest.raises(InvalidValueError, match="another bundle"):
+        Shelf(first, tmp_path).put(1, StudentWeights(b"x" * 32, weights_of(first).theta))
+
+
+def truth_of(samples):
+    return (0.05 + 0.85 * np.eye(3, dtype=np.float32))[samples[1]]
+
+
+def play_round(world, samples):
+    for device in fleet(world):
+        device.contribute(probabilities=truth_of(samples))
+
+
+def nudge(world, family):
+    return codec.decode(world.link.retained[TOPICS.release(family)], messages.Release)
+
+
+def test_a_server_releases_a_student_that_has_become_better_and_takes_it_back_when_told(first, samples, tmp_path):
+    shelf, family = Shelf(first, tmp_path / "shelf"), first.manifest.family
+    world = World(
+        tmp_path / "s.db", student=student_of(first, samples), shelf=shelf, gate=ReleaseGate(), auto_release=True
+    )
+    play_round(world, samples)
+    metrics = world.state.student.metrics
+    assert metrics["accuracy"] == 1.0
+    assert metrics["release_gain"] > 0.3
+    assert metrics["release_p"] < 0.05
+    told = nudge(world, family)
+    assert told.is_verified
+    assert told.parent == first.digest
+    assert load_bundle(shelf.folder / told.version).digest == told.bundle
+    world.drop()  # the broker forgot everything
+    assert nudge(world, family) == told
+    world.restart()
+    assert nudge(world, family) == told
+    world.server._reconciler.submit([ordered("withdraw")])
+    assert nudge(world, family).bundle == first.digest
+    assert not nudge(world, family).package
+
+
+def test_a_student_that_is_as_good_as_the_current_release_is_not_released_again(first, samples, tmp_path):
+    world = World(
+        tmp_path / "s.db",
+        student=student_of(first, samples),
+        shelf=Shelf(first, tmp_path / "shelf"),
+        gate=ReleaseGate(),
+        auto_release=True,
+    )
+    for _ in range(3):
+        play_round(world, samples)
+        world.wait(10)
+    assert world.state.releases.count == 1
+    assert world.state.student.metrics["release_gain"] == 0
+
+
+def test_where_the_student_speaks_devices_read_its_own_labels(first, samples, tmp_path):
+    pupil = student_of(first, samples, epochs=2)
+    world = World(tmp_path / "s.db", student=pupil, method=MethodSettings(downlink="student"))
+    play_round(world, samples)
+    blocks, read = world.consensus()
+    spoken = pupil.speak(world.store.blob(world.state.student.weights), blocks[0].slice, blocks[0].temperature)
+    np.testing.assert_allclose(read, spoken.probabilities, atol=0.01)
+    assert np.abs(read - truth_of(samples)).max() > 0.1  # two epochs are not enough to say it after them
+    assert blocks[0].round == world.state.consensus.round
+    assert blocks[0].consensus_sha256 != world.state.consensus.sha256
+
+
+def test_a_server_without_a_shelf_says_that_it_has_none(first, samples, tmp_path):
+    world = World(tmp_path / "s.db", student=student_of(first, samples))
+    play_round(world, samples)
+    world.server._reconciler.submit([ordered("release")])
+    world.settle()
+    assert world.state.releases == Releases()
+
+
+def test_releases_are_listed(first, samples, tmp_path, capsys):
+    assert main(["init", str(tmp_path), "--federation", "demo"]) == 0
+    path = tmp_path / CONFIG_NAME
+    (tmp_path / "state").mkdir()
+    world = World(
+        tmp_path / "state" / "server.db",
+        student=student_of(first, samples),
+        shelf=Shelf(first, tmp_path / "state" / "releases"),
+        gate=ReleaseGate(),
+        auto_release=True,
+    )
+    assert main(["releases", "--config", str(path)]) == 0
+    assert "born with" in capsys.readouterr().out
+    play_round(world, samples)
+    assert main(["releases", "--config", str(path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["releases"]
+    assert row["current"]
+    assert row["verified"]
+    assert row["bundle"] == nudge(world, first.manifest.family).bundle.hex()
