@@ -1,6 +1,20 @@
-"""What holds for the whole suite: no property test fails because its machine is busy."""
+"""What holds for the whole suite: no property test fails because its machine is busy; tests may say what they counted."""
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("fedistill", deadline=None)
 settings.load_profile("fedistill")
+
+
+@pytest.fixture
+def says(record_property):
+    """Call it with a line that the end of the run shall tell, whichever process the test runs in."""
+    return lambda line: record_property("says", line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+    for name, line in (one for report in reports for one in report.user_properties):
+        if name == "says":
+            terminalreporter.write_line(line)
