@@ -1,4 +1,4 @@
-"""What holds for the whole suite: no property test fails because its machine is busy; tests may say what they counted."""
+"""What holds for the whole suite: no property test fails for a busy machine; a test may say what it counted."""
 
 import pytest
 from hypothesis import settings
