@@ -7,7 +7,8 @@
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
-A message that cannot be read is set aside and counted, so that it does not come back for ever.
+A message that cannot be read is set aside and counted, so that it does not come back for ever; what it had written by
+then is taken back.
 
 What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
 """
@@ -46,6 +47,7 @@ from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
+from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.settings import ProbeSet, Settings
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
@@ -58,7 +60,7 @@ from fd_protocol.messages import RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreError
+from fd_runtime.store import MissingBlobError, Store, StoreError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
@@ -79,7 +81,6 @@ class _Group:
     at_ms: int
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
-    set_aside: int = 0
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -133,7 +134,7 @@ class Aggregator:
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
         self._is_up = False
-        self._ingest = Ingest(settings, probes, store, self._new_epoch)
+        self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
@@ -262,19 +263,23 @@ class Aggregator:
             group.fold(*item.events)
             return
         try:
-            taken = self._ingest.take(item, group.state, group.at_ms)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a message does to us, it must not come back for ever
-            self._set_aside(item, error)
+            with self._store.savepoint():
+                taken = self._ingest.take(item, group.state, group.at_ms)
+        except Exception as error:  # whatever a message does to us, it must not come back for ever
+            if isinstance(error, StoreError) and not isinstance(error, MissingBlobError):
+                raise
+            self._set_aside(item, error, group.at_ms)
             return
+        if taken.broken:
+            assert taken.receipt is not None
+            self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
         group.fold(*taken.events)
         group.answers.append(taken)
 
-    def _set_aside(self, item: Arrived, error: Exception) -> None:
+    def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
         log.warning("%s set aside: %s", item.topic, error, exc_info=reason == "error")
-        self._journal.set_aside(item.topic, item.payload, reason)
+        self._journal.quarantine.put(item.topic, item.payload, reason, at_ms)
         self.counters[f"set_aside.{reason}"] += 1
 
     def _keep(self, group: _Group) -> None:
@@ -296,7 +301,11 @@ class Aggregator:
             self.counters[f"{taken.receipt.kind.value}.{status}"] += 1
             if taken.receipt.reason:
                 self.counters[f"refused.{taken.receipt.reason}"] += 1
+            if taken.is_late:
+                self.counters["contribution.late"] += 1
             self._publisher.receipt(taken.device, taken.receipt)
+        if taken.is_dropped:
+            self.counters[f"dropped.{RATE_LIMITED}"] += 1
         if taken.report is not None:
             self.counters["report.accepted" if taken.report.accepted else "report.rolled_back"] += 1
             self._on_report(taken.device, taken.report)

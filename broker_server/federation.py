@@ -53,6 +53,7 @@ from broker_server.events import (
 from broker_server.round import Phase, Round
 from fd_protocol import cbor
 from fd_protocol.identity import RoundId
+from fd_protocol.messages import RoundOffer
 from fd_protocol.schema import from_item, keyed, to_item
 
 _ANSWERS = 64
@@ -122,6 +123,8 @@ class Federation:
     """To the last orders."""
     is_timed: bool = keyed(14, default=False)
     """The timetable has been asked for the next round's time."""
+    last_offer: RoundOffer | None = keyed(15, default=None)
+    """Of the round before this one."""
 
     @property
     def has_open_round(self) -> bool:
@@ -157,7 +160,8 @@ def step(state: Federation, event: Event) -> Federation:
             return replace(state, online={name: p for name, p in state.online.items() if name != device})
         case RoundOpened() if not state.has_open_round and event.offer.round.number == state.number + 1:
             opened = rounds.opened(event, is_warm_up=state.is_warming_up)
-            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False)
+            last = state.round.offer if state.round is not None else None
+            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False, last_offer=last)
         case ClockTicked(at_ms) if not state.has_open_round:
             is_time = _has_time(state) and at_ms >= state.next_round_ms
             return replace(state, is_due=True) if is_time and not state.is_due else state
@@ -201,6 +205,16 @@ def wake_at_ms(state: Federation) -> int | None:
     if state.has_open_round or state.is_due or state.is_complete or not _has_time(state):
         return None
     return state.next_round_ms
+
+
+def late_offer(state: Federation) -> RoundOffer | None:
+    """Return the offer whose payloads come late, yet early enough to be their devices' last words.
+
+    While a round is aggregated those of the round before it may not change: the same bits must come of it twice.
+    """
+    if state.round is None:
+        return None
+    return state.last_offer if state.round.is_open else state.round.offer
 
 
 def named_blobs(state: Federation) -> frozenset[bytes]:

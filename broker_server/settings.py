@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from broker_server.events import Schedule, Timetable
+from broker_server.rate import RateTerms
 from broker_server.rules import RuleTerms, rule_named
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
@@ -147,6 +148,7 @@ class Settings:
     rounds: RoundSettings = RoundSettings()
     method: MethodSettings = MethodSettings()
     training: TrainingTerms = field(default_factory=TrainingTerms)
+    admission: RateTerms = RateTerms()
     bundles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -170,6 +170,19 @@ class Store:
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
 
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is written inside is taken back where it raises; the transaction around it goes on."""
+        self._execute("SAVEPOINT here")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # else SQLite itself has rolled all of it back
+                self._execute("ROLLBACK TO here")
+                self._execute("RELEASE here")
+            raise
+        self._execute("RELEASE here")
+
     # The journal.
 
     def append(self, federation: str, kind: str, at_ms: int, body: bytes) -> int:
