@@ -265,7 +265,10 @@ class Aggregator:
         self._scribe.stand(group.standings, group.state)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
-            self._journal.tidy(group.state, self._settings.method.absence)
+            kept, number = self._settings.records, group.state.number
+            self._scribe.prune(kept, number, group.at_ms)
+            named = self._scribe.named_blobs(kept, number)
+            self._journal.tidy(group.state, self._settings.method.absence, named)
             self._journal.keep_counters(self.counters)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)

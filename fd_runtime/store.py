@@ -354,11 +354,13 @@ class Store:
             (*key.values(), *values.values(), *add.values()),
         )
 
-    def rows(self, table: str, where: Row, order: str = "", limit: int = -1) -> list[dict[str, Any]]:
+    def rows(
+        self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
+    ) -> list[dict[str, Any]]:
         """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
         order = f"ORDER BY {order}" if order else ""
         cursor = self._execute(
-            f"SELECT * FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
+            f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
             (*where.values(), limit),
         )
         names = [column[0] for column in cursor.description]
