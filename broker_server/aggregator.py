@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server.chronicle import CommandRecord
 from broker_server.events import (
     Aggregate,
     ClockTicked,
@@ -31,6 +32,7 @@ from broker_server.events import (
     Event,
     FindTime,
     OpenRound,
+    Order,
     Ordered,
     PublishConsensus,
     PublishOffer,
@@ -48,7 +50,9 @@ from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
 from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
+from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
 from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
@@ -81,6 +85,7 @@ class _Group:
     at_ms: int
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
+    standings: tuple[Standing, ...] = ()
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -136,11 +141,12 @@ class Aggregator:
         self._is_up = False
         self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
+        self._scribe = Scribe(store, settings.federation, settings.method)
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
         )
-        self._reconciler.submit(tuple(self._first_events()))
+        self._begin()
 
     @property
     def state(self) -> Federation:
@@ -172,6 +178,12 @@ class Aggregator:
         return self._publisher.presence(self.state.epoch, online=False)
 
     # Coming in.
+
+    def _begin(self) -> None:
+        """Journal what is new since the last life; the chronicle follows, whatever another program did meanwhile."""
+        self._reconciler.submit(tuple(self._first_events()))
+        with self._store.transaction():
+            self._scribe.write((), self.state, self._clock())
 
     def _first_events(self) -> Iterator[Event]:
         if self.state.epoch == 0:
@@ -225,7 +237,8 @@ class Aggregator:
         with self._store.transaction():
             for item in self._backlog:
                 self._take(item, group)
-            group.fold(*(Ordered(placed.order, at_ms) for placed in orders))
+            for placed in orders:
+                self._obey(placed.order, group)
             group.fold(ClockTicked(at_ms))
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
@@ -235,7 +248,8 @@ class Aggregator:
         for taken in group.answers:
             self._answer(taken)
         for placed in orders:
-            self._close(placed, group.state)
+            assert self._spool is not None
+            self._spool.remove(placed)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
@@ -248,19 +262,24 @@ class Aggregator:
             log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
             return []
 
-    def _close(self, placed: Placed, state: Federation) -> None:
-        """Let go of an order whose answer is durable."""
-        assert self._spool is not None
-        self._spool.remove(placed)
-        order, answer = placed.order, state.answer_to(placed.order.id)
-        outcome = answer.outcome if answer is not None else "forgotten"
-        log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, outcome)
+    def _obey(self, order: Order, group: _Group) -> None:
+        """Do what an operator wants, and write it down; what was done before is not done again."""
+        group.fold(Ordered(order, group.at_ms))
+        answer = group.state.answer_to(order.id)
+        assert answer is not None
+        record = CommandRecord(
+            order.id, order.at_ms, order.who, order.role, order.command, order.arguments, answer.outcome
+        )
+        if self._scribe.command(record):
+            log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
 
     def _take(self, item: Arrived | Finished, group: _Group) -> None:
         if isinstance(item, Finished):
             for blob in item.blobs:
                 self._store.put_blob(blob)
+            before = group.state
             group.fold(*item.events)
+            group.standings += item.standings if group.state is not before else ()
             return
         try:
             with self._store.savepoint():
@@ -284,9 +303,14 @@ class Aggregator:
 
     def _keep(self, group: _Group) -> None:
         self._journal.write(group.events, group.at_ms)
+        self._scribe.write(group.answers, group.state, group.at_ms)
+        self._scribe.stand(group.standings, group.state)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
-            self._journal.tidy(group.state, self._settings.method.absence)
+            kept, number = self._settings.records, group.state.number
+            self._scribe.prune(kept, number, group.at_ms)
+            named = self._scribe.named_blobs(kept, number)
+            self._journal.tidy(group.state, self._settings.method.absence, named)
             self._journal.keep_counters(self.counters)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)

@@ -5,7 +5,7 @@ federation, aggregator, bundles
 [state]      folder
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
-[rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]
+[rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ class Taken:
         is_late: a contribution was stored after its round.
         broken: bytes that broke a decoder, for the quarantine.
         is_dropped: more came than the device may send, and there is nobody to tell.
+        part, presence: what it was, for the chronicle.
+        retained: the broker told it from memory.
     """
 
     events: tuple[Event, ...] = ()
@@ -54,6 +56,9 @@ class Taken:
     is_late: bool = False
     broken: bytes = b""
     is_dropped: bool = False
+    part: Part | None = None
+    presence: DeviceState | None = None
+    retained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +90,32 @@ class Ingest:
             raise DecodeError("foreign_topic", arrived.topic)
         match address:
             case Address(device=str(device), leaf="state") if device:
-                return self._presence(device, arrived.payload)
+                return self._presence(device, arrived)
             case Address(device=str(device), leaf="up" | "report" as leaf) if device:
                 if not self.allowances.spend(device, len(arrived.payload), at_ms):
                     return _limited(device, leaf, arrived.payload)
                 if leaf == "up":
-                    return self._part(device, codec.decode(arrived.payload, Part), state)
+                    part = codec.decode(arrived.payload, Part)
+                    return replace(self._part(device, part, state), device=device, part=part)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
         raise DecodeError("foreign_topic", arrived.topic)
 
-    def _presence(self, device: str, payload: bytes) -> Taken:
+    def _presence(self, device: str, arrived: Arrived) -> Taken:
         """A device of another task or bundle, or with a problem, is as good as gone: no round may wait for it."""
-        presence = codec.decode(payload, DeviceState)
-        allowed = not self.settings.bundles or presence.bundle.hex() in self.settings.bundles
-        if presence.online and not presence.problem and presence.task == self.probes.task and allowed:
-            return Taken((DeviceSeen(device, presence.boot, presence.capabilities),))
-        return Taken((DeviceGone(device, presence.boot),))
+        presence = codec.decode(arrived.payload, DeviceState)
+        if presence.online:
+            presence = replace(presence, problem=presence.problem or self._foreign(presence))
+        is_there = presence.online and not presence.problem
+        seen = DeviceSeen(device, presence.boot, presence.capabilities)
+        event = seen if is_there else DeviceGone(device, presence.boot)
+        return Taken((event,), device, presence=presence, retained=arrived.retained)
+
+    def _foreign(self, presence: DeviceState) -> str:
+        if presence.task != self.probes.task:
+            return "foreign_task"
+        return "foreign_bundle" if self.settings.bundles and presence.bundle.hex() not in self.settings.bundles else ""
 
     def _own_offer(self, offer: RoundOffer, state: Federation, at_ms: int) -> Taken:
         """An offer of this epoch with a number still to come: this database is a backup, and has been overtaken."""
