@@ -48,14 +48,16 @@ from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
+from broker_server.portions import grid, standing
 from broker_server.publisher import Publisher
 from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.round import Round
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
-from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
+from broker_server.work import Aggregation, Finished, Renewal, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
@@ -360,11 +362,20 @@ class Aggregator:
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
                 assert self.state.round is not None
-                offer, method = self.state.round.offer, self._settings.method
-                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock))
+                offer, method, renewal = self.state.round.offer, self._settings.method, self._renewal(self.state.round)
+                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock, renewal))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
                 self._start(Teaching(effect, self._student))
+
+    def _renewal(self, current: Round) -> Renewal | None:
+        """Return what of the last consensus stays beside that of `current`; None: nothing, by the settings."""
+        if self._settings.rounds.choose == "turn":
+            return None
+        last, offer = self.state.consensus, current.offer
+        slices = grid(self._probes.whole, offer.slice.count)
+        held = standing(last.portions, slices, offer.temperature) if last is not None else ()
+        return Renewal(held, last.blocks if last is not None else (), current.up_bytes)
 
     def _start(self, task: Task) -> None:
         self._worker.start(lambda: work_on(task, self._store, self._inbox.put))
@@ -379,6 +390,7 @@ class Aggregator:
             seed=self._entropy(16),
             at_ms=at_ms,
             is_warm_up=self.state.is_warming_up,
+            portions=self.state.consensus.portions if self.state.consensus is not None else (),
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
 

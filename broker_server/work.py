@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from broker_server.consensus import join
-from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Event, StudentTrained, TrainStudent
+from broker_server.consensus import Joined, join
+from broker_server.events import (
+    Aggregate,
+    AggregationFailed,
+    ConsensusMade,
+    Event,
+    Portion,
+    StudentTrained,
+    TrainStudent,
+)
 from broker_server.offers import COMMON_CODEC
+from broker_server.portions import lies_in, renewed, together
 from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
 from broker_server.standing import Standing, Tally, chosen_classes
@@ -64,6 +73,46 @@ def work_on(task: Task, store: Store, deliver: Callable[[Finished], None]) -> No
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A consensus with all that stays beside it, and what an operator may want to know of that."""
+
+    blocks: tuple[ConsensusBlock, ...]
+    portions: tuple[Portion, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What of the last consensus may stay beside a new one.
+
+    Attributes:
+        held: the portions that still hold.
+        blocks: digests of the blocks of the last consensus.
+        up_bytes: that the contributions to the new one have.
+    """
+
+    held: tuple[Portion, ...]
+    blocks: tuple[bytes, ...]
+    up_bytes: int
+
+    def of(self, joined: Joined, offer: RoundOffer, store: Store) -> Whole:
+        """Return the consensus of a round with all that stays."""
+        others = [portion for portion in self.held if portion.slice != offer.slice]
+        last = [codec.decode(store.blob(digest), ConsensusBlock) for digest in self.blocks]
+        kept = [block for block in last if any(lies_in(block.slice, portion.slice) for portion in others)]
+        number, probes = offer.round.number, sum(portion.slice.count for portion in others)
+        metrics = {
+            "kept_probes": float(probes),
+            "kept_rounds": float(max((number - portion.round for portion in others), default=0)),
+            # What asking for them as well would have cost, at this round's bytes a probe.
+            "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
+            "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
+        }
+        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"])
+        return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregation:
     """Make the consensus of a round.
 
@@ -74,6 +123,7 @@ class Aggregation:
         trust: digest of the trust that was earned in the round before; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
+        renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
     """
 
     effect: Aggregate
@@ -82,6 +132,7 @@ class Aggregation:
     trust: bytes
     canaries: LabelledProbes
     clock: Callable[[], int]
+    renewal: Renewal | None = None
 
     def run(self, store: Store) -> Finished:
         with store.moment():  # the voices are heard twice, and a device may send a new map at any time
@@ -95,14 +146,16 @@ class Aggregation:
         joined = join(voices, rule, self.offer, COMMON_CODEC, self.canaries)
         again = speakers.speech(self.effect, self.offer)
         standings = tally.standings(again, chosen_classes(joined.blocks), joined.trust.means())
-        blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
+        whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
+        blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
-            joined.blocks[0].consensus_sha256,
+            whole.blocks[0].consensus_sha256,
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics=joined.metrics,
+            metrics={**joined.metrics, **whole.metrics},
+            portions=whole.portions,
         )
         return Finished((event,), (*blocks, earned), tuple(standings))
 
