@@ -7,7 +7,8 @@
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
-A message that cannot be read is set aside and counted, so that it does not come back for ever.
+A message that cannot be read is set aside and counted, so that it does not come back for ever; what it had written by
+then is taken back.
 
 What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server.chronicle import CommandRecord
 from broker_server.events import (
     Aggregate,
     ClockTicked,
@@ -31,6 +33,7 @@ from broker_server.events import (
     FindTime,
     MakeRelease,
     OpenRound,
+    Order,
     Ordered,
     PublishConsensus,
     PublishOffer,
@@ -48,15 +51,18 @@ from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
+from broker_server.portions import grid, standing
 from broker_server.publisher import Publisher
+from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.release_gate import ReleaseGate
+from broker_server.round import Round
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
 from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
-from broker_server.work import Aggregation, Finished, Releasing, Task, Teaching, work_on
+from broker_server.work import Aggregation, Finished, Releasing, Renewal, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
@@ -65,7 +71,7 @@ from fd_protocol.messages import RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreError
+from fd_runtime.store import MissingBlobError, Store, StoreError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
@@ -87,7 +93,6 @@ class _Group:
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
     standings: tuple[Standing, ...] = ()
-    set_aside: int = 0
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -148,7 +153,7 @@ class Aggregator:
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
         self._is_up = False
-        self._ingest = Ingest(settings, probes, store, self._new_epoch)
+        self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self.counters = self._journal.counters()
@@ -250,7 +255,8 @@ class Aggregator:
         with self._store.transaction():
             for item in self._backlog:
                 self._take(item, group)
-            group.fold(*(Ordered(placed.order, at_ms) for placed in orders))
+            for placed in orders:
+                self._obey(placed.order, group)
             group.fold(ClockTicked(at_ms))
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
@@ -260,7 +266,8 @@ class Aggregator:
         for taken in group.answers:
             self._answer(taken)
         for placed in orders:
-            self._close(placed, group.state)
+            assert self._spool is not None
+            self._spool.remove(placed)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
@@ -273,13 +280,16 @@ class Aggregator:
             log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
             return []
 
-    def _close(self, placed: Placed, state: Federation) -> None:
-        """Let go of an order whose answer is durable."""
-        assert self._spool is not None
-        self._spool.remove(placed)
-        order, answer = placed.order, state.answer_to(placed.order.id)
-        outcome = answer.outcome if answer is not None else "forgotten"
-        log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, outcome)
+    def _obey(self, order: Order, group: _Group) -> None:
+        """Do what an operator wants, and write it down; what was done before is not done again."""
+        group.fold(Ordered(order, group.at_ms))
+        answer = group.state.answer_to(order.id)
+        assert answer is not None
+        record = CommandRecord(
+            order.id, order.at_ms, order.who, order.role, order.command, order.arguments, answer.outcome
+        )
+        if self._scribe.command(record):
+            log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
 
     def _take(self, item: Arrived | Finished, group: _Group) -> None:
         if isinstance(item, Finished):
@@ -290,19 +300,23 @@ class Aggregator:
             group.standings += item.standings if group.state is not before else ()
             return
         try:
-            taken = self._ingest.take(item, group.state, group.at_ms)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a message does to us, it must not come back for ever
-            self._set_aside(item, error)
+            with self._store.savepoint():
+                taken = self._ingest.take(item, group.state, group.at_ms)
+        except Exception as error:  # whatever a message does to us, it must not come back for ever
+            if isinstance(error, StoreError) and not isinstance(error, MissingBlobError):
+                raise
+            self._set_aside(item, error, group.at_ms)
             return
+        if taken.broken:
+            assert taken.receipt is not None
+            self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
         group.fold(*taken.events)
         group.answers.append(taken)
 
-    def _set_aside(self, item: Arrived, error: Exception) -> None:
+    def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
         log.warning("%s set aside: %s", item.topic, error, exc_info=reason == "error")
-        self._journal.set_aside(item.topic, item.payload, reason)
+        self._journal.quarantine.put(item.topic, item.payload, reason, at_ms)
         self.counters[f"set_aside.{reason}"] += 1
 
     def _keep(self, group: _Group) -> None:
@@ -311,7 +325,10 @@ class Aggregator:
         self._scribe.stand(group.standings, group.state)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
-            self._journal.tidy(group.state, self._settings.method.absence)
+            kept, number = self._settings.records, group.state.number
+            self._scribe.prune(kept, number, group.at_ms)
+            named = self._scribe.named_blobs(kept, number)
+            self._journal.tidy(group.state, self._settings.method.absence, named)
             self._journal.keep_counters(self.counters)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)
@@ -326,7 +343,11 @@ class Aggregator:
             self.counters[f"{taken.receipt.kind.value}.{status}"] += 1
             if taken.receipt.reason:
                 self.counters[f"refused.{taken.receipt.reason}"] += 1
+            if taken.is_late:
+                self.counters["contribution.late"] += 1
             self._publisher.receipt(taken.device, taken.receipt)
+        if taken.is_dropped:
+            self.counters[f"dropped.{RATE_LIMITED}"] += 1
         if taken.report is not None:
             self.counters["report.accepted" if taken.report.accepted else "report.rolled_back"] += 1
             self._on_report(taken.device, taken.report)
@@ -357,8 +378,8 @@ class Aggregator:
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
                 assert self.state.round is not None
-                offer, method = self.state.round.offer, self._settings.method
-                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock))
+                offer, method, renewal = self.state.round.offer, self._settings.method, self._renewal(self.state.round)
+                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock, renewal))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
                 self._start(Teaching(effect, self._student, self._offer_of(effect), self._gate))
@@ -378,6 +399,15 @@ class Aggregator:
         assert self.state.round is not None
         return self.state.round.offer
 
+    def _renewal(self, current: Round) -> Renewal | None:
+        """Return what of the last consensus stays beside that of `current`; None: nothing, by the settings."""
+        if self._settings.rounds.choose == "turn":
+            return None
+        last, offer = self.state.consensus, current.offer
+        slices = grid(self._probes.whole, offer.slice.count)
+        held = standing(last.portions, slices, offer.temperature) if last is not None else ()
+        return Renewal(held, last.blocks if last is not None else (), current.up_bytes)
+
     def _start(self, task: Task) -> None:
         self._worker.start(lambda: work_on(task, self._store, self._inbox.put))
 
@@ -391,6 +421,7 @@ class Aggregator:
             seed=self._entropy(16),
             at_ms=at_ms,
             is_warm_up=self.state.is_warming_up,
+            portions=self.state.consensus.portions if self.state.consensus is not None else (),
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
 

@@ -15,6 +15,7 @@ from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
+from broker_server.quarantine_command import add_quarantine_command
 from broker_server.releases_command import add_releases_command
 from broker_server.status import Status
 from fd_protocol.identity import check_name
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
     add_order_commands(commands)
     add_releases_command(commands)
+    add_quarantine_command(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser

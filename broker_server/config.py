@@ -6,7 +6,7 @@ federation, aggregator, bundles
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
 [release]    automatic, margin, level
-[rounds]  [method]  [method.terms]  [method.absence]  [training]
+[rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
 """
 
 from __future__ import annotations

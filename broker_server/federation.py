@@ -44,6 +44,7 @@ from broker_server.events import (
     OpenRound,
     Order,
     Ordered,
+    Portion,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -60,6 +61,7 @@ from broker_server.releases import Candidate, Releases
 from broker_server.round import Phase, Round
 from fd_protocol import cbor
 from fd_protocol.identity import RoundId
+from fd_protocol.messages import RoundOffer
 from fd_protocol.schema import from_item, keyed, to_item
 
 _ANSWERS = 64
@@ -91,6 +93,7 @@ class Consensus:
     sha256: bytes = keyed(2)
     blocks: tuple[bytes, ...] = keyed(3)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
+    portions: tuple[Portion, ...] = keyed(5, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ class Federation:
     """To the last orders."""
     is_timed: bool = keyed(14, default=False)
     """The timetable has been asked for the next round's time."""
+    last_offer: RoundOffer | None = keyed(15, default=None)
+    """Of the round before this one."""
 
     releases: Releases = keyed(31, default=Releases())
 
@@ -172,7 +177,8 @@ def step(state: Federation, event: Event) -> Federation:
             return replace(state, online={name: p for name, p in state.online.items() if name != device})
         case RoundOpened() if not state.has_open_round and event.offer.round.number == state.number + 1:
             opened = rounds.opened(event, is_warm_up=state.is_warming_up)
-            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False)
+            last = state.round.offer if state.round is not None else None
+            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False, last_offer=last)
         case ClockTicked(at_ms) if not state.has_open_round:
             is_time = _has_time(state) and at_ms >= state.next_round_ms
             return replace(state, is_due=True) if is_time and not state.is_due else state
@@ -222,6 +228,16 @@ def wake_at_ms(state: Federation) -> int | None:
     return state.next_round_ms
 
 
+def late_offer(state: Federation) -> RoundOffer | None:
+    """Return the offer whose payloads come late, yet early enough to be their devices' last words.
+
+    While a round is aggregated those of the round before it may not change: the same bits must come of it twice.
+    """
+    if state.round is None:
+        return None
+    return state.last_offer if state.round.is_open else state.round.offer
+
+
 def named_blobs(state: Federation) -> frozenset[bytes]:
     """Return the digests of all bytes that the state may still ask for."""
     named = {state.student.weights, *state.student.blocks} if state.student else set()
@@ -264,8 +280,10 @@ def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:
     if not after.has_ended:
         return state
     if isinstance(event, ConsensusMade):
-        blocks = () if after.is_warm_up else event.blocks
-        state = replace(state, consensus=Consensus(event.round, event.sha256, blocks, event.metrics), trust=event.trust)
+        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions)
+        if after.is_warm_up:
+            consensus = replace(consensus, blocks=(), portions=())
+        state = replace(state, consensus=consensus, trust=event.trust)
     pause_ms = 0 if state.schedule.timetable else state.schedule.pause_ms
     return replace(state, next_round_ms=at_ms + pause_ms, is_timed=False)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from broker_server.consensus import join, to_blocks
+from broker_server.consensus import Joined, join, to_blocks
 from broker_server.events import (
     Aggregate,
     AggregationFailed,
     ConsensusMade,
     Event,
     MakeRelease,
+    Portion,
     Release,
     ReleaseFailed,
     ReleaseMade,
@@ -21,6 +22,7 @@ from broker_server.events import (
     TrainStudent,
 )
 from broker_server.offers import COMMON_CODEC
+from broker_server.portions import lies_in, renewed, together
 from broker_server.release_gate import ReleaseGate
 from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
@@ -78,6 +80,46 @@ def work_on(task: Task, store: Store, deliver: Callable[[Finished], None]) -> No
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A consensus with all that stays beside it, and what an operator may want to know of that."""
+
+    blocks: tuple[ConsensusBlock, ...]
+    portions: tuple[Portion, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What of the last consensus may stay beside a new one.
+
+    Attributes:
+        held: the portions that still hold.
+        blocks: digests of the blocks of the last consensus.
+        up_bytes: that the contributions to the new one have.
+    """
+
+    held: tuple[Portion, ...]
+    blocks: tuple[bytes, ...]
+    up_bytes: int
+
+    def of(self, joined: Joined, offer: RoundOffer, store: Store) -> Whole:
+        """Return the consensus of a round with all that stays."""
+        others = [portion for portion in self.held if portion.slice != offer.slice]
+        last = [codec.decode(store.blob(digest), ConsensusBlock) for digest in self.blocks]
+        kept = [block for block in last if any(lies_in(block.slice, portion.slice) for portion in others)]
+        number, probes = offer.round.number, sum(portion.slice.count for portion in others)
+        metrics = {
+            "kept_probes": float(probes),
+            "kept_rounds": float(max((number - portion.round for portion in others), default=0)),
+            # What asking for them as well would have cost, at this round's bytes a probe.
+            "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
+            "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
+        }
+        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"])
+        return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregation:
     """Make the consensus of a round.
 
@@ -88,6 +130,7 @@ class Aggregation:
         trust: digest of the trust that was earned in the round before; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
+        renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
     """
 
     effect: Aggregate
@@ -96,6 +139,7 @@ class Aggregation:
     trust: bytes
     canaries: LabelledProbes
     clock: Callable[[], int]
+    renewal: Renewal | None = None
 
     def run(self, store: Store) -> Finished:
         with store.moment():  # the voices are heard twice, and a device may send a new map at any time
@@ -109,14 +153,16 @@ class Aggregation:
         joined = join(voices, rule, self.offer, COMMON_CODEC, self.canaries)
         again = speakers.speech(self.effect, self.offer)
         standings = tally.standings(again, chosen_classes(joined.blocks), joined.trust.means())
-        blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
+        whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
+        blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
-            joined.blocks[0].consensus_sha256,
+            whole.blocks[0].consensus_sha256,
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics=joined.metrics,
+            metrics={**joined.metrics, **whole.metrics},
+            portions=whole.portions,
         )
         return Finished((event,), (*blocks, earned), tuple(standings))
 
@@ -153,16 +199,19 @@ class Teaching:
             verdict = self.gate.judge(released, self.student.hits(lesson.weights))
             metrics |= {"release_gain": verdict.gain, "release_p": verdict.p}
             is_better = verdict.is_better
-        spoken = self._speak(lesson.weights)
+        spoken = self._speak(lesson.weights, blocks)
         digests = tuple(sha256(block) for block in spoken)
         event = StudentTrained(self.effect.round, sha256(lesson.weights), metrics, digests, is_better)
         return Finished((event,), (lesson.weights, *spoken))
 
-    def _speak(self, weights: bytes) -> list[bytes]:
+    def _speak(self, weights: bytes, blocks: list[ConsensusBlock]) -> list[bytes]:
+        """Say what the student thinks of all probes that the consensus is on."""
         if self.offer is None:
             return []
-        labels = self.student.speak(weights, self.offer.slice, self.offer.temperature)
-        return [codec.encode(block) for block in to_blocks(quantise(labels, COMMON_CODEC), self.offer)]
+        first, count = blocks[0].slice, sum(block.slice.count for block in blocks)
+        offer = replace(self.offer, slice=replace(first, count=count))
+        labels = self.student.speak(weights, offer.slice, offer.temperature)
+        return [codec.encode(block) for block in to_blocks(quantise(labels, COMMON_CODEC), offer)]
 
     def failed(self, reason: str) -> Finished:
         """The student stays as it was, and waits for the next consensus."""

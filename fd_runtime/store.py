@@ -228,6 +228,19 @@ class Store:
                 self._execute("ROLLBACK")
 
     @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is written inside is taken back where it raises; the transaction around it goes on."""
+        self._execute("SAVEPOINT here")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # else SQLite itself has rolled all of it back
+                self._execute("ROLLBACK TO here")
+                self._execute("RELEASE here")
+            raise
+        self._execute("RELEASE here")
+
+    @contextmanager
     def moment(self) -> Iterator[None]:
         """Inside, everything that is read is of one moment, whatever another connection commits meanwhile."""
         self._execute("BEGIN DEFERRED")
@@ -354,11 +367,13 @@ class Store:
             (*key.values(), *values.values(), *add.values()),
         )
 
-    def rows(self, table: str, where: Row, order: str = "", limit: int = -1) -> list[dict[str, Any]]:
+    def rows(
+        self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
+    ) -> list[dict[str, Any]]:
         """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
         order = f"ORDER BY {order}" if order else ""
         cursor = self._execute(
-            f"SELECT * FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
+            f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
             (*where.values(), limit),
         )
         names = [column[0] for column in cursor.description]

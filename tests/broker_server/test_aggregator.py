@@ -7,7 +7,7 @@ import pytest
 
 from broker_server.aggregator import GROUP_MESSAGES
 from broker_server.round import Phase
-from broker_server.settings import MethodSettings, RoundSettings
+from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
 from broker_server.student import Lesson
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
@@ -204,7 +204,8 @@ def test_an_absent_device_is_forgotten_in_the_end_and_its_blobs_with_it(tmp_path
     assert [row.device for row in world.store.payloads(FED, "competence")] == ["c"], "a map is sent once"
 
 
-def test_the_store_does_not_grow_with_rounds(world):
+def test_the_store_does_not_grow_with_rounds(tmp_path):
+    world = World(tmp_path / "s.db", records=RecordSettings(replayable_rounds=0))
     a, b, c = fleet(world)
     sizes = []
     for seed in range(4):

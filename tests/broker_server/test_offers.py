@@ -45,12 +45,12 @@ def test_a_codec_must_be_understood_by_every_invited_device():
 
 
 def starts(rounds, numbers):
-    return [slice_of(PROBES, rounds, number).start for number in numbers]
+    return [slice_of(PROBES, Settings(FED, rounds=rounds), number).start for number in numbers]
 
 
 def test_whole_slices_are_taken_in_turn():
     assert starts(RoundSettings(probes=8), (1, 2, 3)) == [0, 8, 0]
-    assert slice_of(PROBES, RoundSettings(), 5) == slice_of(PROBES, RoundSettings(probes=20), 1)
+    assert starts(RoundSettings(), (1, 5)) == starts(RoundSettings(probes=20), (1, 5)) == [0, 0]
 
 
 def test_a_slice_stays_for_as_many_rounds_as_the_settings_say():
