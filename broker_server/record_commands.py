@@ -183,11 +183,13 @@ def _device_row(one: DeviceRecord) -> tuple[str, ...]:
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """Return a record as JSON has it: digests in hexadecimal, tables as they are."""
-    return {name: _plain(value) for name, value in asdict(record).items()}
+    """Return a record as JSON has it: digests in hexadecimal, an epoch too: many readers' numbers end at 2^53."""
+    return {name: _plain(name, value) for name, value in asdict(record).items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    if name == "epoch":
+        return f"{value:016x}"
     return value.hex() if isinstance(value, bytes) else value
 
 
