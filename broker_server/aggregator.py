@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server.aggregation import Aggregation, Renewal
 from broker_server.chronicle import CommandRecord
 from broker_server.events import (
     Aggregate,
@@ -61,8 +62,9 @@ from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
 from broker_server.standing import Standing
 from broker_server.student import Learner
+from broker_server.teaching import Releasing, Teaching
 from broker_server.timetable import next_time_ms
-from broker_server.work import Aggregation, Finished, Releasing, Renewal, Task, Teaching, work_on
+from broker_server.work import Finished, Task, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
