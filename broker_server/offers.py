@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from broker_server.federation import Presence
-from broker_server.rules import rule_named
+from broker_server.methods import rule_named
+from broker_server.rules import Need
 from broker_server.settings import MethodSettings, ProbeSet, Settings
 from fd_protocol.identity import RoundId, is_sampled
 from fd_protocol.messages import Codec, RoundOffer, Sampling, Slice
@@ -54,7 +55,7 @@ def open_round(
         byte_budget=settings.rounds.byte_budget,
         training=settings.training,
         shards=settings.rounds.shards,
-        competence=rule_named(settings.method.name, settings.method.terms).needs_competence,
+        competence=Need.COMPETENCE in rule_named(settings.method.name, settings.method.terms).card.needs,
         bundles=tuple(bytes.fromhex(digest) for digest in settings.bundles),
     )
     return Opening(offer, invited)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from broker_server.events import Schedule
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.methods import rule_named
+from broker_server.rules import RuleTerms
 from broker_server.voices import Absence
 from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError

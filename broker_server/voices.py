@@ -51,13 +51,17 @@ class Speakers:
         store: where payloads and maps lie.
         federation: whose.
         absence: how absent devices fade.
-        trust: earned in the round before.
+        trust: earned before this round.
     """
 
     store: Store
     federation: str
     absence: Absence
     trust: TrustTable
+
+    def hearing(self, effect: Aggregate, offer: RoundOffer) -> Hearing:
+        """Return the voices of a round as a collection that is read anew each time it is gone over."""
+        return Hearing(self, effect, offer)
 
     def voices(self, effect: Aggregate, offer: RoundOffer) -> Iterator[Voice]:
         """Yield one voice for each contribution, and one for each absent device that still counts."""
@@ -100,3 +104,15 @@ class Speakers:
             if competence.public_set == part.public_set:
                 return distances_in(competence)[part.start : part.start + part.count]
         return np.full(part.count, FAR, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """The voices of a round, as often as one likes, never all of them in memory."""
+
+    speakers: Speakers
+    effect: Aggregate
+    offer: RoundOffer
+
+    def __iter__(self) -> Iterator[Voice]:
+        return self.speakers.voices(self.effect, self.offer)

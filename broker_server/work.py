@@ -9,8 +9,8 @@ from typing import Protocol
 
 from broker_server.consensus import join
 from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Event, StudentTrained, TrainStudent
+from broker_server.methods import rule_named
 from broker_server.offers import COMMON_CODEC
-from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
@@ -66,7 +66,7 @@ class Aggregation:
         effect: which contributions.
         offer: of the round.
         method: how they are joined.
-        trust: digest of the trust that was earned in the round before; empty = none.
+        trust: digest of the trust that was earned before this round; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
     """
@@ -81,7 +81,7 @@ class Aggregation:
     def run(self, store: Store) -> Finished:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
-        joined = join(speakers.voices(self.effect, self.offer), rule, self.offer, COMMON_CODEC, self.canaries)
+        joined = join(speakers.hearing(self.effect, self.offer), rule, self.offer, COMMON_CODEC, self.canaries)
         blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
@@ -98,7 +98,8 @@ class Aggregation:
 
     def _trust(self, store: Store) -> TrustTable:
         classes = self.offer.slice.classes
-        return TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        return table if table.method == self.method.name else TrustTable(classes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
     z(x) = sum_k w_k(x) t_k p_k(x) / sum_k w_k(x) t_k        w_k(x) = min(1, exp(-b (d_k(x) - d_(m)(x))))
 
 d_k(x) is the distance of the probe to device k's nearest cluster, d_(m)(x) the m-th smallest of all devices, t_k the
-trust that a claim of this class earned on the canaries of the round before. Density weights after EdgeFD (Mujtaba et
-al. 2025) and certainty weights after FedAUX (Sattler et al. 2021); clip and trust are ours: docs/adr/0004-methods.md.
+trust that a claim of this class has earned on canaries, this round's among them (`canary_trust`). Density weights after
+EdgeFD (Mujtaba et al. 2025) and certainty weights after FedAUX (Sattler et al. 2021); clip and trust are ours:
+docs/adr/0004-methods.md.
 
 The clip is what keeps one device that claims to stand everywhere from owning every probe: m - 1 such devices gain no
 more weight than an honest one. Without canaries (t = 1) the rule resists m - 1 liars at best; an untrusted fleet must
@@ -15,12 +16,25 @@ Distances have four values, so the sums are kept per value and weighted when d_(
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice, heard, normalise, to_weights
+from broker_server.rules.canary_trust import earned
+from broker_server.rules.card import Card, Need, Promise
+from broker_server.rules.rule import Known
+from broker_server.rules.voice import (
+    DISTANCE_CODES,
+    WEIGHT_ONE,
+    Voice,
+    claims_of,
+    heard,
+    normalise,
+    to_weights,
+)
+from fd_protocol.bodies import U8
 from fd_protocol.competence import distances_of
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32
@@ -33,9 +47,15 @@ class Competence:
     sharpness: float
     clip_rank: int
 
-    @property
-    def needs_competence(self) -> bool:
-        return True
+    card: ClassVar[Card] = Card(
+        name="competence",
+        formula="sum w_k t_k p_k / sum w_k t_k, w_k by how near k's data lie, t_k by canaries",
+        source="docs/adr/0004-methods.md, after Mujtaba et al. 2025 (EdgeFD), Sattler et al. 2021 (FedAUX)",
+        fails="without canaries from clip_rank liars on; where probes lie far from all private data",
+        needs=frozenset({Need.PUBLIC_SET, Need.COMPETENCE}),
+        uses=frozenset({Need.CANARIES, Need.MEMORY}),
+        promises=frozenset(Promise),
+    )
 
     def consensus(self, voices: Iterable[Voice]) -> F32:
         sums: I64 | None = None
@@ -49,9 +69,28 @@ class Competence:
             counts[cells] += 1
         assert sums is not None
         assert counts is not None
-        return normalise((self.weights(counts)[:, :, None] * sums).sum(axis=0))
+        return normalise((self.weights_by_code(counts)[:, :, None] * sums).sum(axis=0))
 
-    def weights(self, counts: I64) -> I64:
+    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
+        by_code = self.weights_by_code(code_counts(voice.distances for voice in voices))
+        for voice in voices:
+            yield by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
+
+    def judge(self, voices: Iterable[Voice], known: Known) -> Mapping[str, I64]:
+        if not len(known):
+            return {}
+        by_code = self.weights_by_code(code_counts(voice.distances[known.rows] for voice in voices)) / WEIGHT_ONE
+        return {
+            voice.device: earned(
+                claims_of(voice)[known.rows],
+                known.labels,
+                by_code[voice.distances[known.rows], np.arange(len(known))],
+                voice.trust,
+            )
+            for voice in voices
+        }
+
+    def weights_by_code(self, counts: I64) -> I64:
         """Return w for each distance code on each probe, int64 [codes, n].
 
         Args:
@@ -70,6 +109,15 @@ class Competence:
 
 def claim_weights(voice: Voice) -> I64:
     """Return t of the class that each row claims, faded with the voice: int64 [n], at least 1."""
-    claimed = voice.integers.argmax(axis=1)
-    weights: I64 = np.maximum(1, voice.trust[claimed] * voice.weight // WEIGHT_ONE)
+    weights: I64 = np.maximum(1, voice.trust[claims_of(voice)] * voice.weight // WEIGHT_ONE)
     return weights
+
+
+def code_counts(distances: Iterable[U8]) -> I64:
+    """Return how many devices have each code on each probe, int64 [codes, n]."""
+    counts: I64 | None = None
+    for codes in distances:
+        counts = np.zeros((DISTANCE_CODES, len(codes)), np.int64) if counts is None else counts
+        counts[codes, np.arange(len(codes))] += 1
+    assert counts is not None
+    return counts
