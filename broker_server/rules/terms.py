@@ -37,7 +37,7 @@ class RuleTerms:
     farthest: int = 1
     trim: float = 0.2
     cronus_liars: float = 0.4
-    expguard_rate: float = 5.0
+    expguard_rate: float = 3.0
     custom: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
