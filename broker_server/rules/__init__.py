@@ -21,13 +21,33 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
-from broker_server.rules.rule import Judging, Known, Rule, Weighing
+from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weighing, to_row_weights
 from broker_server.rules.selective import Selective
 from broker_server.rules.terms import RuleTerms
 from broker_server.rules.variance_weighted import VarianceWeighted
+from broker_server.rules.voice import Voice, claims_of, heard, normalise, probabilities_of
 from broker_server.rules.votes import MajorityVote, WeightedVote
 
-__all__ = ["RULES", "Card", "Judging", "Known", "MakeRule", "Need", "Promise", "Rule", "RuleTerms", "Weighing"]
+__all__ = [
+    "RULES",
+    "Card",
+    "Judging",
+    "Known",
+    "MakeRule",
+    "Need",
+    "Promise",
+    "RowWeighted",
+    "Rule",
+    "RuleTerms",
+    "Voice",
+    "Weighing",
+    "claims_of",
+    "heard",
+    "normalise",
+    "probabilities_of",
+    "to_row_weights",
+]
+"""The names that a rule of another distribution may build on."""
 
 MakeRule = Callable[[RuleTerms], Rule]
 

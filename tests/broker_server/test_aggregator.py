@@ -225,6 +225,21 @@ def test_a_liar_is_known_by_its_canaries_before_it_is_heard(tmp_path):
     assert world.consensus()[1][:, 0].mean() > 0.88  # 0.61 if the liar were heard in full
 
 
+def test_what_a_rule_remembers_is_kept_over_a_crash_and_means_nothing_to_another_rule(tmp_path):
+    world = World(tmp_path / "s.db", method=MethodSettings("expguard"))
+    devices = fleet(world)
+    truth, lie = np.tile(np.float32([0.9, 0.05, 0.05]), (20, 1)), np.tile(np.float32([0.02, 0.02, 0.96]), (20, 1))
+    told = []
+    for name in ("expguard", "expguard", "competence"):
+        world.settings = replace(world.settings, method=MethodSettings(name))
+        world.restart()
+        for device, labels in zip(devices, (truth, truth, lie), strict=True):
+            device.contribute(probabilities=labels)
+        told.append(world.consensus()[1][:, 2].mean() - 0.05)  # what the liar adds to the truth
+        world.wait(10)
+    assert told[1] < 0.5 * told[0] < 0.5 * told[2]
+
+
 # The student.
 
 

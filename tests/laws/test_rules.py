@@ -270,13 +270,21 @@ class TestCompetence(RuleLaws):
 
     def oracle(self, voices):
         d = np.stack([distances_of(voice.distances) for voice in voices]).astype(np.float64)
-        clip = np.sort(d, axis=0)[min(self.rule.clip_rank, len(d)) - 1]
-        w = np.minimum(1.0, np.exp(-self.rule.sharpness * (d - clip)))
         p = probabilities_of(voices)
         trust = np.stack([voice.trust for voice in voices]) / WEIGHT_ONE
-        t = np.take_along_axis(trust, p.argmax(axis=2), axis=1)
-        weights = np.maximum(w, 1 / WEIGHT_ONE) * np.maximum(t * fades_of(voices)[:, 0], 1 / WEIGHT_ONE)
-        return weighted_mean(weights, p)
+        claims = np.take_along_axis(trust, p.argmax(axis=2), axis=1) * fades_of(voices)[:, 0]
+        t = np.maximum(np.floor(claims * WEIGHT_ONE + 1e-9), 1)
+        share = min(self.rule.clip_rank, len(d)) / len(d)
+        clip = np.stack([self.clip(d[:, x], t[:, x], share) for x in range(d.shape[1])])
+        w = np.minimum(1.0, np.exp(-self.rule.sharpness * (d - clip)))
+        return weighted_mean(np.maximum(w, 1 / WEIGHT_ONE) * t, p)
+
+    @staticmethod
+    def clip(distances, trust, share):
+        """The least distance within which this share of all trust lies."""
+        order = np.argsort(distances)
+        within = trust[order].cumsum() / trust.sum()
+        return distances[order][np.flatnonzero(within >= share - 1e-12)[0]]
 
 
 class TestSharpCompetence(TestCompetence):
@@ -314,6 +322,13 @@ def test_one_device_that_claims_to_stand_everywhere_gains_no_more_than_an_honest
     clipped = Competence(6.0, clip_rank=2).consensus([*honest, liar])[0]
     assert clipped[0] == pytest.approx((4 * 0.96 + 0.02) / 5, abs=1e-3)
     assert Competence(6.0, clip_rank=1).consensus([*honest, liar])[0].argmax() == 2
+
+
+def test_liars_that_the_canaries_caught_do_not_count_towards_the_clip():
+    honest = [voice("near", EXPERT, code=1), voice("next", EXPERT, code=1), voice("far", NOVICE, code=3)]
+    liars = [voice(f"liar-{k}", NOVICE, 0, [1, 1, 1]) for k in range(4)]
+    told = Competence(6.0, 2).consensus([*honest, *liars])[0]
+    assert told == pytest.approx(Competence(6.0, 2).consensus(honest)[0], abs=2e-3)
 
 
 def test_a_claim_that_the_canaries_proved_wrong_weighs_nothing_and_other_claims_of_the_device_do():
