@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,3 +154,7 @@ def test_what_is_no_consensus_of_the_slice_is_not_published():
     offer = builders.offer(slice=Slice(builders.PUBLIC_SET, 0, 17, 5))
     with pytest.raises(InvalidValueError, match=r"made a consensus of shape \[3, 5\]"):
         join(voices_of(3), Short(), offer, Codec.U8_SQRT, LabelledProbes())
+
+
+def test_the_example_of_the_manual_is_the_one_that_is_tested():
+    assert EXAMPLE in (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
