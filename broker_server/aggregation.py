@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from broker_server.consensus import Joined
 from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Portion
 from broker_server.forming import form
+from broker_server.methods import rule_named
 from broker_server.portions import lies_in, renewed, together
-from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
 from broker_server.standing import numbers
 from broker_server.trust import TrustTable
@@ -70,7 +70,7 @@ class Aggregation:
         effect: which contributions.
         offer: of the round.
         method: how they are joined.
-        trust: digest of the trust that was earned in the round before; empty = none.
+        trust: digest of the trust that was earned before this round; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
         renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
@@ -102,6 +102,7 @@ class Aggregation:
             trust=sha256(earned),
             metrics={**joined.metrics, **whole.metrics, **numbers(standings)},
             portions=whole.portions,
+            own_sha256=joined.blocks[0].consensus_sha256 if self.renewal is not None else b"",
         )
         return Finished((event,), (*blocks, earned), standings)
 
@@ -110,4 +111,5 @@ class Aggregation:
 
     def _trust(self, store: Store) -> TrustTable:
         classes = self.offer.slice.classes
-        return TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        return table if table.method == self.method.name else TrustTable(classes)

@@ -45,7 +45,8 @@ class RoundRecord:
         student: of `events.StudentTrained`.
         offer: the encoded `RoundOffer`.
         terms: constants of the rules in this round (`rules.RuleTerms`), as JSON.
-        trust: digest of the trust with which the voices were heard; empty = full trust in all.
+        trust: digest of the trust with which the voices counted, this round's judgement included; empty = full trust.
+        own_sha256: identity of the consensus on this round's probes alone; others may stay beside it (`portions`).
     """
 
     epoch: int
@@ -71,6 +72,7 @@ class RoundRecord:
     offer: bytes = b""
     terms: str = "{}"
     trust: bytes = b""
+    own_sha256: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,7 @@ class ConsensusMade:
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
         portions: what the consensus is put together from, where rounds ask for what is needed.
+        own_sha256: identity of the consensus on the round's own probes, if others stay beside it; empty = `sha256`.
     """
 
     round: RoundId = keyed(1)
@@ -206,6 +207,7 @@ class ConsensusMade:
     trust: bytes = keyed(5, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 6})
     portions: tuple[Portion, ...] = keyed(7, default=())
+    own_sha256: bytes = keyed(31, default=b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verified(kept: _Kept) -> dict[str, Any]:
-    published, remade = kept.record.consensus_sha256, kept.was.sha256
+    published, remade = kept.record.own_sha256, kept.was.sha256
     verdict = "same" if published == remade else "different"
     return {"round": kept.record.number, "published": published.hex(), "remade": remade.hex(), "verdict": verdict}
 
@@ -135,7 +135,7 @@ def _terms(assignments: Sequence[str]) -> dict[str, Any]:
 def _round_told(kept: _Kept, now: Remade) -> dict[str, Any]:
     return {
         "round": kept.record.number,
-        "is_published": kept.was.sha256 == kept.record.consensus_sha256,
+        "is_published": kept.was.sha256 == kept.record.own_sha256,
         "agreement": agreement(kept.was, now),
         "metrics": now.metrics,
         "published_metrics": kept.was.metrics,

@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from broker_server.chronicle import Chronicle, RoundRecord
 from broker_server.consensus import Joined
 from broker_server.forming import form
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.methods import rule_named
+from broker_server.rules import RuleTerms
 from broker_server.standing import Source, Standing, chosen_classes, numbers
 from broker_server.trust import TrustTable
 from broker_server.voices import Absence, Speakers
@@ -75,7 +77,7 @@ def remake(
         chronicle: of the federation.
         record: of the round.
         rerun: by which rule.
-        canaries: that judge the result.
+        canaries: that judge the result; and, where another rule than the round's own is asked, the devices.
 
     Raises:
         NotReplayableError: the round made no consensus, or its voices are not kept.
@@ -87,9 +89,11 @@ def remake(
     store = chronicle.store
     with store.moment():
         try:
-            speakers = Speakers(store, chronicle.federation, Absence(), _trust(chronicle, record, offer.slice.classes))
+            trust = _trust(chronicle, record, rule.card.name, offer.slice.classes)
+            speakers = Speakers(store, chronicle.federation, Absence(), trust)
             sources = tuple(_sources(chronicle, record))
-            joined, standings = form(lambda: speakers.recall(sources, offer), rule, offer, canaries or LabelledProbes())
+            hear = partial(speakers.recall, sources, offer)
+            joined, standings = form(hear, rule, offer, canaries or LabelledProbes(), judges=rerun != Rerun())
         except MissingBlobError as error:
             raise NotReplayableError(f"round {record.number}: its contributions are not kept any more") from error
     return Remade(joined, standings)
@@ -108,10 +112,12 @@ def _sources(chronicle: Chronicle, record: RoundRecord) -> Iterator[Source]:
         yield Source(one.device, one.sha256, one.labels, one.map, one.weight)
 
 
-def _trust(chronicle: Chronicle, record: RoundRecord, classes: int) -> TrustTable:
+def _trust(chronicle: Chronicle, record: RoundRecord, method: str, classes: int) -> TrustTable:
+    """Return the trust that devices have under `method`; what they earned under another one means nothing."""
     if not record.trust:
         return TrustTable(classes)
-    return TrustTable.from_bytes(chronicle.store.blob(record.trust), classes)
+    table = TrustTable.from_bytes(chronicle.store.blob(record.trust), classes)
+    return table if table.method == method else TrustTable(classes)
 
 
 def _terms(record: RoundRecord, changes: Mapping[str, Any]) -> RuleTerms:

@@ -168,7 +168,8 @@ class Scribe:
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
-            values |= {"down_bytes": down_bytes}
+            values |= {"down_bytes": down_bytes, "trust": state.trust}
+            values |= {"own_sha256": state.consensus.own_sha256 or state.consensus.sha256}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))
 
     def _row_of(self, number: int) -> dict[str, Any] | None:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from broker_server.consensus import rows_in_block
 from broker_server.events import Schedule, Timetable
+from broker_server.methods import rule_named
 from broker_server.portions import grid
 from broker_server.rate import RateTerms
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.rules import RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec

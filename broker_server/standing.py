@@ -4,21 +4,20 @@
     agreement_k = share of probes where argmax p_k(x) = argmax z(x)
 
 The shares of a round sum to 1. A rule that weighs nobody (a median) gives each voice its own fading weight. Both need
-the finished consensus, so the voices are heard a second time: a pass over the store costs time, keeping them memory.
+the finished consensus, so the voices are heard again: a pass over the store costs time, keeping them memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeAlias
 
 import numpy as np
 
-from broker_server.rules import Rule
-from broker_server.rules.competence import Competence, claim_weights
-from broker_server.rules.per_label import PerLabel, speaking_weights
-from broker_server.rules.voice import DISTANCE_CODES, Voice
+from broker_server.rules import Rule, Weighing
+from broker_server.rules.voice import F64, Voice
 from fd_protocol.messages import ConsensusBlock
 from fd_protocol.payload import decode_body
 from fd_protocol.quantisers import I64
@@ -44,6 +43,20 @@ class Source:
     is_absent: bool = False
 
 
+Speech: TypeAlias = "Iterable[tuple[Source, Voice]]"
+"""Voices with their sources; here always something that can be gone over again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voices:
+    """The voices of a speech, without their sources."""
+
+    speech: Speech
+
+    def __iter__(self) -> Iterator[Voice]:
+        return (voice for _, voice in self.speech)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A device's part in a consensus; `trust` is what it earned for the next round, its mean over classes, 0..1."""
@@ -54,57 +67,36 @@ class Standing:
     trust: float | None = None
 
 
-@dataclass(slots=True)
-class Tally:
-    """Keeps, as voices pass, the sum of their weights on each probe; then says what each came to."""
+def standings(rule: Rule, speech: Speech, chosen: I64, trust: Mapping[str, float]) -> Iterator[Standing]:
+    """Yield the standing of each voice.
 
-    rule: Rule
-    probes: int
-    counts: I64 = field(init=False)
-    sums: I64 = field(init=False)
+    Args:
+        rule: that joined them.
+        speech: the voices, with the trust with which they were heard; gone over several times, one voice at a time.
+        chosen: the consensus' likeliest class on each probe, [n].
+        trust: that devices earned; one that is not in it earned none.
+    """
+    voices = Voices(speech)
+    totals = sum(_weights(rule, voices), start=np.zeros(len(chosen)))
+    heard = totals > 0
+    for (source, voice), weights in zip(speech, _weights(rule, voices), strict=True):
+        share = float((weights[heard] / totals[heard]).mean()) if heard.any() else 0.0
+        agreement = float((voice.integers.argmax(axis=1) == chosen).mean())
+        yield Standing(source, share, agreement, trust.get(voice.device))
 
-    def __post_init__(self) -> None:
-        # By distance code: what the competence rule makes of a code is known when all voices have been heard.
-        self.counts = np.zeros((DISTANCE_CODES, self.probes), np.int64)
-        self.sums = np.zeros((DISTANCE_CODES, self.probes), np.int64)
 
-    def watch(self, voices: Iterable[Voice]) -> Iterator[Voice]:
-        for voice in voices:
-            cells = voice.distances, np.arange(self.probes)
-            self.counts[cells] += 1
-            self.sums[cells] += self._claims(voice)
-            yield voice
+def _weights(rule: Rule, voices: Voices) -> Iterator[F64]:
+    """Yield what the rows of each voice weigh, [n]; where a rule weighs nobody, each voice has its fading weight."""
+    if isinstance(rule, Weighing):
+        return (weights.astype(np.float64) for weights in rule.weights(voices))
+    return (np.full(len(voice.distances), float(voice.weight)) for voice in voices)
 
-    def standings(
-        self, voices: Iterable[tuple[Source, Voice]], chosen: I64, trust: dict[str, float]
-    ) -> Iterator[Standing]:
-        """Yield the standing of each voice.
 
-        Args:
-            voices: the same as before, one at a time.
-            chosen: the consensus' likeliest class on each probe, [n].
-            trust: that devices earned; one that is not in it earned none.
-        """
-        factors = self._factors()
-        totals = (factors * self.sums).sum(axis=0)
-        for source, voice in voices:
-            pull = factors[voice.distances, np.arange(self.probes)] * self._claims(voice)
-            share = float((pull[totals > 0] / totals[totals > 0]).mean()) if totals.any() else 0.0
-            agreement = float((voice.integers.argmax(axis=1) == chosen).mean())
-            yield Standing(source, share, agreement, trust.get(voice.device))
-
-    def _claims(self, voice: Voice) -> I64:
-        match self.rule:
-            case Competence():
-                return claim_weights(voice)
-            case PerLabel():
-                return speaking_weights(voice)
-        return np.full(self.probes, voice.weight, np.int64)
-
-    def _factors(self) -> I64:
-        if isinstance(self.rule, Competence):
-            return self.rule.weights(self.counts)
-        return np.ones((DISTANCE_CODES, self.probes), np.int64)
+def chosen_classes(blocks: Iterable[ConsensusBlock]) -> I64:
+    """Return the likeliest class on each probe as a device reads it from the blocks, [n]."""
+    codes = (decode_body(one.body, one.codec, one.slice.count, one.slice.classes) for one in blocks)
+    chosen: I64 = np.concatenate([one.integers().argmax(axis=1) for one in codes])
+    return chosen
 
 
 def numbers(standings: Sequence[Standing]) -> dict[str, float]:
@@ -115,10 +107,3 @@ def numbers(standings: Sequence[Standing]) -> dict[str, float]:
         "largest_share": max(shares),
         "effective_voices": 1.0 / sum(share * share for share in shares) if any(shares) else 0.0,
     }
-
-
-def chosen_classes(blocks: Iterable[ConsensusBlock]) -> I64:
-    """Return the likeliest class on each probe as a device reads it from the blocks, [n]."""
-    codes = (decode_body(one.body, one.codec, one.slice.count, one.slice.classes) for one in blocks)
-    chosen: I64 = np.concatenate([one.integers().argmax(axis=1) for one in codes])
-    return chosen
