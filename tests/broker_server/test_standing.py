@@ -87,4 +87,4 @@ def test_the_numbers_of_a_round_tell_whether_one_voice_owns_it():
     told = numbers(tuple(result.values()))
     assert told["largest_share"] == pytest.approx(0.5, abs=0.001)
     assert told["effective_voices"] == pytest.approx(2.0, abs=0.01)
-    assert told["agreement"] == pytest.approx(np.mean([one.agreement for one in stood.values()]))
+    assert told["agreement"] == pytest.approx(np.mean([one.agreement for one in result.values()]))

@@ -1,14 +1,16 @@
 """A federation played in time: jobs and messages take as long as boards and links need, devices come and go."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from broker_server.chronicle import Chronicle
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.boards.terms import Attendance, BoardTerms
-from fleet_sim.federation import Simulation, StuckError
+from fleet_sim.federation import FEDERATION, Simulation, StuckError
 from fleet_sim.lanes import Lanes
 from tests.federation.stage import DEVICES, ROUNDS, SCENARIO, SEED, consensuses
 
@@ -97,8 +99,14 @@ def test_outages_break_messages_and_nothing_is_lost_or_counted_twice(stage):
     shaky = tuple(replace(board, online=0.8, outage_s=3) for board in MIXED)
     simulation = stage.simulation(replace(SCENARIO, rounds=5, boards=shaky))
     assert max(result.heard for result in simulation.run()) <= DEVICES
-    counters = simulation.server.aggregator.counters
-    assert counters["contribution.stored"] == simulation._heard.total()
+    chronicle = Chronicle(simulation.server.store, FEDERATION)
+    hearings = [one for each in chronicle.rounds() for one in chronicle.hearings(each.epoch, each.number)]
+    stored = Counter(
+        (one.device, one.round) for one in hearings if (one.kind, one.status) == ("contribution", "stored")
+    )
+    assert set(stored.values()) == {1}
+    late = stored.total() - simulation._heard.total()  # they count from the next round on
+    assert 0 <= late == simulation.server.aggregator.counters["contribution.stored"] - simulation._heard.total()
 
 
 def test_those_who_left_are_asked_nothing_any_more(stage):
