@@ -171,12 +171,14 @@ class Portion:
         temperature: of its rows.
         round: number of the round that made it.
         entropy: of its rows, mean, in nats.
+        sha256: identity of the consensus on it alone; see `ConsensusBlock`.
     """
 
     slice: Slice = keyed(1)
     temperature: float = keyed(2)
     round: int = keyed(3)
     entropy: float = keyed(4)
+    sha256: bytes = keyed(5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ messages that they count.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from broker_server.chronicle import ABSENT, CommandRecord, lower
@@ -20,6 +18,7 @@ from broker_server.round import Round
 from broker_server.settings import MethodSettings, RecordSettings
 from broker_server.standing import Standing
 from fd_protocol import codec
+from fd_protocol.documents import to_json
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
 from fd_runtime.store import RECORDS, Row, Store, Value
@@ -41,7 +40,7 @@ class Scribe:
     def __init__(self, store: Store, federation: str, method: MethodSettings) -> None:
         store.upgrade(RECORDS)
         self._store, self._federation = store, federation
-        self._terms = json.dumps(asdict(method.terms), sort_keys=True)
+        self._terms = to_json(method.terms).decode()
         self._round: Round | None = None
         self._consensus: Consensus | None = None
         self._student: Student | None = None
@@ -169,7 +168,8 @@ class Scribe:
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
-            values |= {"down_bytes": down_bytes}
+            made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
+            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else b""}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))
 
     def _row_of(self, number: int) -> dict[str, Any] | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from broker_server.consensus import Joined, join
 from broker_server.events import (
@@ -19,9 +19,10 @@ from broker_server.events import (
 )
 from broker_server.offers import COMMON_CODEC
 from broker_server.portions import lies_in, renewed, together
-from broker_server.rules import rule_named
+from broker_server.rules import Rule, rule_named
+from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
-from broker_server.standing import Standing, Tally, chosen_classes
+from broker_server.standing import Source, Standing, Tally, chosen_classes, numbers
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
@@ -72,6 +73,29 @@ def work_on(task: Task, store: Store, deliver: Callable[[Finished], None]) -> No
     deliver(finished)
 
 
+Speech: TypeAlias = "Iterable[tuple[Source, Voice]]"
+
+
+def form(
+    hear: Callable[[], Speech], rule: Rule, offer: RoundOffer, canaries: LabelledProbes
+) -> tuple[Joined, tuple[Standing, ...]]:
+    """Return the consensus of the voices, and what each of them came to in it.
+
+    Args:
+        hear: begins to hear the voices, the same ones each time; it is called twice.
+        rule: that joins them.
+        offer: of the round.
+        canaries: that judge the devices; without any nobody earns trust.
+
+    Raises:
+        UnheardError: no consensus can be made of these voices.
+    """
+    tally = Tally(rule, offer.slice.count)
+    joined = join(tally.watch(voice for _, voice in hear()), rule, offer, COMMON_CODEC, canaries)
+    earned = joined.trust.means() if canaries.probes else {}
+    return joined, tuple(tally.standings(hear(), chosen_classes(joined.blocks), earned))
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
     """A consensus with all that stays beside it, and what an operator may want to know of that."""
@@ -108,7 +132,8 @@ class Renewal:
             "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
             "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
         }
-        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"])
+        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
+        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
         return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
 
 
@@ -141,11 +166,7 @@ class Aggregation:
     def _run(self, store: Store) -> Finished:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
-        tally = Tally(rule, self.offer.slice.count)
-        voices = tally.watch(speakers.voices(self.effect, self.offer))
-        joined = join(voices, rule, self.offer, COMMON_CODEC, self.canaries)
-        again = speakers.speech(self.effect, self.offer)
-        standings = tally.standings(again, chosen_classes(joined.blocks), joined.trust.means())
+        joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
         blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
@@ -154,10 +175,10 @@ class Aggregation:
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics={**joined.metrics, **whole.metrics},
+            metrics={**joined.metrics, **numbers(standings), **whole.metrics},
             portions=whole.portions,
         )
-        return Finished((event,), (*blocks, earned), tuple(standings))
+        return Finished((event,), (*blocks, earned), standings)
 
     def failed(self, reason: str) -> Finished:
         return Finished((AggregationFailed(self.effect.round, reason, self.clock()),))
