@@ -362,11 +362,22 @@ class Aggregator:
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
                 assert self.state.round is not None
-                offer, method, renewal = self.state.round.offer, self._settings.method, self._renewal(self.state.round)
-                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock, renewal))
+                self._start(self._aggregation(effect, self.state.round))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
                 self._start(Teaching(effect, self._student))
+
+    def _aggregation(self, effect: Aggregate, current: Round) -> Aggregation:
+        return Aggregation(
+            effect,
+            current.offer,
+            self._settings.method,
+            self.state.trust,
+            self._canaries,
+            self._clock,
+            self._renewal(current),
+            self._settings.rounds.most_uncovered,
+        )
 
     def _renewal(self, current: Round) -> Renewal | None:
         """Return what of the last consensus stays beside that of `current`; None: nothing, by the settings."""

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help=f"write {CONFIG_NAME} with every setting at its default")
     init.add_argument("folder", type=Path)
     init.add_argument("--federation", default="fleet", help="name of the federation: a-z, 0-9, '-'")
+    init.add_argument("--trust", choices=("canaries", "none"), default="canaries", help="what devices are weighed by")
     init.set_defaults(run=_init)
     for name, run, text in (
         ("run", _run, "be the server, until stopped"),
@@ -65,7 +66,7 @@ def _with_config(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
 
 def _init(arguments: argparse.Namespace) -> int:
     federation = check_name(arguments.federation, "federation")
-    write_settings(arguments.folder / CONFIG_NAME, "broker_server", federation=federation)
+    write_settings(arguments.folder / CONFIG_NAME, "broker_server", federation=federation, trust=arguments.trust)
     return 0
 
 

@@ -54,6 +54,7 @@ class RoundSettings:
         choose: which slice a round asks for: the next in "turn", or the one in "need", uncertain or old, beside which
             the consensus on the others stays published (`portions`).
         lease_rounds: age at which a slice is asked for again, whatever its need.
+        most_uncovered: share of probes that may lie far from every device; above it a round makes no consensus.
         byte_budget: most payload bytes that a device may send a round.
         shards: upload topics; more than one only with as many ingest processes.
     """
@@ -72,6 +73,7 @@ class RoundSettings:
     slice_rounds: int = 1
     choose: Literal["turn", "need"] = "turn"
     lease_rounds: int = 50
+    most_uncovered: float = 1.0
     byte_budget: int = 1 << 20
     shards: int = 1
 
@@ -84,8 +86,8 @@ class RoundSettings:
             raise InvalidValueError("slice_rounds and lease_rounds are at least 1, invite is not negative")
         if self.choose == "need" and not self.probes:
             raise InvalidValueError('choose = "need" goes with probes: how many a round asks for')
-        if not 0.0 < self.fraction <= 1.0:
-            raise InvalidValueError("fraction lies in (0, 1]")
+        if not (0.0 < self.fraction <= 1.0 and 0.0 <= self.most_uncovered <= 1.0):
+            raise InvalidValueError("fraction lies in (0, 1], most_uncovered in [0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
         if self.timetable is not None:
@@ -177,7 +179,12 @@ class ProbeSet:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A federation. `bundles`: hexadecimal digests of the bundles that may join; none = any of the task."""
+    """A federation.
+
+    Attributes:
+        bundles: hexadecimal digests of the bundles that may join; none = any of the task.
+        trust: what devices are weighed by: "canaries", or "none" where every one of them is trusted.
+    """
 
     federation: str
     aggregator: str = "aggregator"
@@ -186,6 +193,7 @@ class Settings:
     training: TrainingTerms = field(default_factory=TrainingTerms)
     admission: RateTerms = RateTerms()
     bundles: tuple[str, ...] = ()
+    trust: Literal["canaries", "none"] = "canaries"
     records: RecordSettings = RecordSettings()
 
     def __post_init__(self) -> None:
@@ -193,6 +201,10 @@ class Settings:
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
+        if self.rounds.most_uncovered < 1 and not rule_named(self.method.name, self.method.terms).needs_competence:
+            raise InvalidValueError(
+                f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
+            )
 
     @property
     def subscriptions(self) -> tuple[str, ...]:

@@ -149,6 +149,7 @@ class Aggregation:
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
         renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
+        most_uncovered: share of probes that may lie far from every device.
     """
 
     effect: Aggregate
@@ -158,6 +159,7 @@ class Aggregation:
     canaries: LabelledProbes
     clock: Callable[[], int]
     renewal: Renewal | None = None
+    most_uncovered: float = 1.0
 
     def run(self, store: Store) -> Finished:
         with store.moment():  # the voices are heard twice, and a device may send a new map at any time
@@ -167,6 +169,9 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
+        uncovered = joined.metrics["uncovered_probes"]
+        if uncovered > self.most_uncovered:
+            return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
         blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(

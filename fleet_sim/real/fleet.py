@@ -130,6 +130,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
     settings = {
         "federation": FEDERATION,
         "aggregator": AGGREGATOR,
+        "trust": "canaries" if scenario.canaries else "none",
         "artifacts": artifacts,
         "state": {"folder": fleet.server_store.parent},
         "broker": _broker(broker.process.port, broker.identities.get(AGGREGATOR)),

@@ -100,6 +100,7 @@ def test_a_warm_up_round_has_time_of_its_own():
         {"byte_budget": 0},
         {"count": -1},
         {"slice_rounds": 0},
+        {"most_uncovered": 1.1},
         {"invite": -1},
         {"warm_up_s": -1},
     ],
@@ -107,6 +108,11 @@ def test_a_warm_up_round_has_time_of_its_own():
 def test_rounds_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InvalidValueError):
         RoundSettings(**wrong)
+
+
+def test_coverage_can_be_asked_for_only_where_devices_send_maps():
+    with pytest.raises(InvalidValueError, match="mean-logits asks for none"):
+        Settings(FED, rounds=RoundSettings(most_uncovered=0.3), method=MethodSettings("mean-logits"))
 
 
 @pytest.mark.parametrize("wrong", [{"name": "vote"}, {"temperature": 0.0}, {"top_k": 3}, {"codec": Codec.TOP_K}])
