@@ -16,12 +16,9 @@ from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.config import load_toml
 from fd_runtime.starting import exclusive
 from fd_runtime.store import Store
-from model_export.building import build
 from model_export.public_set import build_public_set
-from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.artifacts import build_artifacts
 from tests.broker_server.world import World, fleet
-
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 
 
 @pytest.fixture
@@ -33,10 +30,7 @@ def config(tmp_path):
 @pytest.fixture
 def artifacts(config):
     edit(config, 'trust = "canaries"', 'trust = "none"')
-    samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
-    data = FactoryData(samples[:0], np.empty(0, np.int64), samples)
-    build(Recipe("small", "mlp-s", tflite="none"), TASK, data, config.parent / "bundle")
-    return build_public_set(config.parent / "public_set", samples, TASK, seed=0)
+    return build_artifacts(config.parent)
 
 
 def edit(config, before, after):
