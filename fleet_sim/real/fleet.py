@@ -139,6 +139,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
             "duration_s": stage.round_s,
             "pause_s": stage.pause_s,
             "fraction": scenario.fraction,
+            **asdict(scenario.ask),
             "minimum_online": scenario.devices,
             "count": scenario.rounds,
         },
