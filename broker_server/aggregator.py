@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
-from broker_server.chronicle import CommandRecord
+from broker_server.chronicle import Chronicle, CommandRecord
 from broker_server.events import (
     Aggregate,
     ClockTicked,
@@ -402,8 +402,17 @@ class Aggregator:
             at_ms=at_ms,
             is_warm_up=self.state.is_warming_up,
             portions=self.state.consensus.portions if self.state.consensus is not None else (),
+            named=self._tagged(),
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
+
+    def _tagged(self) -> list[str] | None:
+        """Return the devices that rounds are for; None: for all."""
+        tags = set(self._settings.rounds.tags)
+        if not tags:
+            return None
+        records = Chronicle(self._store, self._settings.federation).devices()
+        return [record.device for record in records if tags & set(record.tags)]
 
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
