@@ -58,7 +58,8 @@ class Renewal:
             "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
             "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
         }
-        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"])
+        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
+        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
         return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
 
 
@@ -74,6 +75,7 @@ class Aggregation:
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
         renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
+        most_uncovered: share of probes that may lie far from every device.
     """
 
     effect: Aggregate
@@ -83,6 +85,7 @@ class Aggregation:
     canaries: LabelledProbes
     clock: Callable[[], int]
     renewal: Renewal | None = None
+    most_uncovered: float = 1.0
 
     def run(self, store: Store) -> Finished:
         with store.moment():  # the voices are heard twice, and a device may send a new map at any time
@@ -92,6 +95,9 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
+        uncovered = joined.metrics["uncovered_probes"]
+        if uncovered > self.most_uncovered:
+            return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
         blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
@@ -102,7 +108,6 @@ class Aggregation:
             trust=sha256(earned),
             metrics={**joined.metrics, **whole.metrics, **numbers(standings)},
             portions=whole.portions,
-            own_sha256=joined.blocks[0].consensus_sha256 if self.renewal is not None else b"",
         )
         return Finished((event,), (*blocks, earned), standings)
 

@@ -177,12 +177,14 @@ class Portion:
         temperature: of its rows.
         round: number of the round that made it.
         entropy: of its rows, mean, in nats.
+        sha256: identity of the consensus on it alone; see `ConsensusBlock`.
     """
 
     slice: Slice = keyed(1)
     temperature: float = keyed(2)
     round: int = keyed(3)
     entropy: float = keyed(4)
+    sha256: bytes = keyed(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,6 @@ class ConsensusMade:
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
         portions: what the consensus is put together from, where rounds ask for what is needed.
-        own_sha256: identity of the consensus on the round's own probes, if others stay beside it; empty = `sha256`.
     """
 
     round: RoundId = keyed(1)
@@ -207,7 +208,6 @@ class ConsensusMade:
     trust: bytes = keyed(5, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 6})
     portions: tuple[Portion, ...] = keyed(7, default=())
-    own_sha256: bytes = keyed(31, default=b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,6 @@ class Consensus:
     blocks: tuple[bytes, ...] = keyed(3)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
     portions: tuple[Portion, ...] = keyed(5, default=())
-    own_sha256: bytes = keyed(31, default=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +280,7 @@ def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:
     if not after.has_ended:
         return state
     if isinstance(event, ConsensusMade):
-        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions, event.own_sha256)
+        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions)
         if after.is_warm_up:
             consensus = replace(consensus, blocks=(), portions=())
         state = replace(state, consensus=consensus, trust=event.trust)

@@ -115,8 +115,9 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 def _canaries(path: Path, record: RoundRecord) -> LabelledProbes:
     """Return the trust canaries of the settings, as far as they speak of the probes of this round."""
-    canaries, part = load_toml(path, Config).artifacts.canaries, codec.decode(record.offer, RoundOffer).slice
-    if canaries is None:
+    config, part = load_toml(path, Config), codec.decode(record.offer, RoundOffer).slice
+    canaries = config.artifacts.canaries
+    if canaries is None or config.trust == "none":
         return LabelledProbes()
     with blame(path, "artifacts.canaries"):
         return load_canaries(canaries, public_set=part.public_set, count=MAX_PROBES, classes=part.classes).trust

@@ -10,7 +10,7 @@ from broker_server.events import Schedule, Timetable
 from broker_server.methods import rule_named
 from broker_server.portions import grid
 from broker_server.rate import RateTerms
-from broker_server.rules import RuleTerms
+from broker_server.rules import Need, RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
@@ -49,12 +49,14 @@ class RoundSettings:
         count: the last round's number; 0 = no last one.
         fraction: share of devices that a round invites.
         invite: devices that a round invites on average, of those online; 0 = the fraction says.
+        tags: rounds are for devices with one of these tags (`broker-server devices tag`); none = for all.
         warm_up_s: duration of a first round whose consensus is not published; 0 = there is none.
         probes: probes of a round, taken from the public set in turn; 0 = all of them, every round.
         slice_rounds: rounds for which a slice stays before the next one's turn.
         choose: which slice a round asks for: the next in "turn", or the one in "need", uncertain or old, beside which
             the consensus on the others stays published (`portions`).
         lease_rounds: age at which a slice is asked for again, whatever its need.
+        most_uncovered: share of probes that may lie far from every device; above it a round makes no consensus.
         byte_budget: most payload bytes that a device may send a round.
         shards: upload topics; more than one only with as many ingest processes.
     """
@@ -68,11 +70,13 @@ class RoundSettings:
     count: int = 0
     fraction: float = 1.0
     invite: int = 0
+    tags: tuple[str, ...] = ()
     warm_up_s: int = 0
     probes: int = 0
     slice_rounds: int = 1
     choose: Literal["turn", "need"] = "turn"
     lease_rounds: int = 50
+    most_uncovered: float = 1.0
     byte_budget: int = 1 << 20
     shards: int = 1
 
@@ -85,10 +89,12 @@ class RoundSettings:
             raise InvalidValueError("slice_rounds and lease_rounds are at least 1, invite is not negative")
         if self.choose == "need" and not self.probes:
             raise InvalidValueError('choose = "need" goes with probes: how many a round asks for')
-        if not 0.0 < self.fraction <= 1.0:
-            raise InvalidValueError("fraction lies in (0, 1]")
+        if not (0.0 < self.fraction <= 1.0 and 0.0 <= self.most_uncovered <= 1.0):
+            raise InvalidValueError("fraction lies in (0, 1], most_uncovered in [0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
+        for tag in self.tags:
+            check_name(tag, "a tag")
         if self.timetable is not None:
             check_timetable(self.timetable)
 
@@ -181,7 +187,12 @@ class ProbeSet:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A federation. `bundles`: hexadecimal digests of the bundles that may join; none = any of the task."""
+    """A federation.
+
+    Attributes:
+        bundles: hexadecimal digests of the bundles that may join; none = any of the task.
+        trust: what devices are weighed by: "canaries", or "none" where every one of them is trusted.
+    """
 
     federation: str
     aggregator: str = "aggregator"
@@ -190,6 +201,7 @@ class Settings:
     training: TrainingTerms = field(default_factory=TrainingTerms)
     admission: RateTerms = RateTerms()
     bundles: tuple[str, ...] = ()
+    trust: Literal["canaries", "none"] = "canaries"
     records: RecordSettings = RecordSettings()
 
     def __post_init__(self) -> None:
@@ -197,6 +209,13 @@ class Settings:
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
+        if (
+            self.rounds.most_uncovered < 1
+            and Need.COMPETENCE not in rule_named(self.method.name, self.method.terms).card.needs
+        ):
+            raise InvalidValueError(
+                f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
+            )
 
     @property
     def subscriptions(self) -> tuple[str, ...]:

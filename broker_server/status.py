@@ -37,7 +37,14 @@ class Status:
                 raise MissingArtifactError(config.state.store)
             with Store.view(config.state.store) as store:
                 journal = Journal(store, config.federation)
-                return cls({"federation": config.federation, **_facts(journal.replay()), **journal.counts()})
+                return cls(
+                    {
+                        "federation": config.federation,
+                        "trust": config.trust,
+                        **_facts(journal.replay()),
+                        **journal.counts(),
+                    }
+                )
 
     def lines(self) -> str:
         """Return one line a fact."""
@@ -70,6 +77,9 @@ def _facts(state: Federation) -> dict[str, Any]:
         current = state.round
         facts |= {"phase": current.phase.value, "heard": current.heard, "invited": current.invited}
         facts |= {"quorum": current.offer.quorum, "method": current.offer.method}
+        asked = current.offer.slice
+        facts["asks"] = f"probes {asked.start} to {asked.start + asked.count - 1}"
+        facts |= {"warm_up": True} if current.is_warm_up else {}
         facts |= {"reason": current.reason} if current.reason else {}
     if state.consensus is not None:
         facts["consensus"] = {"round": state.consensus.round.number, **state.consensus.metrics}

@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -260,6 +260,7 @@ class Simulation:
             minimum_online=scenario.devices,
             count=scenario.rounds,
             fraction=scenario.fraction,
+            **asdict(scenario.ask),
         )
         if scenario.is_timed:
             attendance = scenario.attendance

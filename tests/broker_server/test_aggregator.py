@@ -1,5 +1,6 @@
 """The server's loop, told as stories: real store, real rules, hand-made devices."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -137,6 +138,19 @@ def test_the_probes_of_a_slice_are_asked_for_again_so_that_differences_can_be_se
     assert world.offer.slice.start == 10
 
 
+def test_a_round_for_tagged_devices_is_for_them_alone(tmp_path):
+    rounds = RoundSettings(quorum=2, minimum_online=3, pause_s=10, tags=("press", "kiln"))
+    world = World(tmp_path / "s.db", rounds=rounds)
+    for device, tags in (("a", ["press"]), ("b", ["kiln", "old"]), ("c", ["old"])):
+        world.store.merge("devices", {"fed": FED, "device": device}, {"tags": json.dumps(tags)})
+    a, b, c = fleet(world)
+    assert (world.offer.devices, world.state.round.invited) == (("a", "b"), 2)
+    assert [receipt.reason for receipt in c.send(c.contribution()[0])] == ["not_a_member"]
+    a.contribute()
+    b.contribute()
+    assert world.state.round.phase is Phase.CLOSED
+
+
 # The roster.
 
 
@@ -269,6 +283,23 @@ def test_what_a_rule_remembers_is_kept_over_a_crash_and_means_nothing_to_another
         told.append(world.consensus()[1][:, 2].mean() - 0.05)  # what the liar adds to the truth
         world.wait(10)
     assert told[1] < 0.5 * told[0] < 0.5 * told[2]
+
+
+def test_a_round_whose_probes_nobody_knows_makes_no_consensus_where_the_operator_says_so(tmp_path):
+    rounds = RoundSettings(minimum_online=3, pause_s=10, most_uncovered=0.3)
+    world = World(tmp_path / "s.db", rounds=rounds)
+    devices = fleet(world)
+    for device in devices:
+        device.send_map([FAR] * 7 + [0] * 13)
+        device.contribute()
+    assert (world.state.round.phase, world.state.round.reason.split(":")[0]) == (Phase.ABORTED, "uncovered")
+    assert "35 %" in world.state.round.reason.replace("%", " %")
+    world.wait(10)
+    devices[0].send_map([FAR] * 6 + [0] * 14)
+    for device in devices:
+        device.contribute(seed=1)
+    assert world.state.round.phase is Phase.CLOSED
+    assert world.state.consensus.metrics["uncovered_probes"] == pytest.approx(0.3)
 
 
 # The student.

@@ -11,6 +11,7 @@ from broker_server.aggregator import Aggregator
 from broker_server.chronicle import Chronicle
 from broker_server.events import Portion
 from broker_server.portions import choose, grid, renewed, standing, together
+from broker_server.replaying import remake
 from broker_server.round import Phase
 from broker_server.settings import MethodSettings, RoundSettings
 from fd_protocol import codec
@@ -24,7 +25,7 @@ SLICES = grid(PROBES.whole, 5)
 
 
 def portion(index, number, entropy=1.0, temperature=2.0):
-    return Portion(SLICES[index], temperature, number, entropy)
+    return Portion(SLICES[index], temperature, number, entropy, sha256(b"%d" % number))
 
 
 def chosen(held, number, stay=1, lease=50):
@@ -156,6 +157,16 @@ def test_a_crash_while_aggregating_comes_to_the_same_whole(world, tmp_path, monk
         assert world.state.round.phase is Phase.AGGREGATING
     world.restart()
     assert [each.body for each in world.consensus()[0]] == [each.body for each in undisturbed.consensus()[0]]
+
+
+def test_what_a_round_made_of_it_can_be_made_again(world):
+    play(world, 5)
+    chronicle = Chronicle(world.store, "demo")
+    records = chronicle.rounds()
+    assert [remake(chronicle, record).sha256 == record.made_sha256 for record in records if record.ended_ms] == [
+        True
+    ] * 5
+    assert records[1].made_sha256 != records[1].consensus_sha256
 
 
 def test_another_temperature_makes_the_whole_anew(world):

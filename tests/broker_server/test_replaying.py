@@ -188,7 +188,7 @@ def test_verify_proves_the_kept_rounds(config, capsys):
 
 
 def test_verify_tells_a_consensus_that_the_kept_voices_do_not_make(config, world, capsys):
-    world.store.merge("rounds", {"fed": FED, "number": 3}, {"own_sha256": b"?" * 32})
+    world.store.merge("rounds", {"fed": FED, "number": 3}, {"consensus_sha256": b"?" * 32})
     code, rounds = told(capsys, "verify", "--config", str(config))
     assert code == 65
     assert {one["round"]: one["verdict"] for one in rounds} == {4: "same", 3: "different", 2: "same", 1: "same"}
