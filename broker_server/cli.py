@@ -17,6 +17,7 @@ from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.record_commands import add_record_commands
 from broker_server.replay_commands import add_replay_commands
 from broker_server.status import Status
+from broker_server.transfer_commands import add_transfer_commands
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
     add_record_commands(commands)
     add_replay_commands(commands)
+    add_transfer_commands(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser

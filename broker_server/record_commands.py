@@ -201,6 +201,11 @@ def tell(arguments: argparse.Namespace, told: Any, title: str, sections: Sequenc
         print_sections(title, (), sections, console())
 
 
+def say(arguments: argparse.Namespace, told: Any, line: str) -> None:
+    """Print JSON where it is asked for, else a line."""
+    print(json.dumps(told, indent=1) if arguments.json else line)  # noqa: T201 - what the command is for
+
+
 def console() -> Console:
     """Return the terminal, or a wide page where the words go elsewhere."""
     return Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
