@@ -8,21 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EEXIST
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from broker_server import transfer
+from broker_server.commanding import Subparsers, chronicle_of, say, with_config
 from broker_server.config import Config
 from broker_server.events import EpochBegun
-from broker_server.record_commands import chronicle_of, say, with_config
 from broker_server.service import utc_ms
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame, exclusive
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
 
 _ROWS_BETWEEN_WORDS = 256
 

@@ -277,6 +277,9 @@ class Store:
             raise MissingBlobError(self.path, f"no blob {digest.hex()[:16]}...")
         return bytes(row[0])
 
+    def has_blob(self, digest: bytes) -> bool:
+        return bool(self._execute("SELECT 1 FROM blobs WHERE sha256 = ?", (digest,)).fetchone())
+
     def delete_blobs_except(self, keep: Collection[bytes]) -> int:
         """Delete every blob whose digest is not in `keep`; return how many went."""
         kept = set(keep)
@@ -329,12 +332,17 @@ class Store:
             WHERE fed = ? AND kind = ? AND device = ? AND sha256 = ? ORDER BY part"""
         return [PartRow(*row) for row in self._execute(statement, (federation, kind, device, digest))]
 
-    def delete_parts(self, federation: str, kind: str | None = None, device: str | None = None) -> None:
-        """Forget the parts of one device's payload, or of every payload of the federation."""
+    def delete_parts(self, federation: str, kind: str | None = None, device: str | None = None) -> int:
+        """Forget the parts of one device's payload, or of every payload of the federation; return how many went."""
         statement = "DELETE FROM parts WHERE fed = ? AND kind = ifnull(?, kind) AND device = ifnull(?, device)"
-        self._execute(statement, (federation, kind, device))
+        return self._execute(statement, (federation, kind, device)).rowcount
 
     # Named values.
+
+    def delete_metas(self, prefix: str, holding: bytes) -> int:
+        """Delete the values under keys with this prefix that hold these bytes; return how many went."""
+        statement = "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1 AND instr(value, ?2)"
+        return self._execute(statement, (prefix, holding)).rowcount
 
     def meta(self, key: str) -> bytes | None:
         row = self._execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -436,6 +444,11 @@ class Store:
         self.seal()
         if faults := self.faults():
             raise StoreError(self.path, f"the copy is not sound: {faults[0]}")
+
+    def rewrite(self) -> None:
+        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again."""
+        self._execute("VACUUM")
+        self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def seal(self) -> None:
         """Bring all into the one file, which can be moved then; the next `open` undoes it."""
