@@ -13,6 +13,7 @@ from pathlib import Path
 from broker_server import rules, service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
+from broker_server.doctor import add_doctor_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.record_commands import add_record_commands
 from broker_server.replay_commands import add_replay_commands
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add_record_commands(commands)
     add_replay_commands(commands)
     add_transfer_commands(commands)
+    add_doctor_command(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser

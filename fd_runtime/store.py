@@ -212,8 +212,21 @@ class Store:
         try:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            full = "disk is full" in str(error)
-            raise (StoreFullError if full else StoreError)(self.path, str(error)) from error
+            raise self._error(error) from error
+
+    def _stream(self, statement: str, values: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
+        """Yield rows as maps; a database may turn out torn at any of them."""
+        try:
+            cursor = self._connection.execute(statement, values)
+            names = [column[0] for column in cursor.description]
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def _error(self, error: sqlite3.Error) -> StoreError:
+        full = "disk is full" in str(error)
+        return (StoreFullError if full else StoreError)(self.path, str(error))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -370,12 +383,8 @@ class Store:
     ) -> list[dict[str, Any]]:
         """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
         order = f"ORDER BY {order}" if order else ""
-        cursor = self._execute(
-            f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
-            (*where.values(), limit),
-        )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        statement = f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?"  # noqa: S608 - see above
+        return list(self._stream(statement, (*where.values(), limit)))
 
     def delete_rows(self, table: str, where: Row) -> int:
         """Delete the rows that `rows` would return; return how many went."""
@@ -394,10 +403,8 @@ class Store:
             *((table, "fed = ?", (federation,)) for table in _RECORD_TABLES if self.version >= RECORDS),
             ("blobs", "true", ()),
         ):
-            cursor = self._execute(f"SELECT * FROM {table} WHERE {condition}", values)  # noqa: S608 - see above
-            names = [column[0] for column in cursor.description]
-            for row in cursor:
-                yield table, dict(zip(names, row, strict=True))
+            statement = f"SELECT * FROM {table} WHERE {condition}"  # noqa: S608 - see above
+            yield from ((table, row) for row in self._stream(statement, values))
 
     def load(self, table: str, row: Row) -> None:
         """Add a row that `dump` yielded.
@@ -450,17 +457,26 @@ class Store:
         self._execute("VACUUM")
         self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def federations(self) -> set[str]:
+        """Return whose rows are in it."""
+        statement = "SELECT fed FROM snapshots UNION SELECT fed FROM events UNION SELECT fed FROM payloads"
+        return {name for (name,) in self._execute(statement)}
+
     def seal(self) -> None:
         """Bring all into the one file, which can be moved then; the next `open` undoes it."""
         self._execute("PRAGMA journal_mode=DELETE")
 
     def faults(self) -> list[str]:
         """Return what is wrong with the database: damage that SQLite finds, and payloads whose content is gone."""
-        found = [line for (line,) in self._execute("PRAGMA integrity_check") if line != "ok"]
-        lost = self._execute(
-            "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
-        )
-        return found + [f"the payload of {device} in round {number} has no content" for device, number in lost]
+        lost = "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
+        try:
+            found = [row["integrity_check"] for row in self._stream("PRAGMA integrity_check")]
+            found += [
+                f"the payload of {row['device']} in round {row['round']} has no content" for row in self._stream(lost)
+            ]
+        except StoreError as error:
+            return [str(error)]
+        return [line for line in found if line != "ok"]
 
 
 def _all_of(where: Row) -> str:
