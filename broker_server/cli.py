@@ -44,10 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("run", _run, "be the server, until stopped"),
         ("status", _status, "say where the federation stands"),
-        ("restore", _restore, "begin a new epoch after the database was restored from a backup; the server is stopped"),
+        ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
     commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
+    text = "what `backup` wrote; without it the database is in its place already"
+    commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
     add_record_commands(commands)
     add_replay_commands(commands)
@@ -82,8 +84,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    epoch = secrets.randbits(63) | 1
-    service.restore(load_toml(arguments.config, Config), arguments.config, epoch=epoch)
+    epoch, config = secrets.randbits(63) | 1, load_toml(arguments.config, Config)
+    aside = service.restore(config, arguments.config, epoch=epoch, backup=arguments.backup)
+    if aside is not None:
+        print(f"the database before: {aside}")
     print(f"epoch {epoch:016x}")
     return 0
 

@@ -105,8 +105,7 @@ def _look(check: str, look: Look, remedy: str) -> Finding:
     try:
         return look()
     except (FedistillError, OSError, ImportError) as error:
-        code = EX_UNAVAILABLE if check == "broker" else exit_code_for(error)
-        return Finding(check, Verdict.FAILED, " ".join(str(error).split()), remedy, code)
+        return Finding(check, Verdict.FAILED, " ".join(str(error).split()), remedy, exit_code_for(error))
 
 
 def _settings(path: Path) -> Finding:
@@ -190,7 +189,11 @@ class _Patient:
 
     def broker(self) -> Finding:
         broker = self.config.broker
-        answer = knock(broker.host, broker.port, broker.tls)
+        try:
+            answer = knock(broker.host, broker.port, broker.tls)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FaultError(f"{broker.host}:{broker.port}: {reason}", EX_UNAVAILABLE) from error
         return Finding("broker", Verdict.OK, f"{broker.host}:{broker.port} answers, {answer}")
 
     def certificate(self) -> Finding:

@@ -137,6 +137,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self.path = path
         self._connection = connection
+        self._columns: dict[str, frozenset[str]] = {}
 
     @classmethod
     def open(cls, path: Path | None) -> Store:
@@ -412,9 +413,12 @@ class Store:
         Raises:
             StoreError: there is no such table or column, or there is such a row already.
         """
-        known = {name for (name,) in self._execute("SELECT name FROM pragma_table_info(?)", (table,))}
-        if not set(row) <= known:
-            raise StoreError(self.path, f"no table {table[:64]!r} with columns {sorted(set(row) - known)[:4]}")
+        if table not in self._columns:
+            names = self._execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+            self._columns[table] = frozenset(name for (name,) in names)
+        unknown = row.keys() - self._columns[table]
+        if unknown:
+            raise StoreError(self.path, f"no table {table[:64]!r} with columns {sorted(unknown)[:4]}")
         columns, marks = ", ".join(row), ", ".join("?" * len(row))
         self._execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))  # noqa: S608 - checked
 
