@@ -37,6 +37,10 @@ class NotReplayableError(FedistillError):
     exit_code = EX_NOINPUT
 
 
+class GoneError(NotReplayableError):
+    """The round is older than those that are kept, and so are those before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remade:
     """A consensus that was made again."""
@@ -78,7 +82,7 @@ def remake(
         canaries: that judge the result.
 
     Raises:
-        NotReplayableError: the round made no consensus, or its voices are not kept.
+        NotReplayableError: the round made no consensus, or not all of its voices are known; GoneError: not any more.
         InvalidValueError, InvalidDocumentError: there is no such rule, or no such constant.
     """
     rerun = rerun or Rerun()
@@ -91,7 +95,7 @@ def remake(
             sources = tuple(_sources(chronicle, record))
             joined, standings = form(lambda: speakers.recall(sources, offer), rule, offer, canaries or LabelledProbes())
         except MissingBlobError as error:
-            raise NotReplayableError(f"round {record.number}: its contributions are not kept any more") from error
+            raise GoneError(f"round {record.number}: its contributions are not kept any more") from error
     return Remade(joined, standings)
 
 
