@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
-    commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
+    for name in ("status", "restore"):
+        commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
@@ -86,6 +87,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     epoch, config = secrets.randbits(63) | 1, load_toml(arguments.config, Config)
     aside = service.restore(config, arguments.config, epoch=epoch, backup=arguments.backup)
+    if arguments.json:
+        print(json.dumps({"epoch": f"{epoch:016x}", "database_before": str(aside) if aside else None}))
+        return 0
     if aside is not None:
         print(f"the database before: {aside}")
     print(f"epoch {epoch:016x}")
