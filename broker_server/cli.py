@@ -14,6 +14,7 @@ from typing import Any
 from broker_server import service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
+from broker_server.doctor import add_doctor_command
 from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
@@ -23,6 +24,7 @@ from broker_server.releases_command import add_releases_command
 from broker_server.replay_commands import add_replay_commands
 from broker_server.several import end_with_parent, run_several, settings_files
 from broker_server.status import Status
+from broker_server.transfer_commands import add_transfer_commands
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
@@ -49,15 +51,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     for name, run, text in (
         ("status", _status, "say where the federation stands"),
-        ("restore", _restore, "begin a new epoch after the database was restored from a backup; the server is stopped"),
+        ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
-    commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
+    for name in ("status", "restore"):
+        commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
+    text = "what `backup` wrote; without it the database is in its place already"
+    commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
     add_order_commands(commands)
     add_releases_command(commands)
     add_quarantine_command(commands)
     add_record_commands(commands)
     add_replay_commands(commands)
+    add_transfer_commands(commands)
+    add_doctor_command(commands)
     add_methods_command(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
@@ -102,7 +109,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    epoch = secrets.randbits(63) | 1
-    service.restore(load_toml(arguments.config, Config), arguments.config, epoch=epoch)
+    epoch, config = secrets.randbits(63) | 1, load_toml(arguments.config, Config)
+    aside = service.restore(config, arguments.config, epoch=epoch, backup=arguments.backup)
+    if arguments.json:
+        print(json.dumps({"epoch": f"{epoch:016x}", "database_before": str(aside) if aside else None}))
+        return 0
+    if aside is not None:
+        print(f"the database before: {aside}")
     print(f"epoch {epoch:016x}")
     return 0

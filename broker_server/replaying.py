@@ -39,6 +39,10 @@ class NotReplayableError(FedistillError):
     exit_code = EX_NOINPUT
 
 
+class GoneError(NotReplayableError):
+    """The round is older than those that are kept, and so are those before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remade:
     """A consensus that was made again."""
@@ -80,7 +84,7 @@ def remake(
         canaries: that judge the result; and, where another rule than the round's own is asked, the devices.
 
     Raises:
-        NotReplayableError: the round made no consensus, or its voices are not kept.
+        NotReplayableError: the round made no consensus, or not all of its voices are known; GoneError: not any more.
         InvalidValueError, InvalidDocumentError: there is no such rule, or no such constant.
     """
     rerun = rerun or Rerun()
@@ -95,7 +99,7 @@ def remake(
             hear = partial(speakers.recall, sources, offer)
             joined, standings = form(hear, rule, offer, canaries or LabelledProbes(), judges=rerun != Rerun())
         except MissingBlobError as error:
-            raise NotReplayableError(f"round {record.number}: its contributions are not kept any more") from error
+            raise GoneError(f"round {record.number}: its contributions are not kept any more") from error
     return Remade(joined, standings)
 
 

@@ -108,7 +108,8 @@ class Scribe:
         """A retained message tells what was true when it was sent; when that was it does not tell."""
         rows = self._store.rows("devices", self._key(device=device))
         known: dict[str, Any] = rows[0] if rows else {"boot": 0, "first_seen_ms": 0}
-        if presence.boot < known["boot"]:
+        is_echo = not rows and not presence.online and not is_news  # the will of a device that was forgotten
+        if is_echo or presence.boot < known["boot"]:
             return
         values: dict[str, Any] = {"boot": presence.boot, "online": presence.online}
         if presence.online:
