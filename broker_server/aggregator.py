@@ -2,7 +2,8 @@
 
     link ----+                      +--> blobs, rows, journal: one transaction (<= 20 messages or 5 ms)
              +--> inbox --> pump ---+--> acknowledgement to the broker, then receipts to the devices
-    worker --+                      +--> federation: step, outstanding --> link, worker
+    worker --+               ^      +--> federation: step, outstanding --> link, worker
+    spool of orders ---------+
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
@@ -28,6 +29,7 @@ from broker_server.events import (
     EpochBegun,
     Event,
     OpenRound,
+    Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -40,6 +42,7 @@ from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.offers import open_round
+from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
@@ -60,6 +63,8 @@ Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 GROUP_MESSAGES = 20
 """Mosquitto has at most 20 messages under way to us by default: a larger group would never fill."""
 GROUP_S = 0.005
+ORDERS_S = 1.0
+"""How often the spool is looked into at least."""
 
 log = logging.getLogger("broker-server")
 
@@ -98,6 +103,7 @@ class Aggregator:
         entropy: random bytes, for epochs and sampling seeds.
         on_report: is told every report of a device.
         version: of this program, for its presence.
+        spool: where the operator's orders come from; None = there are none.
     """
 
     def __init__(
@@ -114,12 +120,13 @@ class Aggregator:
         entropy: Callable[[int], bytes] = os.urandom,
         on_report: Callable[[str, RoundReport], None] = lambda _device, _report: None,
         version: str = "",
+        spool: Spool | None = None,
     ) -> None:
         settings.check_against(probes)
         self._settings, self._probes, self._canaries = settings, probes, canaries or LabelledProbes()
         self._store, self._link, self._clock, self._student = store, link, clock, student
         self._worker, self._entropy = worker or InlineWorker(), entropy
-        self._on_report = on_report
+        self._on_report, self._spool = on_report, spool
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
@@ -179,6 +186,7 @@ class Aggregator:
 
     def _wait_s(self, timeout_s: float) -> float:
         wake_ms = wake_at_ms(self.state)
+        timeout_s = timeout_s if self._spool is None else min(timeout_s, ORDERS_S)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self._clock()) / 1000))
 
     def _collect(self, timeout_s: float) -> int:
@@ -212,15 +220,16 @@ class Aggregator:
 
     def _commit(self) -> None:
         """Make the backlog durable as one group, then tell broker and devices, then act on the new state."""
-        at_ms = self._clock()
+        at_ms, orders = self._clock(), self._orders()
         wake_ms = wake_at_ms(self.state)
         is_due = wake_ms is not None and wake_ms <= at_ms
-        if not self._backlog and not is_due:
+        if not self._backlog and not is_due and not orders:
             return
         group = _Group(self.state, at_ms)
         with self._store.transaction():
             for item in self._backlog:
                 self._take(item, group)
+            group.fold(*(Ordered(placed.order, at_ms) for placed in orders))
             group.fold(ClockTicked(at_ms))
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
@@ -229,9 +238,27 @@ class Aggregator:
             self._link.ack(message)
         for taken in group.answers:
             self._answer(taken)
+        for placed in orders:
+            self._close(placed, group.state)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
+
+    def _orders(self) -> list[Placed]:
+        """Return what the operator wants; a folder that cannot be read must not stop the federation."""
+        try:
+            return self._spool.waiting() if self._spool is not None else []
+        except OSError as error:
+            log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
+            return []
+
+    def _close(self, placed: Placed, state: Federation) -> None:
+        """Let go of an order whose answer is durable."""
+        assert self._spool is not None
+        self._spool.remove(placed)
+        order, answer = placed.order, state.answer_to(placed.order.id)
+        outcome = answer.outcome if answer is not None else "forgotten"
+        log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, outcome)
 
     def _take(self, item: Arrived | Finished, group: _Group) -> None:
         if isinstance(item, Finished):

@@ -14,6 +14,7 @@ from broker_server import rules, service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
 from broker_server.mosquitto_command import add_mosquitto_command
+from broker_server.order_commands import add_order_commands
 from broker_server.status import Status
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         _with_config(commands.add_parser(name, help=text), run)
     commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
+    add_order_commands(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser

@@ -46,6 +46,11 @@ class StateSettings:
     def lock(self) -> Path:
         return self.folder / "server.lock"
 
+    @property
+    def orders(self) -> Path:
+        """The spool (`orders`): whoever may write there commands this server."""
+        return self.folder / "orders"
+
 
 @dataclass(frozen=True, slots=True)
 class StudentSettings:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
-from fd_protocol.identity import RoundId
+from fd_protocol.identity import RoundId, check_name, check_text, require
 from fd_protocol.messages import RoundOffer
 from fd_protocol.schema import from_item, keyed, to_item
+
+MAX_ARGUMENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,52 @@ class Schedule:
     minimum_online: int = keyed(2, default=1)
     rounds: int = keyed(3, default=0)
     has_student: bool = keyed(4, default=False)
+
+
+class Command(str, Enum):
+    """What the core obeys."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    """Its argument `reason` is for people."""
+    ROUND_NOW = "round-now"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator wants done.
+
+    Attributes:
+        id: makes it happen once, however often the server finds it.
+        at_ms: when it was given.
+        who: gave it, and in which role; for the record.
+        command: a `Command`, or one that another part of the server knows.
+        arguments: of the command, by name.
+    """
+
+    id: str = keyed(1)
+    at_ms: int = keyed(2)
+    who: str = keyed(3)
+    role: str = keyed(4)
+    command: str = keyed(5)
+    arguments: Mapping[str, str] = field(default_factory=dict, metadata={"key": 6})
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_name(self.command, "command")
+        require(0 <= self.at_ms < 1 << 48, "at_ms is milliseconds since 1970")
+        require(len(self.arguments) <= MAX_ARGUMENTS, f"an order has at most {MAX_ARGUMENTS} arguments")
+        for text in (self.who, self.role, *self.arguments, *self.arguments.values()):
+            check_text(text, "what an order says")
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An operator's order has come to the server at `at_ms`."""
+
+    order: Order = keyed(1)
+    at_ms: int = keyed(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +186,7 @@ class ClockTicked:
 
 Event: TypeAlias = (
     EpochBegun
+    | Ordered
     | Scheduled
     | DeviceSeen
     | DeviceGone

@@ -8,6 +8,8 @@ Rules:
 - The roster holds devices that are online and no others. Of two lives of a device the higher boot counter wins, so a
   late will of an earlier life changes nothing.
 - A round opens when its pause is over and enough devices are online.
+- An operator's order is obeyed or refused, once: its answer is remembered for a while. `pause` holds back the rounds to
+  come, `abort` ends the open one, `round-now` opens one whatever the schedule says and whoever is online.
 - The consensus is outstanding for as long as it is the last one: what the broker retains of it may be lost at any time.
   It ends with its epoch; the trust that it earned the devices, and the student, do not.
 
@@ -24,6 +26,7 @@ from broker_server.events import (
     Aggregate,
     AggregationFailed,
     ClockTicked,
+    Command,
     ConsensusMade,
     ContributionStored,
     DeviceGone,
@@ -32,6 +35,8 @@ from broker_server.events import (
     EpochBegun,
     Event,
     OpenRound,
+    Order,
+    Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -45,6 +50,18 @@ from broker_server.round import Phase, Round
 from fd_protocol import cbor
 from fd_protocol.identity import RoundId
 from fd_protocol.schema import from_item, keyed, to_item
+
+_ANSWERS = 64
+"""Orders whose answers are remembered: more than the spool is read of at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an order, by its id; `outcome` is a line for people."""
+
+    order: str = keyed(1)
+    outcome: str = keyed(2)
+    is_obeyed: bool = keyed(3, default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +109,12 @@ class Federation:
     trust: bytes = keyed(9, default=b"")
     """Digest of the trust that the last round earned each device; empty = none yet."""
     student: Student | None = keyed(10, default=None)
+    is_paused: bool = keyed(11, default=False)
+    """No round opens but by order."""
+    is_wanted: bool = keyed(12, default=False)
+    """The next round was ordered."""
+    answers: tuple[Answer, ...] = keyed(13, default=())
+    """To the last orders."""
 
     @property
     def has_open_round(self) -> bool:
@@ -100,7 +123,11 @@ class Federation:
     @property
     def is_complete(self) -> bool:
         """Whether the last scheduled round has ended."""
-        return 0 < self.schedule.rounds <= self.number and not self.has_open_round
+        return 0 < self.schedule.rounds <= self.number and not self.has_open_round and not self.is_wanted
+
+    def answer_to(self, order: str) -> Answer | None:
+        """Return what became of the order with this id; None: it has not come, or long ago."""
+        return next((answer for answer in self.answers if answer.order == order), None)
 
 
 def step(state: Federation, event: Event) -> Federation:
@@ -115,11 +142,15 @@ def step(state: Federation, event: Event) -> Federation:
         case DeviceGone(device, boot) if device in state.online and boot >= _boot(state, device):
             return replace(state, online={name: p for name, p in state.online.items() if name != device})
         case RoundOpened() if not state.has_open_round and event.offer.round.number == state.number + 1:
-            return replace(state, round=rounds.opened(event), number=state.number + 1, is_due=False)
+            opened = rounds.opened(event)
+            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False)
         case ClockTicked(at_ms) if not state.has_open_round:
             return replace(state, is_due=True) if at_ms >= state.next_round_ms else state
         case StudentTrained() if state.consensus is not None and event.round == state.consensus.round:
             return replace(state, student=_student(state, event))
+        case Ordered(order) if state.answer_to(order.id) is None:
+            state, answer = _obey(state, event)
+            return replace(state, answers=(*state.answers, answer)[-_ANSWERS:])
         case ContributionStored():
             return _step_round(state, event)
         case ConsensusMade(at_ms=at_ms) | AggregationFailed(at_ms=at_ms) | ClockTicked(at_ms=at_ms):
@@ -205,8 +236,34 @@ def _student(state: Federation, event: StudentTrained) -> Student:
     return Student(event.round, event.weights or before, event.metrics)
 
 
+def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
+    """Return the state after an order, and what its giver is told."""
+
+    def answer(outcome: str, *, obeyed: bool = True) -> Answer:
+        return Answer(event.order.id, outcome, obeyed)
+
+    open_round = f"round {state.number}" if state.has_open_round else ""
+    match event.order:
+        case Order(command=Command.PAUSE):
+            goes_on = f"; {open_round} goes on" if open_round else ""
+            return replace(state, is_paused=True), answer(f"paused{goes_on}")
+        case Order(command=Command.RESUME):
+            return replace(state, is_paused=False), answer("resumed")
+        case Order(command=Command.ABORT) if open_round:
+            return _step_round(state, event, event.at_ms), answer(f"{open_round} aborted")
+        case Order(command=Command.ABORT):
+            return state, answer("no round is open", obeyed=False)
+        case Order(command=Command.ROUND_NOW) if not open_round:
+            return replace(state, is_wanted=True), answer(f"round {state.number + 1} opens")
+        case Order(command=Command.ROUND_NOW):
+            return state, answer(f"{open_round} is open: it must end first", obeyed=False)
+    return state, answer(f"no such command: {event.order.command}", obeyed=False)
+
+
 def _may_open(state: Federation) -> bool:
-    if state.has_open_round or not state.is_due or state.is_complete:
+    if state.is_wanted:
+        return not state.has_open_round
+    if state.has_open_round or state.is_paused or not state.is_due or state.is_complete:
         return False
     return len(state.online) >= state.schedule.minimum_online
 

@@ -13,6 +13,8 @@ def news(before: Federation, after: Federation) -> Iterator[str]:
     """Yield a line for each change worth telling."""
     if after.epoch != before.epoch and before.epoch:
         yield f"epoch {after.epoch & 0xFFFF:04x}: this database is older than what the fleet has seen"
+    if after.is_paused != before.is_paused:
+        yield "paused: no round opens but by order" if after.is_paused else "resumed"
     if after.round is not None and after.round != before.round:
         yield from _of_round(before.round, after.round)
     if after.consensus is not None and after.consensus != before.consensus:

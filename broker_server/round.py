@@ -2,7 +2,8 @@
 
     OFFERED --all invited are in, or quorum at the deadline--> AGGREGATING --consensus made--> CLOSED
        |                                                            |
-       +--no quorum at the deadline, new epoch--> ABORTED <---------+--no consensus, new epoch
+       +--no quorum at the deadline, new epoch--> ABORTED <---------+--no consensus, new epoch, by order
+          by order
 
 Rules:
 - A device counts once, with the first payload that was stored.
@@ -22,10 +23,12 @@ from enum import Enum
 from broker_server.events import (
     AggregationFailed,
     ClockTicked,
+    Command,
     ConsensusMade,
     ContributionStored,
     EpochBegun,
     Event,
+    Ordered,
     RoundOpened,
 )
 from fd_protocol.identity import RoundId
@@ -34,6 +37,7 @@ from fd_protocol.schema import keyed
 
 NO_QUORUM = "quorum"
 NEW_EPOCH = "epoch"
+BY_ORDER = "operator"
 
 
 class Phase(str, Enum):
@@ -105,6 +109,9 @@ def step(state: Round, event: Event) -> Round:
             return _end(state, Phase.ABORTED, event.reason)
         case Phase.OFFERED | Phase.AGGREGATING, EpochBegun():
             return _end(state, Phase.ABORTED, NEW_EPOCH)
+        case Phase.OFFERED | Phase.AGGREGATING, Ordered(order) if order.command == Command.ABORT:
+            why = order.arguments.get("reason", "")
+            return _end(state, Phase.ABORTED, f"{BY_ORDER}: {why}" if why else BY_ORDER)
     return state
 
 

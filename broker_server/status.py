@@ -53,6 +53,7 @@ class Status:
 
 def _facts(state: Federation) -> dict[str, Any]:
     facts: dict[str, Any] = {"epoch": f"{state.epoch:016x}", "round": state.number, "online": len(state.online)}
+    facts |= {"paused": True} if state.is_paused else {}
     if state.round is not None:
         current = state.round
         facts |= {"phase": current.phase.value, "heard": current.heard, "invited": current.invited}

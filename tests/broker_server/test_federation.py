@@ -13,6 +13,8 @@ from broker_server.events import (
     DeviceSeen,
     EpochBegun,
     OpenRound,
+    Order,
+    Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -149,6 +151,39 @@ def test_a_student_that_failed_keeps_its_weights_and_waits_for_the_next_consensu
     assert not effects(state, TrainStudent)
 
 
+def ordered(command, order="1", at_ms=0):
+    return Ordered(Order(order, 0, "ada", "operator", command), at_ms)
+
+
+def test_an_order_is_obeyed_once():
+    state = told(BEGUN, ordered("pause"))
+    assert state.is_paused
+    assert step(state, ordered("resume")) is state, "it has the same id"
+    assert not step(state, ordered("resume", "2")).is_paused
+
+
+def test_a_paused_federation_opens_what_is_ordered_and_nothing_else():
+    state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), ordered("pause"))
+    assert not effects(state, OpenRound)
+    state = step(state, ordered("round-now", "2"))
+    assert effects(state, OpenRound) == [OpenRound(1)]
+    assert not effects(reduce(step, [opened(), *ALL, made(), ClockTicked(90_000)], state), OpenRound)
+
+
+def test_a_consensus_that_comes_after_its_round_was_aborted_changes_nothing():
+    state = told(BEGUN, opened(), *ALL, ordered("abort", at_ms=50_000))
+    assert state.round.phase is Phase.ABORTED
+    assert step(state, made()) is state
+    assert wake_at_ms(state) == 51_000
+
+
+def test_the_answers_to_the_last_orders_are_remembered_and_no_more():
+    state = told(BEGUN, *(ordered("pause", str(k)) for k in range(200)))
+    assert len(state.answers) == 64
+    assert state.answer_to("199").is_obeyed
+    assert state.answer_to("0") is None
+
+
 devices, numbers = st.sampled_from("abc"), st.sampled_from([1, 2, 3])
 events = st.one_of(
     st.builds(DeviceSeen, devices, st.sampled_from([1, 2])),
@@ -161,6 +196,7 @@ events = st.one_of(
     st.builds(StudentTrained, st.builds(round_id, numbers), st.just(sha256(b"theta"))),
     st.builds(Scheduled, st.builds(Schedule, rounds=st.sampled_from([0, 2]), has_student=st.booleans())),
     st.builds(EpochBegun, st.sampled_from([8, 9]), st.just(0)),
+    st.builds(ordered, st.sampled_from(["pause", "resume", "abort", "round-now"]), st.sampled_from("123")),
 )
 
 
