@@ -1,0 +1,303 @@
+"""Series and grids -> SVG, as text without script or style: colours come from the page's style sheet by class.
+
+Every chart carries the table behind it: the page shows both. A gap in a series is NaN. A chart is drawn for about
+400 pixels of width, so that its letters are the page's on a desk and on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from fd_protocol.identity import require
+
+Written = Callable[[float], str]
+
+WIDTH, HEIGHT = 400, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24
+_STEPS = 7
+"""Shades of a grid, `q0` to `q6`."""
+_CELL_HEIGHT, _CELL_WIDTH, _SMALL_CELL = 26, 46, 15
+_LETTER = 6.6
+"""Width of a letter of the label font, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A name and a value at each round of its chart; NaN where there is none."""
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def last(self) -> float:
+        """The last value that is known, or NaN."""
+        return next((value for value in reversed(self.values) if not math.isnan(value)), math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class LineChart:
+    """Values over rounds.
+
+    Attributes:
+        title: what is shown.
+        note: in words, what it is and what it is not.
+        rounds: numbers of the rounds, ascending.
+        series: at most four, so that each keeps a colour of its own.
+        written: how a value is written.
+        floor, ceiling: values that the axis never goes beyond.
+    """
+
+    title: str
+    note: str
+    rounds: tuple[int, ...]
+    series: tuple[Series, ...]
+    written: Written
+    floor: float = -math.inf
+    ceiling: float = math.inf
+
+    def __post_init__(self) -> None:
+        require(len(self.series) <= 4, "a chart has at most four series")
+        require(all(len(s.values) == len(self.rounds) for s in self.series), "a series has a value for each round")
+
+    @property
+    def is_empty(self) -> bool:
+        return all(math.isnan(value) for series in self.series for value in series.values)
+
+    @property
+    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Heads and rows, the last round first."""
+        heads = ("round", *(series.name for series in self.series))
+        rows = tuple(
+            (str(number), *(self._text(series.values[index]) for series in self.series))
+            for index, number in enumerate(self.rounds)
+        )
+        return heads, rows[::-1]
+
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        """Name and last value of each series."""
+        return tuple((series.name, self._text(series.last)) for series in self.series)
+
+    @property
+    def svg(self) -> Markup:
+        """The picture; an empty chart has none to show."""
+        ticks = nice_ticks(*self._bounds())
+        inner = [*self._grid(ticks), *self._lines(ticks), *self._bands()]
+        said = ", ".join(f"{name} {value}" for name, value in self.legend)
+        return _svg(WIDTH, HEIGHT, f"{self.title}; last: {said}", inner)
+
+    def _text(self, value: float) -> str:
+        return "\N{EN DASH}" if math.isnan(value) else self.written(value)
+
+    def _bounds(self) -> tuple[float, float, float, float]:
+        known = [value for series in self.series for value in series.values if not math.isnan(value)]
+        return min(known, default=0.0), max(known, default=1.0), self.floor, self.ceiling
+
+    def _x(self, index: int) -> float:
+        width = WIDTH - _LEFT - _RIGHT
+        return _LEFT + width * (index + 0.5) / max(1, len(self.rounds))
+
+    def _grid(self, ticks: Sequence[float]) -> Iterator[Markup]:
+        for tick in ticks:
+            y = _y(tick, ticks)
+            yield _tag("line", _class="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
+            yield _label(self.written(tick), _LEFT - 8, y + 4, "end")
+        for index in _spread(len(self.rounds), 5):
+            yield _label(str(self.rounds[index]), self._x(index), HEIGHT - 6, "middle")
+
+    def _lines(self, ticks: Sequence[float]) -> Iterator[Markup]:
+        for order, series in enumerate(self.series):
+            places = [(self._x(i), _y(v, ticks)) for i, v in enumerate(series.values) if not math.isnan(v)]
+            path = " ".join(f"{'M' if not i else 'L'}{_n(x)} {_n(y)}" for i, (x, y) in enumerate(places))
+            if path:
+                yield _tag("path", _class=f"line s{order}", d=path)
+            for x, y in places if len(places) <= 40 else places[-1:]:
+                yield _tag("circle", _class=f"dot s{order}", cx=x, cy=y, r=2.5)
+
+    def _bands(self) -> Iterator[Markup]:
+        """A band a round, which tells its values to whoever points at it."""
+        width = (WIDTH - _LEFT - _RIGHT) / max(1, len(self.rounds))
+        for index, number in enumerate(self.rounds):
+            values = ", ".join(f"{s.name} {self._text(s.values[index])}" for s in self.series)
+            x = _LEFT + width * index
+            title = _tag("title", f"round {number}: {values}")
+            yield _tag("rect", title, _class="band", x=x, y=_TOP, width=width, height=HEIGHT - _TOP - _BOTTOM)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Shares of rows by columns, each in 0..1 or NaN.
+
+    Attributes:
+        title, note: what it is, and how to read it.
+        corner: what the rows are.
+        rows, columns: names.
+        values: of each row, as many as columns.
+    """
+
+    title: str
+    note: str
+    corner: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.values) == len(self.rows), "a grid has values for each row")
+        require(all(len(row) == len(self.columns) for row in self.values), "a row has a value for each column")
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.rows or not self.columns
+
+    @property
+    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        rows = zip(self.rows, self.values, strict=True)
+        return (self.corner, *self.columns), tuple((name, *map(_percent, row)) for name, row in rows)
+
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    @property
+    def shades(self) -> range:
+        return range(_STEPS)
+
+    @property
+    def svg(self) -> Markup:
+        left = 12 + _LETTER * max(map(len, self.rows))
+        is_small = len(self.columns) > 20
+        width, height = (_SMALL_CELL, _SMALL_CELL) if is_small else (_CELL_WIDTH, _CELL_HEIGHT)
+        top = 22.0 if not is_small else 8 + _LETTER * max(map(len, self.columns))
+        inner = [*self._heads(left, top, width, is_small=is_small), *self._cells(left, top, width, height)]
+        whole = (left + width * len(self.columns) + 2, top + height * len(self.rows) + 2)
+        return _svg(*whole, f"{self.title}: {len(self.rows)} by {len(self.columns)}", inner, is_fixed=True)
+
+    def _heads(self, left: float, top: float, width: float, *, is_small: bool) -> Iterator[Markup]:
+        for index, name in enumerate(self.columns):
+            x = left + width * (index + 0.5)
+            if is_small:
+                yield _tag("text", name, _class="label", transform=f"translate({_n(x + 4)} {_n(top - 6)}) rotate(-90)")
+            else:
+                yield _label(_cut(name, width), x, top - 7, "middle")
+
+    def _cells(self, left: float, top: float, width: float, height: float) -> Iterator[Markup]:
+        for r, (row, values) in enumerate(zip(self.rows, self.values, strict=True)):
+            y = top + height * r
+            yield _label(row, left - 8, y + height / 2 + 4, "end")
+            for c, (column, value) in enumerate(zip(self.columns, values, strict=True)):
+                x, shade = left + width * c, _shade(value)
+                title = _tag("title", f"{row}, {column}: {_percent(value)}")
+                yield _tag("rect", title, _class=f"cell {shade}", x=x, y=y, width=width - 2, height=height - 2, rx=3)
+                if width == _CELL_WIDTH:
+                    text = "" if math.isnan(value) else f"{100 * value:.0f}"
+                    yield _label(text, x + width / 2 - 1, y + height / 2 + 3, "middle", f"value on-{shade}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Lengths to compare, from zero, one a row.
+
+    Attributes:
+        title, note: as of the others.
+        rows: name and value; the first is ours.
+        written: how a value is written.
+    """
+
+    title: str
+    note: str
+    rows: tuple[tuple[str, float], ...]
+    written: Written
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.rows
+
+    @property
+    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        return ("", "bytes"), tuple((name, f"{value:,.0f}") for name, value in self.rows)
+
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    @property
+    def svg(self) -> Markup:
+        longest = max((value for _, value in self.rows), default=0.0) or 1.0
+        inner: list[Markup] = []
+        for index, (name, value) in enumerate(self.rows):
+            y = 40 * index
+            inner.append(_label(name, 0, y + 13, "start"))
+            inner.append(_label(self.written(value), WIDTH, y + 13, "end", "label strong"))
+            inner.append(_tag("rect", _class="rail", x=0, y=y + 20, width=WIDTH, height=8, rx=4))
+            length = max(2.0, WIDTH * value / longest)
+            shape = {"x": 0, "y": y + 20, "width": length, "height": 8, "rx": min(4.0, length / 2)}
+            inner.append(_tag("rect", _class="bar s0" if index == 0 else "bar other", **shape))
+        said = ", ".join(f"{name} {self.written(value)}" for name, value in self.rows)
+        return _svg(WIDTH, 40 * len(self.rows), f"{self.title}: {said}", inner)
+
+
+def nice_ticks(low: float, high: float, floor: float = -math.inf, ceiling: float = math.inf) -> tuple[float, ...]:
+    """Return three to six round numbers that hold `low` to `high`, and go beyond neither `floor` nor `ceiling`."""
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        pad = max(abs(high) * 0.1, 1e-3)
+        low, high = max(floor, low - pad), min(ceiling, high + pad)
+    step = _nice_step((high - low) / 3)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    last = max(last, first + 1)
+    ticks = [round(step * k, 12) for k in range(first, last + 1)]
+    return tuple(min(max(tick, floor), ceiling) for tick in ticks)
+
+
+def _nice_step(least: float) -> float:
+    magnitude: float = 10.0 ** math.floor(math.log10(least))
+    return next(magnitude * factor for factor in (1, 2, 2.5, 5, 10) if magnitude * factor >= least * (1 - 1e-9))
+
+
+def _y(value: float, ticks: Sequence[float]) -> float:
+    height = HEIGHT - _TOP - _BOTTOM
+    return _TOP + height * (1 - (value - ticks[0]) / (ticks[-1] - ticks[0]))
+
+
+def _spread(length: int, most: int) -> list[int]:
+    """At most `most` indices, evenly spread, the last among them."""
+    if length <= most:
+        return list(range(length))
+    return sorted({round((length - 1) * k / (most - 1)) for k in range(most)})
+
+
+def _shade(value: float) -> str:
+    return "none" if math.isnan(value) else f"q{min(_STEPS - 1, int(value * _STEPS))}"
+
+
+def _percent(value: float) -> str:
+    return "\N{EN DASH}" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _cut(name: str, width: float) -> str:
+    most = int(width / _LETTER)
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _label(text: str, x: float, y: float, anchor: str, style: str = "label") -> Markup:
+    return _tag("text", text, _class=style, x=x, y=y, text_anchor=anchor)
+
+
+def _svg(width: float, height: float, said: str, inner: Sequence[Markup], *, is_fixed: bool = False) -> Markup:
+    size: dict[str, float | str] = {"width": math.ceil(width), "height": math.ceil(height)} if is_fixed else {}
+    box = f"0 0 {math.ceil(width)} {math.ceil(height)}"
+    return _tag("svg", Markup("").join(inner), viewBox=box, role="img", aria_label=said, **size)
+
+
+def _tag(name: str, content: Markup | str = "", **attributes: float | str) -> Markup:
+    """Return an element; `_class` is `class`, an underscore in a name a dash."""
+    parts = [f' {key.lstrip("_").replace("_", "-")}="{escape(_n(value))}"' for key, value in attributes.items()]
+    return Markup(f"<{name}{''.join(parts)}>{escape(content)}</{name}>")  # noqa: S704 - every part is escaped
+
+
+def _n(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}" if abs(value) < 1 else f"{round(value, 1):g}"
