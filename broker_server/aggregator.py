@@ -46,6 +46,7 @@ from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
+from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
@@ -77,6 +78,7 @@ class _Group:
     at_ms: int
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
+    standings: tuple[Standing, ...] = ()
     set_aside: int = 0
 
     def fold(self, *events: Event) -> None:
@@ -264,7 +266,9 @@ class Aggregator:
         if isinstance(item, Finished):
             for blob in item.blobs:
                 self._store.put_blob(blob)
+            before = group.state
             group.fold(*item.events)
+            group.standings += item.standings if group.state is not before else ()
             return
         try:
             taken = self._ingest.take(item, group.state, group.at_ms)
@@ -285,9 +289,13 @@ class Aggregator:
     def _keep(self, group: _Group) -> None:
         self._journal.write(group.events, group.at_ms)
         self._scribe.write(group.answers, group.state, group.at_ms)
+        self._scribe.stand(group.standings, group.state)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
-            self._journal.tidy(group.state, self._settings.method.absence)
+            kept, number = self._settings.records, group.state.number
+            self._scribe.prune(kept, number, group.at_ms)
+            named = self._scribe.named_blobs(kept, number)
+            self._journal.tidy(group.state, self._settings.method.absence, named)
             self._journal.keep_counters(self.counters)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)

@@ -22,6 +22,9 @@ from fd_runtime.store import RECORDS, Row, Store, Value
 
 R = TypeVar("R")
 
+ABSENT = "absent"
+"""Status of the last words of a device that sent none in a round."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:

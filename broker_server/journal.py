@@ -1,15 +1,15 @@
 """A federation's memory in the store: snapshot and events, and what must go when a round has ended.
 
 Memory on disk: the state that the journal folds to; the last contribution of every device that still counts; the
-competence map of every device that ever sent one (a few hundred bytes; a device sends its map once); blobs that one of
-these names. All else goes when a round ends.
+competence map of every device that ever sent one (a few hundred bytes; a device sends its map once); records of as many
+rounds as the settings say (`scribe`); blobs that one of these names. All else goes when a round ends.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -71,11 +71,11 @@ class Journal:
         self._store.snapshot(self._federation, to_snapshot(state))
         self._events = 0
 
-    def tidy(self, state: Federation, absence: Absence) -> None:
-        """Drop what no later round can ask for. Call it when no round is open."""
+    def tidy(self, state: Federation, absence: Absence, named: Collection[bytes] = ()) -> None:
+        """Drop what no later round can ask for, but for the blobs `named`. Call it when no round is open."""
         kept = [*self._trim(Kind.CONTRIBUTION, state, absence), *self._trim(Kind.COMPETENCE, state, None)]
         self._store.delete_parts(self._federation)
-        self._store.delete_blobs_except({row.content for row in kept} | named_blobs(state))
+        self._store.delete_blobs_except({row.content for row in kept} | named_blobs(state) | set(named))
 
     def _trim(self, kind: Kind, state: Federation, absence: Absence | None) -> Iterable[PayloadRow]:
         """Keep each device's last payload, where it still counts; yield what is kept."""

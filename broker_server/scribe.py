@@ -13,17 +13,20 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from broker_server.chronicle import CommandRecord, lower
+from broker_server.chronicle import ABSENT, CommandRecord, lower
 from broker_server.federation import Consensus, Federation, Student
 from broker_server.ingest import Taken
 from broker_server.round import Round
-from broker_server.settings import MethodSettings
+from broker_server.settings import MethodSettings, RecordSettings
+from broker_server.standing import Standing
 from fd_protocol import codec
+from fd_protocol.identity import RoundId
 from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
-from fd_runtime.store import RECORDS, Row, Store
+from fd_runtime.store import RECORDS, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
+_DAY_MS = 86_400_000
 
 
 class Scribe:
@@ -57,6 +60,40 @@ class Scribe:
         for number, count in up_bytes.items():
             if self._row_of(number) is not None:
                 self._store.merge("rounds", self._key(number=number), {}, {"up_bytes": count})
+
+    def stand(self, standings: Iterable[Standing], state: Federation) -> None:
+        """Write what each voice came to in the consensus that `state` has."""
+        for one in standings:
+            assert state.consensus is not None  # standings come with it
+            self._stand(one, state.consensus.round)
+
+    def _stand(self, one: Standing, current: RoundId) -> None:
+        source = one.source
+        kind = Kind.CONTRIBUTION.value
+        key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
+        values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
+        values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
+        values |= {"status": ABSENT} if source.is_absent else {}
+        self._store.merge("hearings", key, values)
+        if one.trust is not None:
+            self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})
+
+    def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
+        """Forget rounds and commands that are older than `kept` says; `number` is that of the last round."""
+        before_ms = at_ms - kept.days * _DAY_MS
+        old = self._store.rows("rounds", self._where({"ended_ms >": 0, "ended_ms <": before_ms}), "number DESC", 1)
+        first = max([number - kept.rounds + 1, *(row["number"] + 1 for row in old)])
+        self._store.delete_rows("rounds", self._where({"number <": first}))
+        self._store.delete_rows("hearings", self._where({"round <": first}))
+        self._store.delete_rows("commands", self._where({"at_ms <": before_ms}))
+
+    def named_blobs(self, kept: RecordSettings, number: int) -> set[bytes]:
+        """Return the digests of all that is needed to make the consensuses of the replayable rounds again."""
+        first = number - kept.replayable_rounds + 1
+        heard = self._where({"round >=": first, "weight >": 0})
+        named = self._store.rows("hearings", heard, columns="labels, map")
+        named += self._store.rows("rounds", self._where({"number >=": first}), columns="trust")
+        return {digest for row in named for digest in row.values()} - {b""}
 
     def command(self, record: CommandRecord) -> bool:
         """Write down a command; return false where one of this id stands there already."""
@@ -137,6 +174,9 @@ class Scribe:
 
     def _row_of(self, number: int) -> dict[str, Any] | None:
         return next(iter(self._store.rows("rounds", self._key(number=number))), None)
+
+    def _where(self, conditions: Row) -> Row:
+        return {"fed": self._federation, **conditions}
 
     def _key(self, **names: int | str | bytes) -> Row:
         return {"fed": self._federation, **names}

@@ -91,6 +91,25 @@ class MethodSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """How long the server remembers what it is no longer asked for.
+
+    Attributes:
+        rounds: rounds that an operator can look back at.
+        days: and for how long; commands as well.
+        replayable_rounds: of the last rounds the contributions are kept too, so that their consensus can be made again.
+    """
+
+    rounds: int = 1000
+    days: int = 365
+    replayable_rounds: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.days) < 1 or not 0 <= self.replayable_rounds <= self.rounds:
+            raise InvalidValueError("rounds and days are at least 1, replayable_rounds lie in 0..rounds")
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeSet:
     """What a server must know of the public set and its task.
 
@@ -117,6 +136,7 @@ class Settings:
     method: MethodSettings = MethodSettings()
     training: TrainingTerms = field(default_factory=TrainingTerms)
     bundles: tuple[str, ...] = ()
+    records: RecordSettings = RecordSettings()
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")

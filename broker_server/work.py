@@ -12,6 +12,7 @@ from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Ev
 from broker_server.offers import COMMON_CODEC
 from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
+from broker_server.standing import Standing, Tally, chosen_classes
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
@@ -26,10 +27,14 @@ log = logging.getLogger("broker-server")
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Events, and the bytes that they name; both become durable together."""
+    """Events, and the bytes that they name; both become durable together.
+
+    `standings` of a consensus are for the chronicle: no event carries them, or the state would grow with the devices.
+    """
 
     events: tuple[Event, ...]
     blobs: tuple[bytes, ...] = ()
+    standings: tuple[Standing, ...] = ()
 
 
 class Task(Protocol):
@@ -79,9 +84,17 @@ class Aggregation:
     clock: Callable[[], int]
 
     def run(self, store: Store) -> Finished:
+        with store.moment():  # the voices are heard twice, and a device may send a new map at any time
+            return self._run(store)
+
+    def _run(self, store: Store) -> Finished:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
-        joined = join(speakers.voices(self.effect, self.offer), rule, self.offer, COMMON_CODEC, self.canaries)
+        tally = Tally(rule, self.offer.slice.count)
+        voices = tally.watch(speakers.voices(self.effect, self.offer))
+        joined = join(voices, rule, self.offer, COMMON_CODEC, self.canaries)
+        again = speakers.speech(self.effect, self.offer)
+        standings = tally.standings(again, chosen_classes(joined.blocks), joined.trust.means())
         blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
@@ -91,7 +104,7 @@ class Aggregation:
             trust=sha256(earned),
             metrics=joined.metrics,
         )
-        return Finished((event,), (*blocks, earned))
+        return Finished((event,), (*blocks, earned), tuple(standings))
 
     def failed(self, reason: str) -> Finished:
         return Finished((AggregationFailed(self.effect.round, reason, self.clock()),))

@@ -233,6 +233,15 @@ class Store:
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
 
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Inside, everything that is read is of one moment, whatever another connection commits meanwhile."""
+        self._execute("BEGIN DEFERRED")
+        try:
+            yield
+        finally:
+            self._execute("ROLLBACK")
+
     # The journal.
 
     def append(self, federation: str, kind: str, at_ms: int, body: bytes) -> int:
@@ -351,11 +360,13 @@ class Store:
             (*key.values(), *values.values(), *add.values()),
         )
 
-    def rows(self, table: str, where: Row, order: str = "", limit: int = -1) -> list[dict[str, Any]]:
+    def rows(
+        self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
+    ) -> list[dict[str, Any]]:
         """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
         order = f"ORDER BY {order}" if order else ""
         cursor = self._execute(
-            f"SELECT * FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
+            f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
             (*where.values(), limit),
         )
         names = [column[0] for column in cursor.description]

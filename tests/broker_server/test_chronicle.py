@@ -1,18 +1,23 @@
 """The chronicle tells what happened, and a crash neither loses nor doubles a word of it."""
 
+import numpy as np
 import pytest
 
 from broker_server.aggregator import Aggregator
 from broker_server.chronicle import Chronicle, CommandRecord
+from broker_server.rules.voice import WEIGHT_ONE, to_weight
 from broker_server.scribe import MAX_REFUSALS, Scribe
 from broker_server.settings import MethodSettings
+from broker_server.standing import Source, Standing
 from broker_server.student import Lesson
+from broker_server.work import Finished
 from fd_protocol import codec
+from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import DeviceState, RoundReport
 from fd_runtime.link import Arrived
 from fd_runtime.store import Store, StoreFullError
-from tests.broker_server.builders import FED, TASK
+from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.world import TOPICS, World, fleet
 
 
@@ -240,3 +245,44 @@ def test_a_database_from_before_the_records_tells_nothing(tmp_path):
     one = Chronicle(store, FED)
     assert (one.rounds(), one.devices(), one.commands()) == ((), (), ())
     assert (one.round(7, 1), one.device("a"), one.hearings(7, 1)) == (None, None, ())
+
+
+def test_the_shares_of_a_consensus_sum_to_1_and_those_of_the_absent_are_among_them(world):
+    a, b, c = fleet(world)
+    for device in (a, b, c):
+        device.contribute()
+    assert all(one.share == pytest.approx(1 / 3) and one.weight == WEIGHT_ONE for one in hearings(world))
+    world.wait(10)
+    a.contribute(seed=1)
+    assert [one.share for one in hearings(world, 2)] == [None], "nothing is made yet"
+    b.contribute(seed=1)
+    world.wait(60)
+    first, second, last = hearings(world, 2)
+    assert [one.status for one in (first, second, last)] == ["stored", "stored", "absent"]
+    assert (last.device, last.payload_bytes, last.arrived_ms, last.weight) == ("c", 0, 0, to_weight(0.8))
+    assert last.share < first.share == second.share
+    assert first.share + second.share + last.share == pytest.approx(1.0)
+    assert all(0.0 <= one.agreement <= 1.0 for one in (first, second, last))
+
+
+def test_what_devices_earned_on_canaries_is_told(tmp_path):
+    right = np.arange(20) % 3
+    world = World(tmp_path / "server.db", canaries=LabelledProbes(tuple(range(20)), tuple(right.tolist())))
+    honest, liar, _ = fleet(world)
+    world.device("d")
+    p = np.full((20, 3), 0.05, np.float32)
+    p[np.arange(20), right] = 0.9
+    for device in (honest, liar):
+        device.send_map([0] * 20)
+        device.contribute(probabilities=p if device is honest else np.roll(p, 1, axis=1))
+    world.wait(60)
+    assert chronicle(world).device("a").trust > 0.5 > chronicle(world).device("b").trust
+    assert chronicle(world).device("d").trust is None
+
+
+def test_an_old_result_of_the_worker_is_not_told(world):
+    fleet(world)
+    stale = Standing(Source("a", b"p" * 32, b"l" * 32, b"", WEIGHT_ONE), 1.0, 1.0)
+    world.link.events.put(Finished((made(),), standings=(stale,)))
+    world.settle()
+    assert hearings(world) == ()

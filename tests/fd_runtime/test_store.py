@@ -154,6 +154,17 @@ def test_a_reader_in_another_connection_sees_what_is_committed_and_cannot_write(
             reader.put_blob(b"other")
 
 
+def test_what_is_read_in_a_moment_is_of_one_moment(path):
+    store = Store.open(path)
+    store.set_meta("epoch", b"7")
+    with store.reader() as reader:
+        with reader.moment():
+            assert reader.meta("epoch") == b"7"
+            store.set_meta("epoch", b"8")
+            assert reader.meta("epoch") == b"7"
+        assert reader.meta("epoch") == b"8"
+
+
 def test_an_in_memory_store_is_its_own_reader_and_survives_it():
     store = Store.open(None)
     digest = store.put_blob(b"blob")
