@@ -329,8 +329,8 @@ def _environment(site: Site) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for word in (words.percent, words.number, words.count, words.size, words.span, words.moment, words.iso, words.short):
-        environment.filters[word.__name__] = word
+    filters = (words.percent, words.number, words.count, words.size, words.span, words.moment, words.iso, words.short)
+    environment.filters |= {word.__name__: word for word in filters}
     environment.globals |= {
         "pages": PAGES,
         "ago": words.ago,

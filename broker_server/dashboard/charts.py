@@ -7,6 +7,7 @@ Every chart carries the table behind it: the page shows both. A gap in a series 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class LineChart:
         series: at most four, so that each keeps a colour of its own.
         written: how a value is written.
         floor, ceiling: values that the axis never goes beyond.
+        holds: values that the axis shows whatever the series do, such as 0 for counts.
     """
 
     title: str
@@ -58,6 +60,7 @@ class LineChart:
     written: Written
     floor: float = -math.inf
     ceiling: float = math.inf
+    holds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require(len(self.series) <= 4, "a chart has at most four series")
@@ -95,6 +98,7 @@ class LineChart:
 
     def _bounds(self) -> tuple[float, float, float, float]:
         known = [value for series in self.series for value in series.values if not math.isnan(value)]
+        known += self.holds
         return min(known, default=0.0), max(known, default=1.0), self.floor, self.ceiling
 
     def _x(self, index: int) -> float:
@@ -105,18 +109,20 @@ class LineChart:
         for tick in ticks:
             y = _y(tick, ticks)
             yield _tag("line", _class="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
-            yield _label(self.written(tick), _LEFT - 8, y + 4, "end")
+            yield _label(_axis(self.written(tick)), _LEFT - 8, y + 4, "end")
         for index in _spread(len(self.rounds), 5):
             yield _label(str(self.rounds[index]), self._x(index), HEIGHT - 6, "middle")
 
     def _lines(self, ticks: Sequence[float]) -> Iterator[Markup]:
+        """A stroke for each run of known values; a dot for one alone, and for the last."""
         for order, series in enumerate(self.series):
-            places = [(self._x(i), _y(v, ticks)) for i, v in enumerate(series.values) if not math.isnan(v)]
-            path = " ".join(f"{'M' if not i else 'L'}{_n(x)} {_n(y)}" for i, (x, y) in enumerate(places))
-            if path:
-                yield _tag("path", _class=f"line s{order}", d=path)
-            for x, y in places if len(places) <= 40 else places[-1:]:
-                yield _tag("circle", _class=f"dot s{order}", cx=x, cy=y, r=2.5)
+            for run in _runs(series.values):
+                places = [(_n(self._x(index)), _n(_y(series.values[index], ticks))) for index in run]
+                path = " L".join(f"{x} {y}" for x, y in places)
+                yield _tag("path", _class=f"line s{order}", d=f"M{path}")
+                if len(run) == 1 or run[-1] == len(series.values) - 1:
+                    x, y = places[-1]
+                    yield _tag("circle", _class=f"dot s{order}", cx=x, cy=y, r=4)
 
     def _bands(self) -> Iterator[Markup]:
         """A band a round, which tells its values to whoever points at it."""
@@ -235,8 +241,8 @@ class Bars:
             inner.append(_label(self.written(value), WIDTH, y + 13, "end", "label strong"))
             inner.append(_tag("rect", _class="rail", x=0, y=y + 20, width=WIDTH, height=8, rx=4))
             length = max(2.0, WIDTH * value / longest)
-            shape = {"x": 0, "y": y + 20, "width": length, "height": 8, "rx": min(4.0, length / 2)}
-            inner.append(_tag("rect", _class="bar s0" if index == 0 else "bar other", **shape))
+            style, rx = "bar s0" if index == 0 else "bar other", min(4.0, length / 2)
+            inner.append(_tag("rect", _class=style, x=0, y=y + 20, width=length, height=8, rx=rx))
         said = ", ".join(f"{name} {self.written(value)}" for name, value in self.rows)
         return _svg(WIDTH, 40 * len(self.rows), f"{self.title}: {said}", inner)
 
@@ -251,6 +257,24 @@ def nice_ticks(low: float, high: float, floor: float = -math.inf, ceiling: float
     last = max(last, first + 1)
     ticks = [round(step * k, 12) for k in range(first, last + 1)]
     return tuple(min(max(tick, floor), ceiling) for tick in ticks)
+
+
+def _runs(values: Sequence[float]) -> Iterator[list[int]]:
+    """Yield the indices of each unbroken run of known values."""
+    run: list[int] = []
+    for index, value in enumerate(values):
+        if not math.isnan(value):
+            run.append(index)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _axis(text: str) -> str:
+    """On an axis `60 kB` reads better than `60.0 kB`."""
+    return re.sub(r"\.0+(?=\D|$)", "", text)
 
 
 def _nice_step(least: float) -> float:

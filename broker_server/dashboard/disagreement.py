@@ -24,8 +24,11 @@ def by_class(claims: I64, consensus: I64, classes: int) -> F64:
     """
     differs = (claims != consensus).astype(np.float64)
     sizes = np.bincount(consensus, minlength=classes).astype(np.float64)
-    counts = np.stack([np.bincount(consensus, row, classes) for row in differs]) if len(claims) else np.empty((0, classes))
-    return np.divide(counts, sizes, out=np.full(counts.shape, np.nan), where=sizes > 0)
+    counts = np.zeros((len(claims), classes))
+    for row, one in zip(counts, differs, strict=True):
+        row[:] = np.bincount(consensus, one, classes)
+    shares: F64 = np.divide(counts, sizes, out=np.full(counts.shape, np.nan), where=sizes > 0)
+    return shares
 
 
 def by_pair(claims: I64) -> F64:

@@ -89,7 +89,7 @@ class Access:
         return Visitor(names[0], role, f"proxy:{names[0]}")
 
     def _by_bearer(self, headers: Headers, address: str) -> Visitor:
-        """A program's token, as Prometheus sends it, lets it look; its forms are bound to nothing, so it cannot post."""
+        """A program's token, as Prometheus sends it, lets it look. It cannot post: its forms are bound to nothing."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and not self.throttle.wait_s(address, self.clock()):
             if self.tokens.role_of(token.strip()) is not None:

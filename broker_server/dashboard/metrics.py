@@ -72,7 +72,7 @@ class FederationCollector(Collector):
         if last is None:
             return
         yield _gauge("consensus_timestamp_seconds", "When the last consensus was made.", last.ended_ms / 1000)
-        yield _gauge("round_up_bytes", "Payload bytes that came in during the round of the last consensus.", last.up_bytes)
+        yield _gauge("round_up_bytes", "Payload bytes that came in for the last consensus.", last.up_bytes)
         yield _gauge("round_down_bytes", "Bytes of the last consensus.", last.down_bytes)
         for name, text in _CONSENSUS.items():
             if name in last.metrics:
@@ -81,7 +81,8 @@ class FederationCollector(Collector):
         if agreement is not None:
             yield _gauge("agreement", "Mean share of probes where a device and the consensus agree.", agreement)
         if "accuracy" in last.student:
-            yield _gauge("student_accuracy", "Share of the release canaries that the student has right.", last.student["accuracy"])
+            text = "Share of the release canaries that the student has right."
+            yield _gauge("student_accuracy", text, last.student["accuracy"])
 
     def _counters(self) -> Iterator[Metric]:
         counters = self._look.counters

@@ -46,7 +46,7 @@ class ModelSize:
     Attributes:
         name: of the bundle.
         trained_bytes: of what devices train; exact.
-        whole_bytes: of the whole network: the float backbone's file, and what trains. About, a file holds its graph too.
+        whole_bytes: of the whole network: what trains, and the float backbone's file, which holds its graph too.
     """
 
     name: str
@@ -137,7 +137,11 @@ class Look:
     def trust(self) -> TrustTable:
         """What devices earned in the last round."""
         classes = len(self.around.classes)
-        return TrustTable.from_bytes(self.store.blob(self.state.trust), classes) if self.state.trust else TrustTable(classes)
+        return (
+            TrustTable.from_bytes(self.store.blob(self.state.trust), classes)
+            if self.state.trust
+            else TrustTable(classes)
+        )
 
     def trust_of(self, device: str) -> tuple[float, ...]:
         """Return the trust in each class, 0..1; empty where nothing is known."""
@@ -177,8 +181,8 @@ class Look:
         return Journal(self.store, self.around.settings.federation)
 
     def _claims(self, hearing: HearingRecord) -> I64:
-        integers = StoredLabels.from_bytes(self.store.blob(hearing.labels)).codes.integers()
-        return integers.argmax(axis=1)
+        claims: I64 = StoredLabels.from_bytes(self.store.blob(hearing.labels)).codes.integers().argmax(axis=1)
+        return claims
 
     def _distances(self, device: str) -> U8 | None:
         rows = self.store.payloads(self.around.settings.federation, Kind.COMPETENCE.value, device)
@@ -230,4 +234,5 @@ class Source:
 
 def _likeliest(block: ConsensusBlock) -> I64:
     codes = decode_body(block.body, block.codec, block.slice.count, block.slice.classes)
-    return codes.integers().argmax(axis=1)
+    likeliest: I64 = codes.integers().argmax(axis=1)
+    return likeliest

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from broker_server.dashboard.reading import Source
@@ -75,10 +75,8 @@ class Watch:
 
     async def _wait(self, known: int) -> int:
         async with self._changed:
-            try:
+            with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(lambda: self._number != known), HEARTBEAT_S)
-            except asyncio.TimeoutError:
-                pass
             return self._number
 
     def _open(self, stack: ExitStack) -> Store | None:

@@ -44,7 +44,7 @@ def size(value_bytes: float | None) -> str:
 def span(seconds: float) -> str:
     """A length of time by its two greatest units, as in `3 h 12 min`."""
     left = round(abs(seconds))
-    words = []
+    words: list[str] = []
     for unit_s, unit in _SPANS:
         whole, left = divmod(left, unit_s)
         if whole or (unit_s == 1 and not words):

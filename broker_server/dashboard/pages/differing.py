@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker_server.dashboard.charts import Grid
-from broker_server.dashboard.disagreement import by_class, by_pair, in_total
+from broker_server.dashboard.disagreement import F64, by_class, by_pair, in_total
 from broker_server.dashboard.reading import Look
-from broker_server.dashboard.disagreement import F64
 
 MOST_DEVICES = 40
 

@@ -79,86 +79,99 @@ def round_page(look: Look, epoch: int, number: int) -> RoundPage | None:
 
 
 def _charts(rounds: tuple[RoundRecord, ...], agreement: Asked) -> tuple[LineChart, ...]:
-    def metric(name: str) -> Asked:
-        return lambda one: one.metrics.get(name)
+    numbers = tuple(one.number for one in rounds)
 
-    def whole(value: float) -> str:
-        return words.percent(value, 0)
+    def series(**asked: Asked) -> tuple[Series, ...]:
+        return tuple(Series(name, tuple(_known(ask(one)) for one in rounds)) for name, ask in asked.items())
 
-    def chart(title: str, note: str, series: dict[str, Asked], written: Callable[[float], str], top: float) -> LineChart:
-        lines = tuple(Series(name, tuple(_known(ask(one)) for one in rounds)) for name, ask in series.items())
-        return LineChart(title, note, tuple(one.number for one in rounds), lines, written, floor=0.0, ceiling=top)
-
-    endless = float("inf")
     return (
-        chart(
+        LineChart(
             "Accuracy on canaries",
-            "Share of secret labelled probes that each has right: a sample of the public set, not of the devices' data.",
-            {"consensus": metric("canary_accuracy"), "student": lambda one: one.student.get("accuracy")},
-            whole,
-            1.0,
+            "Share of secret labelled probes that each has right: a sample of the public set, not of devices' data.",
+            numbers,
+            series(consensus=_metric("canary_accuracy"), student=lambda one: one.student.get("accuracy")),
+            _whole,
+            floor=0.0,
+            ceiling=1.0,
         ),
-        chart(
+        LineChart(
             "Agreement",
             "Mean share of probes where a device and the consensus hold the same class likeliest. High is not right: "
             "devices can agree on an error.",
-            {"agreement": agreement},
-            whole,
-            1.0,
+            numbers,
+            series(agreement=agreement),
+            _whole,
+            floor=0.0,
+            ceiling=1.0,
         ),
-        chart(
+        LineChart(
             "Uncertainty of the consensus",
-            "Mean entropy of its rows, in nats. It falls as devices learn from one another; falling to 0 is a collapse.",
-            {"entropy": metric("entropy_nats")},
+            "Mean entropy of its rows, in nats. It falls as devices learn from one another.",
+            numbers,
+            series(entropy=_metric("entropy_nats")),
             words.number,
-            endless,
+            floor=0.0,
         ),
-        chart(
+        LineChart(
             "Uncovered",
             "Probes far from every device's data, and devices near no probe. Above a tenth, distillation may do harm.",
-            {"probes": metric("uncovered_probes"), "devices": metric("far_devices")},
-            whole,
-            1.0,
+            numbers,
+            series(probes=_metric("uncovered_probes"), devices=_metric("far_devices")),
+            _whole,
+            floor=0.0,
+            ceiling=1.0,
+            holds=(0.0,),
         ),
-        chart(
+        LineChart(
             "Voices",
-            "Devices invited and heard, and how many count as heard with equal weight (effective voters).",
-            {
-                "invited": lambda one: float(one.invited),
-                "heard": lambda one: float(one.heard),
-                "effective": metric("effective_voters"),
-            },
+            "Devices invited and heard, and how many of equal weight the consensus was worth (effective voters).",
+            numbers,
+            series(
+                invited=lambda one: float(one.invited),
+                heard=lambda one: float(one.heard),
+                effective=_metric("effective_voters"),
+            ),
             lambda value: words.number(value, 0 if value == round(value) else 1),
-            endless,
+            floor=0.0,
+            holds=(0.0,),
         ),
-        chart(
+        LineChart(
             "Bytes of a round",
-            "Payloads as they arrived, all devices together, and the consensus as published once. MQTT and TLS come on top.",
-            {"up": lambda one: float(one.up_bytes), "down": lambda one: float(one.down_bytes)},
+            "Payloads of all devices as they arrived, and the consensus, published once. MQTT and TLS come on top.",
+            numbers,
+            series(up=lambda one: float(one.up_bytes), down=lambda one: float(one.down_bytes)),
             words.size,
-            endless,
+            floor=0.0,
+            holds=(0.0,),
         ),
     )
+
+
+def _metric(name: str) -> Asked:
+    return lambda one: one.metrics.get(name)
+
+
+def _whole(share: float) -> str:
+    return words.percent(share, 0)
 
 
 def _traffic(look: Look, last: RoundRecord | None) -> Bars:
-    """What a device sent in the last round, beside its budget and what FedAvg would send of the server's model."""
-    note = (
-        f"Bytes that one device sends a round. FedAvg would send the parameters of {look.around.model.name}, the server's "
-        "own model, in float32; 8-bit differences are about a quarter of that, 4-bit ones an eighth. The whole network is "
-        "told from the size of its file."
-    )
+    """What a device sent in the last round, beside what FedAvg would send of the server's model."""
+    title, model = "What a device sends in a round", look.around.model
     if last is None or not last.heard:
-        return Bars("What a device sends", note, (), words.size)
-    model = look.around.model
+        return Bars(title, "", (), words.size)
+    each, budget = last.up_bytes / last.heard, look.around.settings.rounds.byte_budget
+    note = (
+        f"Used of the budget of {words.size(budget)}: {words.percent(each / budget)}. FedAvg would send the parameters "
+        f"of {model.name}, the server's own model: here in float32; a quarter of it in 8 bits, an eighth in 4."
+    )
     rows = [
-        (f"soft labels, round {last.number}", last.up_bytes / last.heard),
-        ("budget of the round", float(look.around.settings.rounds.byte_budget)),
+        (f"soft labels, round {last.number}", each),
         ("FedAvg, what devices train", float(model.trained_bytes)),
     ]
     if model.whole_bytes is not None and model.whole_bytes != model.trained_bytes:
-        rows.append(("FedAvg, the whole network, about", float(model.whole_bytes)))
-    return Bars("What a device sends", note, tuple(rows), words.size)
+        rows.append(("FedAvg, whole network, by the size of its file", float(model.whole_bytes)))
+    return Bars(title, note, tuple(rows), words.size)
 
 
 def _hold_outs(look: Look) -> HoldOuts | None:

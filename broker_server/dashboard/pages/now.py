@@ -36,7 +36,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that needs somebody, in a sentence; `runbook` is the alert of docs/dashboard.md that says what to do."""
+    """Something that needs somebody, in a sentence; `runbook` names the alert of docs/dashboard.md that helps."""
 
     level: Level
     text: str
@@ -111,7 +111,12 @@ def now_page(look: Look, expiries: tuple[Expiry, ...]) -> NowPage:
         next_round_ms=0 if state.has_open_round or state.is_due else state.next_round_ms,
         is_paused=state.is_paused,
         facts=tuple(_facts(look, devices, closed)),
-        notices=tuple(_notices(look, devices, last, closed, hearings, expiries)),
+        notices=(
+            *_of_server(look),
+            *_of_rounds(last, closed),
+            *_of_devices(devices, hearings),
+            *(notice for one in expiries for notice in _of_expiry(one, look.now_ms)),
+        ),
     )
 
 
@@ -190,30 +195,24 @@ def _agreement(look: Look, closed: RoundRecord | None) -> float | None:
     return look.chronicle.agreement(closed.number, closed.number).get(closed.number)
 
 
-def _notices(
-    look: Look,
-    devices: tuple[DeviceRecord, ...],
-    last: RoundRecord | None,
-    closed: RoundRecord | None,
-    hearings: tuple[HearingRecord, ...],
-    expiries: tuple[Expiry, ...],
-) -> Iterator[Notice]:
+def _of_server(look: Look) -> Iterator[Notice]:
     if look.is_running is False:
-        yield Notice(Level.BAD, "The server does not run: no round opens, and devices keep what they have to say.", "ServerDown")
+        text = "The server does not run: no round opens, and devices keep what they have to say."
+        yield Notice(Level.BAD, text, "ServerDown")
     if look.state.is_paused:
         yield Notice(Level.NOTE, "Rounds are paused. Resume when you are ready.")
+    if not look.around.has_trust_canaries:
+        text = "No canaries: nothing is known against any device, and nobody can say how right the consensus is."
+        yield Notice(Level.NOTE, text)
+
+
+def _of_rounds(last: RoundRecord | None, closed: RoundRecord | None) -> Iterator[Notice]:
     if last is not None and last.phase == Phase.ABORTED.value:
         why = "quorum missed" if last.reason == NO_QUORUM else last.reason
         yield Notice(Level.BAD, f"Round {last.number} came to nothing: {why}.", "QuorumMissed")
     if closed is not None and closed.metrics.get("uncovered_probes", 0.0) > WARN_UNCOVERED:
         text = "Many probes lie far from every device's data: learning from them may do harm."
         yield Notice(Level.WARNING, text, "UncoveredProbes")
-    yield from _of_devices(devices, hearings)
-    for one in expiries:
-        yield from _of_expiry(one, look.now_ms)
-    if not look.around.has_trust_canaries:
-        text = "No canaries: nothing is known against any device, and nobody can say how right the consensus is."
-        yield Notice(Level.NOTE, text)
 
 
 def _of_devices(devices: tuple[DeviceRecord, ...], hearings: tuple[HearingRecord, ...]) -> Iterator[Notice]:

@@ -69,9 +69,7 @@ def refusals_page(look: Look) -> RefusalsPage:
         )
         if len(recent) >= _ROWS:
             break
-    return RefusalsPage(
-        _counted(look, _REFUSED), _counted(look, _SET_ASIDE), tuple(recent[:_ROWS]), look.set_aside()
-    )
+    return RefusalsPage(_counted(look, _REFUSED), _counted(look, _SET_ASIDE), tuple(recent[:_ROWS]), look.set_aside())
 
 
 def _counted(look: Look, prefix: str) -> tuple[Reason, ...]:
