@@ -9,8 +9,9 @@ the finished consensus, so the voices are heard a second time: a pass over the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 
@@ -104,6 +105,16 @@ class Tally:
         if isinstance(self.rule, Competence):
             return self.rule.weights(self.counts)
         return np.ones((DISTANCE_CODES, self.probes), np.int64)
+
+
+def numbers(standings: Sequence[Standing]) -> dict[str, float]:
+    """Return what an operator watches over rounds: mean agreement, the largest share, 1 / sum of squared shares."""
+    shares = [one.share for one in standings]
+    return {
+        "agreement": fmean(one.agreement for one in standings),
+        "largest_share": max(shares),
+        "effective_voices": 1.0 / sum(share * share for share in shares) if any(shares) else 0.0,
+    }
 
 
 def chosen_classes(blocks: Iterable[ConsensusBlock]) -> I64:

@@ -12,7 +12,7 @@ from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Ev
 from broker_server.offers import COMMON_CODEC
 from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings
-from broker_server.standing import Standing, Tally, chosen_classes
+from broker_server.standing import Standing, Tally, chosen_classes, numbers
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
@@ -94,7 +94,7 @@ class Aggregation:
         voices = tally.watch(speakers.voices(self.effect, self.offer))
         joined = join(voices, rule, self.offer, COMMON_CODEC, self.canaries)
         again = speakers.speech(self.effect, self.offer)
-        standings = tally.standings(again, chosen_classes(joined.blocks), joined.trust.means())
+        standings = tuple(tally.standings(again, chosen_classes(joined.blocks), joined.trust.means()))
         blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
@@ -102,9 +102,9 @@ class Aggregation:
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics=joined.metrics,
+            metrics={**joined.metrics, **numbers(standings)},
         )
-        return Finished((event,), (*blocks, earned), tuple(standings))
+        return Finished((event,), (*blocks, earned), standings)
 
     def failed(self, reason: str) -> Finished:
         return Finished((AggregationFailed(self.effect.round, reason, self.clock()),))

@@ -8,7 +8,7 @@ from broker_server.rules.competence import Competence
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.per_label import PerLabel
 from broker_server.rules.voice import WEIGHT_ONE, Voice
-from broker_server.standing import Source, Tally, chosen_classes
+from broker_server.standing import Source, Tally, chosen_classes, numbers
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.competence import FAR
 from fd_protocol.messages import Codec, Slice
@@ -82,3 +82,11 @@ def test_agreement_is_the_share_of_probes_with_the_class_of_the_consensus():
 def test_what_a_device_earned_stands_with_it():
     stood = standings([voice("a"), voice("b")], MeanProbabilities(), {"a": 0.25})
     assert (stood["a"].trust, stood["b"].trust) == (0.25, None)
+
+
+def test_the_numbers_of_a_round_tell_whether_one_voice_owns_it():
+    stood = standings([voice("a"), voice("b"), voice("c", weight=1)], MeanProbabilities())
+    told = numbers(tuple(stood.values()))
+    assert told["largest_share"] == pytest.approx(0.5, abs=0.001)
+    assert told["effective_voices"] == pytest.approx(2.0, abs=0.01)
+    assert told["agreement"] == pytest.approx(np.mean([one.agreement for one in stood.values()]))
