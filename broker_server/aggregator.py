@@ -7,7 +7,8 @@
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
-A message that cannot be read is set aside and counted, so that it does not come back for ever.
+A message that cannot be read is set aside and counted, so that it does not come back for ever; what it had written by
+then is taken back.
 
 What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
 """
@@ -22,19 +23,23 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server.chronicle import CommandRecord
 from broker_server.events import (
     Aggregate,
     ClockTicked,
     Effect,
     EpochBegun,
     Event,
+    FindTime,
     OpenRound,
+    Order,
     Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
     RoundOpened,
     Scheduled,
+    TimeFound,
     TrainStudent,
 )
 from broker_server.federation import Federation, outstanding, step, wake_at_ms
@@ -44,10 +49,12 @@ from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
 from broker_server.publisher import Publisher
+from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.standing import Standing
 from broker_server.student import Learner
+from broker_server.timetable import next_time_ms
 from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
@@ -57,7 +64,7 @@ from fd_protocol.messages import RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreError
+from fd_runtime.store import MissingBlobError, Store, StoreError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
@@ -79,7 +86,6 @@ class _Group:
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
     standings: tuple[Standing, ...] = ()
-    set_aside: int = 0
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -133,7 +139,7 @@ class Aggregator:
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
         self._is_up = False
-        self._ingest = Ingest(settings, probes, store, self._new_epoch)
+        self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self.counters = self._journal.counters()
@@ -184,7 +190,7 @@ class Aggregator:
             yield EpochBegun(self._new_epoch(), self._clock())
         schedule = self._settings.rounds.schedule(has_student=self._student is not None)
         if schedule != self.state.schedule:
-            yield Scheduled(schedule)
+            yield Scheduled(schedule, self._clock())
 
     def _wait_s(self, timeout_s: float) -> float:
         wake_ms = wake_at_ms(self.state)
@@ -231,7 +237,8 @@ class Aggregator:
         with self._store.transaction():
             for item in self._backlog:
                 self._take(item, group)
-            group.fold(*(Ordered(placed.order, at_ms) for placed in orders))
+            for placed in orders:
+                self._obey(placed.order, group)
             group.fold(ClockTicked(at_ms))
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
@@ -241,7 +248,8 @@ class Aggregator:
         for taken in group.answers:
             self._answer(taken)
         for placed in orders:
-            self._close(placed, group.state)
+            assert self._spool is not None
+            self._spool.remove(placed)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
@@ -254,13 +262,16 @@ class Aggregator:
             log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
             return []
 
-    def _close(self, placed: Placed, state: Federation) -> None:
-        """Let go of an order whose answer is durable."""
-        assert self._spool is not None
-        self._spool.remove(placed)
-        order, answer = placed.order, state.answer_to(placed.order.id)
-        outcome = answer.outcome if answer is not None else "forgotten"
-        log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, outcome)
+    def _obey(self, order: Order, group: _Group) -> None:
+        """Do what an operator wants, and write it down; what was done before is not done again."""
+        group.fold(Ordered(order, group.at_ms))
+        answer = group.state.answer_to(order.id)
+        assert answer is not None
+        record = CommandRecord(
+            order.id, order.at_ms, order.who, order.role, order.command, order.arguments, answer.outcome
+        )
+        if self._scribe.command(record):
+            log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
 
     def _take(self, item: Arrived | Finished, group: _Group) -> None:
         if isinstance(item, Finished):
@@ -271,19 +282,23 @@ class Aggregator:
             group.standings += item.standings if group.state is not before else ()
             return
         try:
-            taken = self._ingest.take(item, group.state, group.at_ms)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a message does to us, it must not come back for ever
-            self._set_aside(item, error)
+            with self._store.savepoint():
+                taken = self._ingest.take(item, group.state, group.at_ms)
+        except Exception as error:  # whatever a message does to us, it must not come back for ever
+            if isinstance(error, StoreError) and not isinstance(error, MissingBlobError):
+                raise
+            self._set_aside(item, error, group.at_ms)
             return
+        if taken.broken:
+            assert taken.receipt is not None
+            self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
         group.fold(*taken.events)
         group.answers.append(taken)
 
-    def _set_aside(self, item: Arrived, error: Exception) -> None:
+    def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
         log.warning("%s set aside: %s", item.topic, error, exc_info=reason == "error")
-        self._journal.set_aside(item.topic, item.payload, reason)
+        self._journal.quarantine.put(item.topic, item.payload, reason, at_ms)
         self.counters[f"set_aside.{reason}"] += 1
 
     def _keep(self, group: _Group) -> None:
@@ -310,7 +325,11 @@ class Aggregator:
             self.counters[f"{taken.receipt.kind.value}.{status}"] += 1
             if taken.receipt.reason:
                 self.counters[f"refused.{taken.receipt.reason}"] += 1
+            if taken.is_late:
+                self.counters["contribution.late"] += 1
             self._publisher.receipt(taken.device, taken.receipt)
+        if taken.is_dropped:
+            self.counters[f"dropped.{RATE_LIMITED}"] += 1
         if taken.report is not None:
             self.counters["report.accepted" if taken.report.accepted else "report.rolled_back"] += 1
             self._on_report(taken.device, taken.report)
@@ -334,6 +353,9 @@ class Aggregator:
                 self._publisher.offer(self.state.round)
             case PublishConsensus(_, blocks):
                 self._publisher.consensus([self._store.blob(digest) for digest in blocks])
+            case FindTime(timetable, after_ms):
+                found = TimeFound(timetable, after_ms, next_time_ms(timetable, after_ms))
+                self._inbox.put(Finished((found,)))
             case OpenRound(number):
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
@@ -350,7 +372,13 @@ class Aggregator:
     def _open(self, number: int) -> RoundOpened:
         round_id, at_ms = RoundId(self._settings.federation, self.state.epoch, number), self._clock()
         opening = open_round(
-            self._settings, self._probes, self.state.online, round_id, seed=self._entropy(16), at_ms=at_ms
+            self._settings,
+            self._probes,
+            self.state.online,
+            round_id,
+            seed=self._entropy(16),
+            at_ms=at_ms,
+            is_warm_up=self.state.is_warming_up,
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
 

@@ -16,6 +16,7 @@ from broker_server.config import Config
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
 from broker_server.record_commands import add_record_commands
+from broker_server.quarantine_command import add_quarantine_command
 from broker_server.status import Status
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
     add_order_commands(commands)
     add_record_commands(commands)
+    add_quarantine_command(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser

@@ -6,7 +6,7 @@ federation, aggregator, bundles
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
 [dashboard]  viewer_token_file, operator_token_file, ...  [dashboard.tls]  [dashboard.proxy]
-[rounds]  [method]  [method.terms]  [method.absence]  [training]  [records]
+[rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
 """
 
 from __future__ import annotations

@@ -21,20 +21,38 @@ MAX_ARGUMENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Timetable:
+    """A cron expression and the time zone that it is meant in; what it says is for `timetable` to read."""
+
+    cron: str = keyed(1)
+    zone: str = keyed(2, default="UTC")
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """When rounds open by themselves.
 
     Attributes:
-        pause_ms: between the end of a round and the next one.
+        pause_ms: between the end of a round and the next one, where there is no timetable.
         minimum_online: devices that must be online for a round to open; 0 = do not wait for any.
         rounds: the number of the last round; 0 = no last one.
         has_student: whether a student is trained on every consensus.
+        timetable: when rounds open instead; a time that passes while a round is open is passed over.
+        on_demand: rounds open by order alone.
+        warm_up: whether rounds publish no consensus until one has been made.
     """
 
     pause_ms: int = keyed(1, default=0)
     minimum_online: int = keyed(2, default=1)
     rounds: int = keyed(3, default=0)
     has_student: bool = keyed(4, default=False)
+    timetable: Timetable | None = keyed(5, default=None)
+    on_demand: bool = keyed(6, default=False)
+    warm_up: bool = keyed(7, default=False)
+
+    def opens_like(self, other: Schedule) -> bool:
+        """Whether the next round opens by the same rule."""
+        return (self.timetable, self.on_demand) == (other.timetable, other.on_demand)
 
 
 class Command(str, Enum):
@@ -93,9 +111,19 @@ class EpochBegun:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """The operator's schedule is another than before."""
+    """The operator's schedule is another than before, from `at_ms` on."""
 
     schedule: Schedule = keyed(1)
+    at_ms: int = keyed(2, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeFound:
+    """The first time of `timetable` after `after_ms` is `at_ms`."""
+
+    timetable: Timetable = keyed(1)
+    after_ms: int = keyed(2)
+    at_ms: int = keyed(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +216,7 @@ Event: TypeAlias = (
     EpochBegun
     | Ordered
     | Scheduled
+    | TimeFound
     | DeviceSeen
     | DeviceGone
     | RoundOpened
@@ -204,6 +233,14 @@ class PublishPresence:
     """Effect: the fleet knows that the server lives in `epoch`."""
 
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindTime:
+    """Effect: the first time of `timetable` after `after_ms` is known."""
+
+    timetable: Timetable
+    after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +282,7 @@ class TrainStudent:
     weights: bytes
 
 
-Effect: TypeAlias = PublishPresence | OpenRound | PublishOffer | Aggregate | PublishConsensus | TrainStudent
+Effect: TypeAlias = PublishPresence | FindTime | OpenRound | PublishOffer | Aggregate | PublishConsensus | TrainStudent
 
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}
 

@@ -28,7 +28,8 @@ def _of_round(before: Round | None, after: Round) -> Iterator[str]:
         return
     match after.phase:
         case Phase.OFFERED:
-            yield f"round {after.id.number}: offered to {after.invited} devices"
+            warm_up = ", a warm-up: no consensus will be published" if after.is_warm_up else ""
+            yield f"round {after.id.number}: offered to {after.invited} devices{warm_up}"
         case Phase.AGGREGATING | Phase.CLOSED:
             yield f"round {after.id.number}: {after.phase.value}, {after.heard} devices heard"
         case Phase.ABORTED:

@@ -65,6 +65,8 @@ class Round:
     """SHA-256 of each device's payload; empty while an invited device is awaited."""
     reason: str = keyed(8, default="")
     """Why the round was aborted."""
+    is_warm_up: bool = keyed(9, default=False)
+    """Its consensus is not published: devices warm up, say where they stand, and earn their first trust."""
 
     @property
     def id(self) -> RoundId:
@@ -85,7 +87,7 @@ class Round:
         return tuple(sorted((device, digest) for device, digest in self.devices.items() if digest))
 
 
-def opened(event: RoundOpened) -> Round:
+def opened(event: RoundOpened, *, is_warm_up: bool = False) -> Round:
     """Return the round that `event` begins."""
     return Round(
         offer=event.offer,
@@ -93,6 +95,7 @@ def opened(event: RoundOpened) -> Round:
         invited=len(event.invited),
         awaited=len(event.invited),
         devices=dict.fromkeys(event.invited, b""),
+        is_warm_up=is_warm_up,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from broker_server.events import Schedule
+from broker_server.events import Schedule, Timetable
+from broker_server.rate import RateTerms
 from broker_server.rules import RuleTerms, rule_named
+from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
@@ -22,6 +24,9 @@ from fd_protocol.messages import (
 from fd_protocol.topics import Topics
 from fd_runtime.link import Will
 
+YEAR_S = 366 * 86_400
+PAUSE, DEMAND = "pause", "demand"
+
 
 @dataclass(frozen=True, slots=True)
 class RoundSettings:
@@ -29,38 +34,65 @@ class RoundSettings:
 
     Attributes:
         quorum: fewest contributions that make a consensus.
+        when: rounds open: "pause" (`pause_s` after the last one), "demand" (by `broker-server round-now` alone), or at
+            the times of a cron expression.
+        time_zone: of the cron expression, such as Europe/Berlin.
         duration_s: from the offer to the deadline; a round closes earlier when all invited devices are in.
         pause_s: from the end of a round to the next offer.
         minimum_online: devices that must be online for a round to open; 0 = open on time whoever is there.
         count: the last round's number; 0 = no last one.
         fraction: share of devices that a round invites.
+        invite: devices that a round invites on average, of those online; 0 = the fraction says.
+        warm_up_s: duration of a first round whose consensus is not published; 0 = there is none.
         probes: probes of a round, taken from the public set in turn; 0 = all of them, every round.
+        slice_rounds: rounds for which a slice stays before the next one's turn.
         byte_budget: most payload bytes that a device may send a round.
         shards: upload topics; more than one only with as many ingest processes.
     """
 
     quorum: int = 2
     duration_s: int = 600
+    when: str = "pause"
+    time_zone: str = "UTC"
     pause_s: float = 0.0
     minimum_online: int = 2
     count: int = 0
     fraction: float = 1.0
+    invite: int = 0
+    warm_up_s: int = 0
     probes: int = 0
+    slice_rounds: int = 1
     byte_budget: int = 1 << 20
     shards: int = 1
 
     def __post_init__(self) -> None:
         if self.quorum < 1 or min(self.minimum_online, self.count, self.probes) < 0 or self.pause_s < 0:
             raise InvalidValueError("quorum is at least 1; pause_s, minimum_online, count and probes are not negative")
-        if not 0 < self.duration_s <= 366 * 86_400:
-            raise InvalidValueError("duration_s lies within a year")
+        if not (0 < self.duration_s <= YEAR_S and 0 <= self.warm_up_s <= YEAR_S):
+            raise InvalidValueError("duration_s and warm_up_s lie within a year")
+        if self.slice_rounds < 1 or self.invite < 0:
+            raise InvalidValueError("slice_rounds is at least 1, invite is not negative")
         if not 0.0 < self.fraction <= 1.0:
             raise InvalidValueError("fraction lies in (0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
+        if self.timetable is not None:
+            check_timetable(self.timetable)
+
+    @property
+    def timetable(self) -> Timetable | None:
+        return None if self.when in (PAUSE, DEMAND) else Timetable(self.when, self.time_zone)
 
     def schedule(self, *, has_student: bool) -> Schedule:
-        return Schedule(round(1000 * self.pause_s), self.minimum_online, self.count, has_student)
+        return Schedule(
+            pause_ms=round(1000 * self.pause_s),
+            minimum_online=self.minimum_online,
+            rounds=self.count,
+            has_student=has_student,
+            timetable=self.timetable,
+            on_demand=self.when == DEMAND,
+            warm_up=self.warm_up_s > 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +167,7 @@ class Settings:
     rounds: RoundSettings = RoundSettings()
     method: MethodSettings = MethodSettings()
     training: TrainingTerms = field(default_factory=TrainingTerms)
+    admission: RateTerms = RateTerms()
     bundles: tuple[str, ...] = ()
     records: RecordSettings = RecordSettings()
 

@@ -234,6 +234,19 @@ class Store:
                 self._execute("ROLLBACK")
 
     @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is written inside is taken back where it raises; the transaction around it goes on."""
+        self._execute("SAVEPOINT here")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # else SQLite itself has rolled all of it back
+                self._execute("ROLLBACK TO here")
+                self._execute("RELEASE here")
+            raise
+        self._execute("RELEASE here")
+
+    @contextmanager
     def moment(self) -> Iterator[None]:
         """Inside, everything that is read is of one moment, whatever another connection commits meanwhile."""
         self._execute("BEGIN DEFERRED")

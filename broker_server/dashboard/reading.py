@@ -20,8 +20,9 @@ from broker_server.admission import distances_in
 from broker_server.chronicle import Chronicle, HearingRecord
 from broker_server.equipment import Equipment
 from broker_server.federation import Federation
-from broker_server.journal import Journal, SetAside
+from broker_server.journal import Journal
 from broker_server.labels import StoredLabels
+from broker_server.quarantine import Quarantined
 from broker_server.rules.voice import WEIGHT_ONE
 from broker_server.settings import Settings
 from broker_server.trust import TrustTable
@@ -123,9 +124,9 @@ class Look:
         """Counted until the last round ended."""
         return self._journal.counters()
 
-    def set_aside(self) -> tuple[SetAside, ...]:
-        """Messages that could not be read, the last first."""
-        return self._journal.kept_aside()
+    def quarantine(self) -> tuple[Quarantined, ...]:
+        """Return the last messages that could not be read, the last first."""
+        return tuple(self._journal.quarantine.kept())[::-1]
 
     @property
     def database_bytes(self) -> int:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.orders import Order, Spool, new_order, place_order
 from broker_server.round import Phase
@@ -137,6 +138,17 @@ def test_an_order_that_is_found_again_after_a_crash_is_not_done_again(world, fol
     world.restart()
     assert (world.state.number, world.state.round.phase) == (2, Phase.OFFERED)
     assert list(folder.iterdir()) == []
+
+
+def test_every_order_is_written_down_once_with_who_gave_it_and_what_came_of_it(world, monkeypatch):
+    with monkeypatch.context() as crash:
+        crash.setattr(Spool, "remove", lambda *_: None)
+        give(world, "abort", reason="wrong probes")
+        world.wait(1)
+    world.restart()
+    (record,) = Chronicle(world.store, "demo").commands()
+    assert (record.who, record.role, record.command, record.outcome) == ("ada", "operator", "abort", "no round is open")
+    assert record.arguments == {"reason": "wrong probes"}
 
 
 def test_what_was_ordered_survives_a_crash(world):

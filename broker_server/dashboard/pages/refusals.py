@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from broker_server.chronicle import HearingRecord
 from broker_server.dashboard.reading import Look
-from broker_server.journal import SetAside
+from broker_server.quarantine import Quarantined
 from fd_protocol.messages import Status
 
 _ROUNDS, _ROWS = 20, 200
@@ -50,12 +50,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class RefusalsPage:
-    """Counts since the database was made; the refusals of the last rounds; the last messages that were set aside."""
+    """Counts since the database was made; the refusals of the last rounds; the last messages in quarantine."""
 
     refused: tuple[Reason, ...]
     set_aside: tuple[Reason, ...]
     recent: tuple[HearingRecord, ...]
-    kept_aside: tuple[SetAside, ...]
+    quarantine: tuple[Quarantined, ...]
 
 
 def refusals_page(look: Look) -> RefusalsPage:
@@ -69,7 +69,7 @@ def refusals_page(look: Look) -> RefusalsPage:
         )
         if len(recent) >= _ROWS:
             break
-    return RefusalsPage(_counted(look, _REFUSED), _counted(look, _SET_ASIDE), tuple(recent[:_ROWS]), look.set_aside())
+    return RefusalsPage(_counted(look, _REFUSED), _counted(look, _SET_ASIDE), tuple(recent[:_ROWS]), look.quarantine())
 
 
 def _counted(look: Look, prefix: str) -> tuple[Reason, ...]:
