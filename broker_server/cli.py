@@ -15,8 +15,8 @@ from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
-from broker_server.record_commands import add_record_commands
 from broker_server.quarantine_command import add_quarantine_command
+from broker_server.record_commands import add_record_commands
 from broker_server.status import Status
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
