@@ -183,13 +183,6 @@ class Chronicle:
         """Return what one device was heard to say, the last round first."""
         return self._read("hearings", HearingRecord, {"device": device}, "round DESC, kind, arrived_ms", limit)
 
-    def agreement(self, first: int, last: int) -> dict[int, float]:
-        """Return the mean agreement with the consensus in each of these rounds, by number, where it is known."""
-        if self.store.version < RECORDS:
-            return {}
-        where: Row = {"fed": self.federation, "round >=": first, "round <=": last}
-        return self.store.means("hearings", "agreement", "round", where)
-
     def devices(self) -> tuple[DeviceRecord, ...]:
         """Return all devices in the order of names."""
         return self._read("devices", DeviceRecord, {}, "device")

@@ -42,10 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
     for name, run, text in (
         ("run", _run, "be the server, until stopped"),
+        ("dashboard", _dashboard, "show the federation to browsers and to Prometheus, until stopped"),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "begin a new epoch after the database was restored from a backup; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
+    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
     add_order_commands(commands)
@@ -70,6 +72,14 @@ def _init(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     service.run(arguments.config, version=version("fedistill"))
+    return 0
+
+
+def _dashboard(arguments: argparse.Namespace) -> int:
+    from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    serve(arguments.config, is_child=arguments.child)
     return 0
 
 

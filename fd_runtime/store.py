@@ -385,11 +385,6 @@ class Store:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
-    def means(self, table: str, value: str, by: str, where: Row) -> dict[Any, float]:
-        """Return the mean of the known values of column `value` for each value of column `by`."""
-        statement = f"SELECT {by}, avg({value}) FROM {table} WHERE {_all_of(where)} GROUP BY {by}"  # noqa: S608 - see above
-        return {key: mean for key, mean in self._execute(statement, tuple(where.values())) if mean is not None}
-
     def delete_rows(self, table: str, where: Row) -> int:
         """Delete the rows that `rows` would return; return how many went."""
         statement = f"DELETE FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above

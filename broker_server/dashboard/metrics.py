@@ -24,7 +24,9 @@ _CONSENSUS = {
     "far_devices": "Share of devices that are near no probe.",
     "voices": "Devices that spoke in the last consensus, absent ones included.",
     "absent_voices": "Voices that were the last words of absent devices.",
-    "effective_voters": "How many devices with equal weight the last consensus was worth, mean over probes.",
+    "effective_voices": "How many voices of equal weight the last consensus was worth, mean over probes.",
+    "largest_share": "Greatest share of the last consensus that one device has.",
+    "agreement": "Mean share of probes where a device and the last consensus hold the same class likeliest.",
 }
 
 
@@ -77,9 +79,6 @@ class FederationCollector(Collector):
         for name, text in _CONSENSUS.items():
             if name in last.metrics:
                 yield _gauge(name, text, last.metrics[name])
-        agreement = self._look.chronicle.agreement(last.number, last.number).get(last.number)
-        if agreement is not None:
-            yield _gauge("agreement", "Mean share of probes where a device and the consensus agree.", agreement)
         if "accuracy" in last.student:
             text = "Share of the release canaries that the student has right."
             yield _gauge("student_accuracy", text, last.student["accuracy"])

@@ -51,17 +51,15 @@ class RoundPage:
 
     round: RoundRecord
     hearings: tuple[HearingRecord, ...]
-    agreement: float | None
 
 
 def history_page(look: Look, before: int | None = None) -> HistoryPage:
     """Return the last rounds with numbers below `before`."""
     rounds = tuple(one for one in look.chronicle.rounds(SHOWN_ROUNDS, before) if one.phase in _ENDED)
     told = rounds[::-1]
-    agreement = look.chronicle.agreement(told[0].number, told[-1].number) if told else {}
     return HistoryPage(
         rounds,
-        _charts(told, lambda one: agreement.get(one.number)),
+        _charts(told),
         _traffic(look, next((one for one in rounds if one.consensus_sha256), None)),
         _hold_outs(look),
         older=rounds[-1].number if rounds and rounds[-1].number > 1 else None,
@@ -74,11 +72,10 @@ def round_page(look: Look, epoch: int, number: int) -> RoundPage | None:
     record = look.chronicle.round(epoch, number)
     if record is None:
         return None
-    agreement = look.chronicle.agreement(number, number).get(number)
-    return RoundPage(record, look.chronicle.hearings(epoch, number), agreement)
+    return RoundPage(record, look.chronicle.hearings(epoch, number))
 
 
-def _charts(rounds: tuple[RoundRecord, ...], agreement: Asked) -> tuple[LineChart, ...]:
+def _charts(rounds: tuple[RoundRecord, ...]) -> tuple[LineChart, ...]:
     numbers = tuple(one.number for one in rounds)
 
     def series(**asked: Asked) -> tuple[Series, ...]:
@@ -99,7 +96,7 @@ def _charts(rounds: tuple[RoundRecord, ...], agreement: Asked) -> tuple[LineChar
             "Mean share of probes where a device and the consensus hold the same class likeliest. High is not right: "
             "devices can agree on an error.",
             numbers,
-            series(agreement=agreement),
+            series(agreement=_metric("agreement")),
             _whole,
             floor=0.0,
             ceiling=1.0,
@@ -124,12 +121,12 @@ def _charts(rounds: tuple[RoundRecord, ...], agreement: Asked) -> tuple[LineChar
         ),
         LineChart(
             "Voices",
-            "Devices invited and heard, and how many of equal weight the consensus was worth (effective voters).",
+            "Devices invited and heard, and how many of equal weight the consensus was worth (effective voices).",
             numbers,
             series(
                 invited=lambda one: float(one.invited),
                 heard=lambda one: float(one.heard),
-                effective=_metric("effective_voters"),
+                effective=_metric("effective_voices"),
             ),
             lambda value: words.number(value, 0 if value == round(value) else 1),
             floor=0.0,

@@ -58,6 +58,7 @@ class Progress:
     number: int
     phase: str
     is_open: bool
+    is_warm_up: bool
     reason: str
     heard: int
     invited: int
@@ -108,7 +109,7 @@ def now_page(look: Look, expiries: tuple[Expiry, ...]) -> NowPage:
         is_running=look.is_running,
         progress=_progress(state, last, hearings),
         waiting=_waiting(state),
-        next_round_ms=0 if state.has_open_round or state.is_due else state.next_round_ms,
+        next_round_ms=_next_round_ms(state),
         is_paused=state.is_paused,
         facts=tuple(_facts(look, devices, closed)),
         notices=(
@@ -129,6 +130,7 @@ def _progress(state: Federation, last: RoundRecord | None, hearings: tuple[Heari
         number=current.id.number,
         phase=PHASES[current.phase],
         is_open=current.is_open,
+        is_warm_up=current.is_warm_up,
         reason=_reason(current),
         heard=current.heard,
         invited=current.invited,
@@ -157,17 +159,28 @@ def _arrivals(current: Round, hearings: tuple[HearingRecord, ...]) -> Iterator[A
 
 
 def _waiting(state: Federation) -> str:
+    """Say what the next round waits for, where none is open."""
     if state.has_open_round:
         return ""
     if state.is_paused:
         return "Paused by an operator."
     if state.is_complete:
         return f"All {state.schedule.rounds} scheduled rounds have ended."
+    if state.schedule.on_demand:
+        return "Rounds open by order alone."
     lacking = state.schedule.minimum_online - len(state.online)
     if lacking > 0:
         more = "more " if state.online else ""
         return f"Waiting for {lacking} {more}device{'s' if lacking > 1 else ''} to come online."
-    return "The next round is about to open." if state.is_due else "The pause between rounds."
+    return "The next round is about to open." if state.is_due else ""
+
+
+def _next_round_ms(state: Federation) -> int:
+    """Return when the next round is due; 0 = that is not a question of time."""
+    schedule = state.schedule
+    is_timed = not schedule.on_demand and (schedule.timetable is None or state.is_timed)
+    stands_still = state.has_open_round or state.is_due or state.is_paused or state.is_complete
+    return state.next_round_ms if is_timed and not stands_still else 0
 
 
 def _facts(look: Look, devices: tuple[DeviceRecord, ...], closed: RoundRecord | None) -> Iterator[Fact]:
@@ -180,19 +193,13 @@ def _facts(look: Look, devices: tuple[DeviceRecord, ...], closed: RoundRecord | 
     else:
         told = "no canaries: nobody can say how right" if not look.around.has_trust_canaries else where
         yield Fact("Right on canaries", words.UNKNOWN, told)
-    yield Fact("Agreement", words.percent(_agreement(look, closed)), f"devices with the consensus, {where}")
+    yield Fact("Agreement", words.percent(metrics.get("agreement")), f"devices with the consensus, {where}")
     yield Fact("Uncovered probes", words.percent(metrics.get("uncovered_probes")), "far from every device's data")
     if closed and closed.heard:
         each = closed.up_bytes / closed.heard
         yield Fact("Sent by a device", words.size(each), f"payload, {where}")
     else:
         yield Fact("Sent by a device", words.UNKNOWN, where)
-
-
-def _agreement(look: Look, closed: RoundRecord | None) -> float | None:
-    if closed is None:
-        return None
-    return look.chronicle.agreement(closed.number, closed.number).get(closed.number)
 
 
 def _of_server(look: Look) -> Iterator[Notice]:
