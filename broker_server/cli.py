@@ -18,6 +18,7 @@ from broker_server.order_commands import add_order_commands
 from broker_server.quarantine_command import add_quarantine_command
 from broker_server.record_commands import add_record_commands
 from broker_server.status import Status
+from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
@@ -76,8 +77,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
-    from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
-
+    try:
+        from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
+    except ImportError as error:
+        raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     serve(arguments.config, is_child=arguments.child)
     return 0

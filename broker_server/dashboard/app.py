@@ -329,7 +329,17 @@ def _environment(site: Site) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (words.percent, words.number, words.count, words.size, words.span, words.moment, words.iso, words.short)
+    filters = (
+        words.percent,
+        words.plain,
+        words.number,
+        words.count,
+        words.size,
+        words.span,
+        words.moment,
+        words.iso,
+        words.short,
+    )
     environment.filters |= {word.__name__: word for word in filters}
     environment.globals |= {
         "pages": PAGES,

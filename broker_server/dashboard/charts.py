@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,11 @@ Written = Callable[[float], str]
 
 WIDTH, HEIGHT = 400, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24
-_STEPS = 7
-"""Shades of a grid, `q0` to `q6`."""
+SHADE_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)
+"""Between the shades of a grid, `q0` to `q6`: narrow where most of a healthy fleet lies."""
 _CELL_HEIGHT, _CELL_WIDTH, _SMALL_CELL = 26, 46, 15
+_MOST_WRITTEN = 16
+"""Columns of a grid whose cells are wide enough for their number."""
 _LETTER = 6.6
 """Width of a letter of the label font, about."""
 
@@ -106,11 +109,11 @@ class LineChart:
         return _LEFT + width * (index + 0.5) / max(1, len(self.rounds))
 
     def _grid(self, ticks: Sequence[float]) -> Iterator[Markup]:
-        for tick in ticks:
+        for tick, text in zip(ticks, _axis([self.written(tick) for tick in ticks]), strict=True):
             y = _y(tick, ticks)
             yield _tag("line", _class="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
-            yield _label(_axis(self.written(tick)), _LEFT - 8, y + 4, "end")
-        for index in _spread(len(self.rounds), 5):
+            yield _label(text, _LEFT - 8, y + 4, "end")
+        for index in _marked(self.rounds):
             yield _label(str(self.rounds[index]), self._x(index), HEIGHT - 6, "middle")
 
     def _lines(self, ticks: Sequence[float]) -> Iterator[Markup]:
@@ -170,26 +173,30 @@ class Grid:
         return ()
 
     @property
-    def shades(self) -> range:
-        return range(_STEPS)
+    def shades(self) -> tuple[str, ...]:
+        """What each shade begins with, in percent."""
+        return tuple(f"{100 * edge:.0f}" for edge in (0.0, *SHADE_EDGES))
 
     @property
     def svg(self) -> Markup:
         left = 12 + _LETTER * max(map(len, self.rows))
-        is_small = len(self.columns) > 20
+        longest = _LETTER * max(map(len, self.columns))
+        is_small = len(self.columns) > _MOST_WRITTEN
         width, height = (_SMALL_CELL, _SMALL_CELL) if is_small else (_CELL_WIDTH, _CELL_HEIGHT)
-        top = 22.0 if not is_small else 8 + _LETTER * max(map(len, self.columns))
-        inner = [*self._heads(left, top, width, is_small=is_small), *self._cells(left, top, width, height)]
+        is_turned = longest > width
+        top = 10 + longest if is_turned else 22.0
+        inner = [*self._heads(left, top, width, is_turned=is_turned), *self._cells(left, top, width, height)]
         whole = (left + width * len(self.columns) + 2, top + height * len(self.rows) + 2)
         return _svg(*whole, f"{self.title}: {len(self.rows)} by {len(self.columns)}", inner, is_fixed=True)
 
-    def _heads(self, left: float, top: float, width: float, *, is_small: bool) -> Iterator[Markup]:
+    def _heads(self, left: float, top: float, width: float, *, is_turned: bool) -> Iterator[Markup]:
         for index, name in enumerate(self.columns):
             x = left + width * (index + 0.5)
-            if is_small:
-                yield _tag("text", name, _class="label", transform=f"translate({_n(x + 4)} {_n(top - 6)}) rotate(-90)")
+            if is_turned:
+                turn = f"translate({_n(x + 4)} {_n(top - 6)}) rotate(-90)"
+                yield _tag("text", name, _class="label", transform=turn)
             else:
-                yield _label(_cut(name, width), x, top - 7, "middle")
+                yield _label(name, x, top - 7, "middle")
 
     def _cells(self, left: float, top: float, width: float, height: float) -> Iterator[Markup]:
         for r, (row, values) in enumerate(zip(self.rows, self.values, strict=True)):
@@ -272,9 +279,10 @@ def _runs(values: Sequence[float]) -> Iterator[list[int]]:
         yield run
 
 
-def _axis(text: str) -> str:
-    """On an axis `60 kB` reads better than `60.0 kB`."""
-    return re.sub(r"\.0+(?=\D|$)", "", text)
+def _axis(texts: list[str]) -> list[str]:
+    """On an axis `60 kB` reads better than `60.0 kB`, where no tick needs its digits."""
+    short = [re.sub(r"\.0+(?=\D|$)", "", text) for text in texts]
+    return texts if any("." in text for text in short) else short
 
 
 def _nice_step(least: float) -> float:
@@ -287,24 +295,19 @@ def _y(value: float, ticks: Sequence[float]) -> float:
     return _TOP + height * (1 - (value - ticks[0]) / (ticks[-1] - ticks[0]))
 
 
-def _spread(length: int, most: int) -> list[int]:
-    """At most `most` indices, evenly spread, the last among them."""
-    if length <= most:
-        return list(range(length))
-    return sorted({round((length - 1) * k / (most - 1)) for k in range(most)})
+def _marked(rounds: Sequence[int], most: int = 6) -> list[int]:
+    """Return the indices of round numbers to write under the axis: multiples of 1, 2, 5, 10 and so on."""
+    steps = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
+    step = next(step for step in steps if sum(number % step == 0 for number in rounds) <= most)
+    return [index for index, number in enumerate(rounds) if number % step == 0]
 
 
 def _shade(value: float) -> str:
-    return "none" if math.isnan(value) else f"q{min(_STEPS - 1, int(value * _STEPS))}"
+    return "none" if math.isnan(value) else f"q{bisect_right(SHADE_EDGES, value)}"
 
 
 def _percent(value: float) -> str:
     return "\N{EN DASH}" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _cut(name: str, width: float) -> str:
-    most = int(width / _LETTER)
-    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _label(text: str, x: float, y: float, anchor: str, style: str = "label") -> Markup:

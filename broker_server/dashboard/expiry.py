@@ -20,12 +20,14 @@ class Expiry:
         what: the same for people.
         until_ms: UTC milliseconds.
         runbook: the alert that says what to do.
+        warn_days: how long before its end somebody should know; a list is signed for 30 days, a certificate for 365.
     """
 
     file: str
     what: str
     until_ms: int
     runbook: str
+    warn_days: int = 30
 
 
 def expiries(config: Config) -> Iterator[Expiry]:
@@ -42,7 +44,7 @@ def expiries(config: Config) -> Iterator[Expiry]:
             yield Expiry(file, what, until_ms, "CertificateExpires")
     until_ms = _list_ends(config.dashboard.crl) if config.dashboard.crl else None
     if until_ms is not None:
-        yield Expiry("crl", "revocation list of the broker", until_ms, "RevocationListExpires")
+        yield Expiry("crl", "revocation list of the broker", until_ms, "RevocationListExpires", warn_days=7)
 
 
 def _certificates_end(path: Path) -> int | None:

@@ -23,6 +23,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}"
 
 
+def plain(value: float) -> str:
+    """A number of which nothing is known but its value: four digits that matter."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
+
+
 def count(value: float | None) -> str:
     return number(value, 0)
 

@@ -45,7 +45,7 @@ def differing_page(look: Look) -> DifferingPage | None:
         classes=Grid(
             "Devices by classes",
             "Of the probes that the consensus gives to a class, the percentage on which the device says another. "
-            "A dark cell alone is a device that does not know the class, or has another mind about it.",
+            "A strong cell alone is a device that does not know the class, or has another mind about it.",
             "device",
             ranked,
             classes,
@@ -53,7 +53,7 @@ def differing_page(look: Look) -> DifferingPage | None:
         ),
         pairs=Grid(
             "Devices by devices",
-            "Percentage of probes on which two devices say another class. Light blocks are groups that think alike.",
+            "Percentage of probes on which two devices say another class. Faint blocks are groups that think alike.",
             "device",
             ranked,
             ranked,

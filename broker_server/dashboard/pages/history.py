@@ -133,6 +133,16 @@ def _charts(rounds: tuple[RoundRecord, ...]) -> tuple[LineChart, ...]:
             holds=(0.0,),
         ),
         LineChart(
+            "Largest share",
+            "How much of the consensus is the word of one device. Above a half it speaks for all.",
+            numbers,
+            series(share=_metric("largest_share")),
+            _whole,
+            floor=0.0,
+            ceiling=1.0,
+            holds=(0.0,),
+        ),
+        LineChart(
             "Bytes of a round",
             "Payloads of all devices as they arrived, and the consensus, published once. MQTT and TLS come on top.",
             numbers,

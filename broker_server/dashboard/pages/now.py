@@ -15,7 +15,6 @@ from broker_server.federation import Federation
 from broker_server.round import NO_QUORUM, Phase, Round
 from fd_protocol.messages import Kind, Status
 
-EXPIRY_WARNING_DAYS = 30
 DOMINANT_SHARE = 0.5
 _MOST_NAMES = 400
 PHASES = {
@@ -238,7 +237,7 @@ def _of_expiry(expiry: Expiry, now_ms: int) -> Iterator[Notice]:
     days = (expiry.until_ms - now_ms) / 86_400_000
     if days < 0:
         yield Notice(Level.BAD, f"The {expiry.what} has expired.", expiry.runbook)
-    elif days < EXPIRY_WARNING_DAYS:
+    elif days < expiry.warn_days:
         yield Notice(Level.WARNING, f"The {expiry.what} expires in {words.span(86_400 * days)}.", expiry.runbook)
 
 
