@@ -13,7 +13,7 @@ database of a server from before there were records tells nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -180,8 +180,15 @@ class Chronicle:
         return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms")
 
     def hearings_of(self, device: str, limit: int = 50) -> tuple[HearingRecord, ...]:
-        """Return what one device was heard to say, the last round first."""
-        return self._read("hearings", HearingRecord, {"device": device}, "round DESC, kind, arrived_ms", limit)
+        """Return what a device, and those in whose place it came, were heard to say, the last round first."""
+        order = "round DESC, kind, arrived_ms"
+        heard = [
+            one
+            for name in self._line_of(device)
+            for one in self._read("hearings", HearingRecord, {"device": name}, order, limit)
+        ]
+        heard.sort(key=lambda one: -one.round)
+        return tuple(heard if limit < 0 else heard[:limit])
 
     def devices(self) -> tuple[DeviceRecord, ...]:
         """Return all devices in the order of names."""
@@ -192,6 +199,12 @@ class Chronicle:
 
     def commands(self, limit: int = 50) -> tuple[CommandRecord, ...]:
         return self._read("commands", CommandRecord, {}, "at_ms DESC, id", limit)
+
+    def _line_of(self, device: str) -> Iterator[str]:
+        """Yield a device and its predecessors."""
+        yield device
+        for before in self._read("devices", DeviceRecord, {"replaced_by": device}, "device"):
+            yield from self._line_of(before.device)
 
     def _read(self, table: str, cls: type[R], where: Row, order: str = "", limit: int = -1) -> tuple[R, ...]:
         if self.store.version < RECORDS:

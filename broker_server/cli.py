@@ -17,7 +17,9 @@ from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
 from broker_server.quarantine_command import add_quarantine_command
 from broker_server.record_commands import add_record_commands
+from broker_server.replay_commands import add_replay_commands
 from broker_server.status import Status
+from broker_server.transfer_commands import add_transfer_commands
 from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
@@ -54,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     add_order_commands(commands)
     add_record_commands(commands)
     add_quarantine_command(commands)
+    add_replay_commands(commands)
+    add_transfer_commands(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser

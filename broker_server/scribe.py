@@ -7,10 +7,8 @@ messages that they count.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from broker_server.chronicle import ABSENT, CommandRecord, lower
@@ -20,6 +18,7 @@ from broker_server.round import Round
 from broker_server.settings import MethodSettings, RecordSettings
 from broker_server.standing import Standing
 from fd_protocol import codec
+from fd_protocol.documents import to_json
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
 from fd_runtime.store import RECORDS, Row, Store, Value
@@ -41,7 +40,7 @@ class Scribe:
     def __init__(self, store: Store, federation: str, method: MethodSettings) -> None:
         store.upgrade(RECORDS)
         self._store, self._federation = store, federation
-        self._terms = json.dumps(asdict(method.terms), sort_keys=True)
+        self._terms = to_json(method.terms).decode()
         self._round: Round | None = None
         self._consensus: Consensus | None = None
         self._student: Student | None = None
@@ -109,7 +108,8 @@ class Scribe:
         """A retained message tells what was true when it was sent; when that was it does not tell."""
         rows = self._store.rows("devices", self._key(device=device))
         known: dict[str, Any] = rows[0] if rows else {"boot": 0, "first_seen_ms": 0}
-        if presence.boot < known["boot"]:
+        is_echo = not rows and not presence.online and not is_news  # the will of a device that was forgotten
+        if is_echo or presence.boot < known["boot"]:
             return
         values: dict[str, Any] = {"boot": presence.boot, "online": presence.online}
         if presence.online:

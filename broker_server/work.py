@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from broker_server.consensus import join
+from broker_server.consensus import Joined, join
 from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Event, StudentTrained, TrainStudent
 from broker_server.offers import COMMON_CODEC
-from broker_server.rules import rule_named
+from broker_server.rules import Rule, rule_named
+from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
-from broker_server.standing import Standing, Tally, chosen_classes, numbers
+from broker_server.standing import Source, Standing, Tally, chosen_classes, numbers
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
@@ -63,6 +64,29 @@ def work_on(task: Task, store: Store, deliver: Callable[[Finished], None]) -> No
     deliver(finished)
 
 
+Speech: TypeAlias = "Iterable[tuple[Source, Voice]]"
+
+
+def form(
+    hear: Callable[[], Speech], rule: Rule, offer: RoundOffer, canaries: LabelledProbes
+) -> tuple[Joined, tuple[Standing, ...]]:
+    """Return the consensus of the voices, and what each of them came to in it.
+
+    Args:
+        hear: begins to hear the voices, the same ones each time; it is called twice.
+        rule: that joins them.
+        offer: of the round.
+        canaries: that judge the devices; without any nobody earns trust.
+
+    Raises:
+        UnheardError: no consensus can be made of these voices.
+    """
+    tally = Tally(rule, offer.slice.count)
+    joined = join(tally.watch(voice for _, voice in hear()), rule, offer, COMMON_CODEC, canaries)
+    earned = joined.trust.means() if canaries.probes else {}
+    return joined, tuple(tally.standings(hear(), chosen_classes(joined.blocks), earned))
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregation:
     """Make the consensus of a round.
@@ -90,11 +114,7 @@ class Aggregation:
     def _run(self, store: Store) -> Finished:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
-        tally = Tally(rule, self.offer.slice.count)
-        voices = tally.watch(speakers.voices(self.effect, self.offer))
-        joined = join(voices, rule, self.offer, COMMON_CODEC, self.canaries)
-        again = speakers.speech(self.effect, self.offer)
-        standings = tuple(tally.standings(again, chosen_classes(joined.blocks), joined.trust.means()))
+        joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
         blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,

@@ -14,7 +14,7 @@ from broker_server.work import Finished
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId, sha256
-from fd_protocol.messages import DeviceState, RoundReport
+from fd_protocol.messages import DeviceState, Kind, RoundReport
 from fd_runtime.link import Arrived
 from fd_runtime.store import Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
@@ -286,3 +286,29 @@ def test_an_old_result_of_the_worker_is_not_told(world):
     world.link.events.put(Finished((made(),), standings=(stale,)))
     world.settle()
     assert hearings(world) == ()
+
+
+def test_a_restart_after_a_round_does_not_move_its_end(world):
+    for device in fleet(world):
+        device.contribute()
+    before = told(world)
+    world.wait(5)
+    world.restart()
+    assert told(world) == before
+
+
+def test_what_arrives_before_the_first_round_makes_no_round(tmp_path):
+    world = World(tmp_path / "server.db", student=Pupil())
+    a = world.device("a")
+    a.send(a.map([0] * 20), round_id=RoundId(FED, world.state.epoch, 0), kind=Kind.COMPETENCE)
+    assert chronicle(world).rounds() == ()
+    assert chronicle(world).device("a").refused == 1
+
+
+def test_a_student_of_a_round_without_a_record_makes_none(tmp_path):
+    world = World(tmp_path / "server.db", student=Pupil())
+    for device in fleet(world):
+        device.contribute()
+    world.store.delete_rows("rounds", {"fed": FED})
+    world.restart()
+    assert chronicle(world).rounds() == ()

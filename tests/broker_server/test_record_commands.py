@@ -53,6 +53,7 @@ def test_rounds_are_listed_the_last_first(world, config, capsys):
     second, first = told(capsys, "rounds", "--config", str(config))
     assert (second["number"], second["phase"], second["heard"]) == (2, "offered", 1)
     assert (first["number"], first["phase"], first["heard"]) == (1, "closed", 3)
+    assert first["epoch"] == f"{world.state.epoch:016x}"
     assert first["consensus_sha256"] == world.state.consensus.sha256.hex()
     assert first["metrics"]["voices"] == 3
     assert [one["number"] for one in told(capsys, "rounds", "--limit", "1", "--config", str(config))] == [2]
