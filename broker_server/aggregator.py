@@ -49,6 +49,7 @@ from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
+from broker_server.portions import grid, standing
 from broker_server.publisher import Publisher
 from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.round import Phase, Round
@@ -57,7 +58,7 @@ from broker_server.settings import ProbeSet, Settings
 from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
-from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
+from broker_server.work import Aggregation, Finished, Renewal, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
@@ -366,11 +367,31 @@ class Aggregator:
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
                 assert self.state.round is not None
-                offer, method = self.state.round.offer, self._settings.method
-                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock))
+                self._start(self._aggregation(effect, self.state.round))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
                 self._start(Teaching(effect, self._student))
+
+    def _aggregation(self, effect: Aggregate, current: Round) -> Aggregation:
+        return Aggregation(
+            effect,
+            current.offer,
+            self._settings.method,
+            self.state.trust,
+            self._canaries,
+            self._clock,
+            self._renewal(current),
+            self._settings.rounds.most_uncovered,
+        )
+
+    def _renewal(self, current: Round) -> Renewal | None:
+        """Return what of the last consensus stays beside that of `current`; None: nothing, by the settings."""
+        if self._settings.rounds.choose == "turn":
+            return None
+        last, offer = self.state.consensus, current.offer
+        slices = grid(self._probes.whole, offer.slice.count)
+        held = standing(last.portions, slices, offer.temperature) if last is not None else ()
+        return Renewal(held, last.blocks if last is not None else (), current.up_bytes)
 
     def _start(self, task: Task) -> None:
         self._worker.start(lambda: work_on(task, self._store, self._inbox.put))
@@ -385,6 +406,7 @@ class Aggregator:
             seed=self._entropy(16),
             at_ms=at_ms,
             is_warm_up=self.state.is_warming_up,
+            portions=self.state.consensus.portions if self.state.consensus is not None else (),
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
 

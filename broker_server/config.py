@@ -1,6 +1,6 @@
 """The server's TOML file: the federation's settings (`settings.Settings`), and where its parts lie.
 
-federation, aggregator, bundles
+federation, aggregator, trust, bundles
 [artifacts]  public_set, bundle, canaries
 [state]      folder
 [broker]     host, port, username          [broker.tls]  ca, certificate, key

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, check_name, check_text, require
-from fd_protocol.messages import RoundOffer
+from fd_protocol.messages import RoundOffer, Slice
 from fd_protocol.schema import from_item, keyed, to_item
 
 MAX_ARGUMENTS = 16
@@ -154,11 +154,31 @@ class RoundOpened:
 
 @dataclass(frozen=True, slots=True)
 class ContributionStored:
-    """A device's soft labels for `round` lie in the store; `sha256` is of the payload as sent."""
+    """A device's soft labels for `round` lie in the store; `sha256` is of the payload as sent, `size` its bytes."""
 
     round: RoundId = keyed(1)
     device: str = keyed(2)
     sha256: bytes = keyed(3)
+    size: int = keyed(4, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """The consensus on one slice, as it stands (`portions`).
+
+    Attributes:
+        slice: the probes.
+        temperature: of its rows.
+        round: number of the round that made it.
+        entropy: of its rows, mean, in nats.
+        sha256: identity of the consensus on it alone; see `ConsensusBlock`.
+    """
+
+    slice: Slice = keyed(1)
+    temperature: float = keyed(2)
+    round: int = keyed(3)
+    entropy: float = keyed(4)
+    sha256: bytes = keyed(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +192,7 @@ class ConsensusMade:
         trust: digest of the trust table for the next round; empty = none.
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
+        portions: what the consensus is put together from, where rounds ask for what is needed.
     """
 
     round: RoundId = keyed(1)
@@ -180,6 +201,7 @@ class ConsensusMade:
     at_ms: int = keyed(4)
     trust: bytes = keyed(5, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 6})
+    portions: tuple[Portion, ...] = keyed(7, default=())
 
 
 @dataclass(frozen=True, slots=True)

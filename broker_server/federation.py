@@ -40,6 +40,7 @@ from broker_server.events import (
     OpenRound,
     Order,
     Ordered,
+    Portion,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -85,6 +86,7 @@ class Consensus:
     sha256: bytes = keyed(2)
     blocks: tuple[bytes, ...] = keyed(3)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
+    portions: tuple[Portion, ...] = keyed(5, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +268,10 @@ def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:
     if not after.has_ended:
         return state
     if isinstance(event, ConsensusMade):
-        blocks = () if after.is_warm_up else event.blocks
-        state = replace(state, consensus=Consensus(event.round, event.sha256, blocks, event.metrics), trust=event.trust)
+        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions)
+        if after.is_warm_up:
+            consensus = replace(consensus, blocks=(), portions=())
+        state = replace(state, consensus=consensus, trust=event.trust)
     pause_ms = 0 if state.schedule.timetable else state.schedule.pause_ms
     return replace(state, next_round_ms=at_ms + pause_ms, is_timed=False)
 

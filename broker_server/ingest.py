@@ -170,7 +170,7 @@ class Ingest:
             raise RefusedError("second_payload")
         labels = admit_contribution(payload, offer, lambda digest: self._base(digest, rows))
         self._put(device, part, labels.to_bytes())
-        event = ContributionStored(part.round, device, part.payload_sha256)
+        event = ContributionStored(part.round, device, part.payload_sha256, part.total_bytes)
         return _answered(device, part, Status.STORED, events=(event,))
 
     def _put(self, device: str, part: Part, content: bytes) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from broker_server.events import Portion
 from broker_server.federation import Presence
+from broker_server.portions import choose, grid, standing
 from broker_server.rules import rule_named
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from fd_protocol.identity import RoundId, is_sampled, sha256
@@ -33,6 +35,7 @@ def open_round(
     seed: bytes,
     at_ms: int,
     is_warm_up: bool = False,
+    portions: Sequence[Portion] = (),
 ) -> Opening:
     """Return the offer of a round.
 
@@ -44,6 +47,7 @@ def open_round(
         seed: 16 random bytes; they draw the devices.
         at_ms: UTC milliseconds now.
         is_warm_up: whether devices get the time of a warm-up round.
+        portions: of the last consensus.
     """
     sampling = draw(seed, online, settings.rounds)
     invited = _sampled(online, sampling)
@@ -59,7 +63,7 @@ def open_round(
         temperature=settings.method.temperature,
         codec=codec,
         top_k=top_k,
-        slice=slice_of(probes, settings.rounds, round_id.number),
+        slice=slice_of(probes, settings, round_id.number, portions),
         task=probes.task,
         byte_budget=settings.rounds.byte_budget,
         training=settings.training,
@@ -95,11 +99,14 @@ def _sampled(online: Collection[str], sampling: Sampling) -> tuple[str, ...]:
     return tuple(sorted(device for device in online if is_sampled(device, sampling.seed, sampling.fraction)))
 
 
-def slice_of(probes: ProbeSet, rounds: RoundSettings, number: int) -> Slice:
-    """Return the probes of round `number`: whole slices in turn, from the start again when the next would not fit.
+def slice_of(probes: ProbeSet, settings: Settings, number: int, portions: Sequence[Portion] = ()) -> Slice:
+    """Return the probes of round `number`: a whole slice in turn or in need; what fills no slice is never asked for.
 
     A slice stays for `rounds.slice_rounds` rounds, so that devices can send differences.
     """
-    count = rounds.probes or probes.count
-    turn = (number - 1) // rounds.slice_rounds % (probes.count // count)
-    return Slice(probes.public_set, turn * count, count, probes.classes)
+    rounds = settings.rounds
+    slices = grid(probes.whole, rounds.probes or probes.count)
+    if rounds.choose == "turn":
+        return slices[(number - 1) // rounds.slice_rounds % len(slices)]
+    held = standing(portions, slices, settings.method.temperature)
+    return choose(slices, held, number, stay=rounds.slice_rounds, lease=rounds.lease_rounds)

@@ -67,6 +67,8 @@ class Round:
     """Why the round was aborted."""
     is_warm_up: bool = keyed(9, default=False)
     """Its consensus is not published: devices warm up, say where they stand, and earn their first trust."""
+    up_bytes: int = keyed(10, default=0)
+    """Of the payloads that count."""
 
     @property
     def id(self) -> RoundId:
@@ -127,6 +129,7 @@ def _count(state: Round, event: ContributionStored) -> Round:
         devices={**state.devices, event.device: event.sha256},
         heard=state.heard + 1,
         awaited=state.awaited - (before is not None),
+        up_bytes=state.up_bytes + event.size,
     )
     all_in = state.invited > 0 and state.awaited == 0
     return _end_offer(state) if all_in and state.heard >= state.offer.quorum else state

@@ -53,7 +53,7 @@ def run(path: Path, *, version: str) -> None:
             utc_ms,
             student,
             probes=equipment.probes,
-            canaries=equipment.canaries.trust,
+            canaries=equipment.trust_canaries,
             worker=worker,
             version=version,
             spool=Spool(config.state.orders),

@@ -36,7 +36,14 @@ class Status:
                 raise MissingArtifactError(config.state.store)
             with Store.view(config.state.store) as store:
                 journal = Journal(store, config.federation)
-                return cls({"federation": config.federation, **_facts(journal.replay()), **journal.counts()})
+                return cls(
+                    {
+                        "federation": config.federation,
+                        "trust": config.trust,
+                        **_facts(journal.replay()),
+                        **journal.counts(),
+                    }
+                )
 
     def lines(self) -> str:
         """Return one line a fact."""

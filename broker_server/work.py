@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from broker_server.consensus import Joined, join
-from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Event, StudentTrained, TrainStudent
+from broker_server.events import (
+    Aggregate,
+    AggregationFailed,
+    ConsensusMade,
+    Event,
+    Portion,
+    StudentTrained,
+    TrainStudent,
+)
 from broker_server.offers import COMMON_CODEC
+from broker_server.portions import lies_in, renewed, together
 from broker_server.rules import Rule, rule_named
 from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
@@ -88,6 +97,47 @@ def form(
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A consensus with all that stays beside it, and what an operator may want to know of that."""
+
+    blocks: tuple[ConsensusBlock, ...]
+    portions: tuple[Portion, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What of the last consensus may stay beside a new one.
+
+    Attributes:
+        held: the portions that still hold.
+        blocks: digests of the blocks of the last consensus.
+        up_bytes: that the contributions to the new one have.
+    """
+
+    held: tuple[Portion, ...]
+    blocks: tuple[bytes, ...]
+    up_bytes: int
+
+    def of(self, joined: Joined, offer: RoundOffer, store: Store) -> Whole:
+        """Return the consensus of a round with all that stays."""
+        others = [portion for portion in self.held if portion.slice != offer.slice]
+        last = [codec.decode(store.blob(digest), ConsensusBlock) for digest in self.blocks]
+        kept = [block for block in last if any(lies_in(block.slice, portion.slice) for portion in others)]
+        number, probes = offer.round.number, sum(portion.slice.count for portion in others)
+        metrics = {
+            "kept_probes": float(probes),
+            "kept_rounds": float(max((number - portion.round for portion in others), default=0)),
+            # What asking for them as well would have cost, at this round's bytes a probe.
+            "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
+            "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
+        }
+        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
+        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
+        return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregation:
     """Make the consensus of a round.
 
@@ -98,6 +148,8 @@ class Aggregation:
         trust: digest of the trust that was earned in the round before; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
+        renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
+        most_uncovered: share of probes that may lie far from every device.
     """
 
     effect: Aggregate
@@ -106,6 +158,8 @@ class Aggregation:
     trust: bytes
     canaries: LabelledProbes
     clock: Callable[[], int]
+    renewal: Renewal | None = None
+    most_uncovered: float = 1.0
 
     def run(self, store: Store) -> Finished:
         with store.moment():  # the voices are heard twice, and a device may send a new map at any time
@@ -115,14 +169,19 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
-        blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
+        uncovered = joined.metrics["uncovered_probes"]
+        if uncovered > self.most_uncovered:
+            return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
+        whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
+        blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
-            joined.blocks[0].consensus_sha256,
+            whole.blocks[0].consensus_sha256,
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics={**joined.metrics, **numbers(standings)},
+            metrics={**joined.metrics, **numbers(standings), **whole.metrics},
+            portions=whole.portions,
         )
         return Finished((event,), (*blocks, earned), standings)
 

@@ -56,7 +56,8 @@ CREATE TABLE rounds (fed TEXT, number INTEGER, epoch INTEGER NOT NULL DEFAULT 0,
                      down_bytes INTEGER NOT NULL DEFAULT 0, consensus_sha256 BLOB NOT NULL DEFAULT x'',
                      metrics TEXT NOT NULL DEFAULT '{}', student TEXT NOT NULL DEFAULT '{}',
                      offer BLOB NOT NULL DEFAULT x'', terms TEXT NOT NULL DEFAULT '{}',
-                     trust BLOB NOT NULL DEFAULT x'', PRIMARY KEY (fed, number)) WITHOUT ROWID;
+                     trust BLOB NOT NULL DEFAULT x'', made_sha256 BLOB NOT NULL DEFAULT x'',
+                     PRIMARY KEY (fed, number)) WITHOUT ROWID;
 CREATE TABLE hearings (fed TEXT, round INTEGER, device TEXT, kind TEXT, sha256 BLOB, epoch INTEGER NOT NULL DEFAULT 0,
                        arrived_ms INTEGER NOT NULL DEFAULT 0, payload_bytes INTEGER NOT NULL DEFAULT 0,
                        status TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', share REAL, agreement REAL,

@@ -262,6 +262,23 @@ def test_a_liar_is_weighed_by_the_canaries_of_the_round_before(tmp_path):
     assert world.state.consensus.metrics["canary_accuracy"] == 1.0
 
 
+def test_a_round_whose_probes_nobody_knows_makes_no_consensus_where_the_operator_says_so(tmp_path):
+    rounds = RoundSettings(minimum_online=3, pause_s=10, most_uncovered=0.3)
+    world = World(tmp_path / "s.db", rounds=rounds)
+    devices = fleet(world)
+    for device in devices:
+        device.send_map([FAR] * 7 + [0] * 13)
+        device.contribute()
+    assert (world.state.round.phase, world.state.round.reason.split(":")[0]) == (Phase.ABORTED, "uncovered")
+    assert "35 %" in world.state.round.reason.replace("%", " %")
+    world.wait(10)
+    devices[0].send_map([FAR] * 6 + [0] * 14)
+    for device in devices:
+        device.contribute(seed=1)
+    assert world.state.round.phase is Phase.CLOSED
+    assert world.state.consensus.metrics["uncovered_probes"] == pytest.approx(0.3)
+
+
 # The student.
 
 

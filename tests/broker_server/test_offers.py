@@ -45,12 +45,12 @@ def test_a_codec_must_be_understood_by_every_invited_device():
 
 
 def starts(rounds, numbers):
-    return [slice_of(PROBES, rounds, number).start for number in numbers]
+    return [slice_of(PROBES, Settings(FED, rounds=rounds), number).start for number in numbers]
 
 
 def test_whole_slices_are_taken_in_turn():
     assert starts(RoundSettings(probes=8), (1, 2, 3)) == [0, 8, 0]
-    assert slice_of(PROBES, RoundSettings(), 5) == slice_of(PROBES, RoundSettings(probes=20), 1)
+    assert starts(RoundSettings(), (1, 5)) == starts(RoundSettings(probes=20), (1, 5)) == [0, 0]
 
 
 def test_a_slice_stays_for_as_many_rounds_as_the_settings_say():
@@ -100,6 +100,7 @@ def test_a_warm_up_round_has_time_of_its_own():
         {"byte_budget": 0},
         {"count": -1},
         {"slice_rounds": 0},
+        {"most_uncovered": 1.1},
         {"invite": -1},
         {"warm_up_s": -1},
     ],
@@ -107,6 +108,11 @@ def test_a_warm_up_round_has_time_of_its_own():
 def test_rounds_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InvalidValueError):
         RoundSettings(**wrong)
+
+
+def test_coverage_can_be_asked_for_only_where_devices_send_maps():
+    with pytest.raises(InvalidValueError, match="mean-logits asks for none"):
+        Settings(FED, rounds=RoundSettings(most_uncovered=0.3), method=MethodSettings("mean-logits"))
 
 
 @pytest.mark.parametrize("wrong", [{"name": "vote"}, {"temperature": 0.0}, {"top_k": 3}, {"codec": Codec.TOP_K}])
