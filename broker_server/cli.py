@@ -103,7 +103,9 @@ def _dashboard(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    serve(arguments.config, is_child=arguments.child)
+    if arguments.child:
+        end_with_parent()
+    serve(arguments.config)
     return 0
 
 

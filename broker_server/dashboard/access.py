@@ -61,8 +61,8 @@ class Tokens:
     operator: str | None = None
 
     def __post_init__(self) -> None:
-        for token in filter(None, (self.viewer, self.operator)):
-            if len(token) < MIN_TOKEN_CHARACTERS:
+        for token in (self.viewer, self.operator):
+            if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
                 raise InvalidValueError(f"a token has at least {MIN_TOKEN_CHARACTERS} characters")
         if self.viewer is not None and self.viewer == self.operator:
             raise InvalidValueError("viewers and operators need different tokens")

@@ -1,16 +1,9 @@
-"""The dashboard as a process: settings and tokens in, an HTTP server until it is told to stop.
-
-Where it stands beside `broker-server run`, that one holds the other end of its standard input: the end of the input is
-the end of the parent, however that came, and the dashboard goes too.
-"""
+"""The dashboard as a process: settings and tokens in, an HTTP server until it is told to stop."""
 
 from __future__ import annotations
 
 import logging
 import stat
-import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -31,8 +24,8 @@ _FAREWELL_S = 2
 log = logging.getLogger("broker-server")
 
 
-def serve(path: Path, *, is_child: bool = False) -> None:
-    """Serve the dashboard of the settings file at `path`, until SIGINT or SIGTERM; a child, until its parent ends.
+def serve(path: Path) -> None:
+    """Serve the dashboard of the settings file at `path`, until SIGINT or SIGTERM.
 
     Raises:
         ConfigError, StartError: it cannot start; says the key.
@@ -49,8 +42,6 @@ def serve(path: Path, *, is_child: bool = False) -> None:
         expiries=lambda: tuple(expiries(config)),
     )
     server = uvicorn.Server(_terms(config, site))
-    if is_child:
-        _at_end_of_input(lambda: setattr(server, "should_exit", True))
     scheme = "https" if config.dashboard.tls else "http"
     log.info("dashboard: %s://%s:%d", scheme, config.dashboard.host, config.dashboard.port)
     server.run()
@@ -91,12 +82,3 @@ def _terms(config: Config, site: Site) -> uvicorn.Config:
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_FAREWELL_S,  # open pages never end by themselves
     )
-
-
-def _at_end_of_input(stop: Callable[[], None]) -> None:
-    def wait() -> None:
-        while sys.stdin.buffer.read(1):
-            pass
-        stop()
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -73,6 +73,8 @@ def test_a_proxy_is_named_by_its_address(proxy):
 def test_a_token_is_long_and_each_role_has_its_own():
     with pytest.raises(InvalidValueError, match="characters"):
         Tokens(viewer="x" * (MIN_TOKEN_CHARACTERS - 1))
+    with pytest.raises(InvalidValueError, match="characters"):
+        Tokens(operator="")
     with pytest.raises(InvalidValueError, match="different"):
         Tokens(VIEWER, VIEWER)
     assert Tokens().role_of("") is None
