@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +32,7 @@ from fd_protocol.competence import FAR
 from fd_protocol.errors import DecodeError
 from fd_protocol.manifest import Manifest, Role
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, ConsensusBlock, Kind
-from fd_protocol.payload import decode_body
+from fd_protocol.payload import Codes, decode_body
 from fd_protocol.quantisers import I64
 from fd_runtime.starting import is_held
 from fd_runtime.store import MissingBlobError, Store
@@ -164,26 +164,20 @@ class Look:
         None: there is no consensus, or what it was made of is gone.
         """
         consensus = self.state.consensus
-        if consensus is None:
+        if consensus is None or not consensus.blocks:  # a warm-up publishes none
             return None
         heard = [one for one in hearings if one.kind == Kind.CONTRIBUTION.value and one.agreement is not None]
         chosen = sorted(heard, key=lambda one: (one.agreement or 0.0, one.device))[:most]
         try:
             blocks = [codec.decode(self.store.blob(digest), ConsensusBlock) for digest in consensus.blocks]
-            joined = np.concatenate([_likeliest(block) for block in blocks])
-            claims = {one.device: self._claims(one) for one in chosen if one.labels}
+            labels = {one.device: StoredLabels.from_bytes(self.store.blob(one.labels)) for one in chosen if one.labels}
         except (MissingBlobError, DecodeError):
             return None
-        rows = {device: row for device, row in sorted(claims.items()) if row.shape == joined.shape}
-        return Opinions(tuple(rows), np.array(list(rows.values()), np.int64).reshape(-1, len(joined)), joined)
+        return _opinions(blocks, dict(sorted(labels.items())))
 
     @cached_property
     def _journal(self) -> Journal:
         return Journal(self.store, self.around.settings.federation)
-
-    def _claims(self, hearing: HearingRecord) -> I64:
-        claims: I64 = StoredLabels.from_bytes(self.store.blob(hearing.labels)).codes.integers().argmax(axis=1)
-        return claims
 
     def _distances(self, device: str) -> U8 | None:
         rows = self.store.payloads(self.around.settings.federation, Kind.COMPETENCE.value, device)
@@ -233,7 +227,22 @@ class Source:
             store.close()
 
 
-def _likeliest(block: ConsensusBlock) -> I64:
-    codes = decode_body(block.body, block.codec, block.slice.count, block.slice.classes)
+def _opinions(blocks: Sequence[ConsensusBlock], labels: Mapping[str, StoredLabels]) -> Opinions | None:
+    """Set devices beside the consensus on what the round asked for; the consensus may speak of more."""
+    whole = np.concatenate([_likeliest(_codes_of(block)) for block in blocks])
+    asked = next(iter(labels.values())).slice if labels else blocks[0].slice
+    first = asked.start - blocks[0].slice.start
+    consensus = whole[first : first + asked.count]
+    if first < 0 or len(consensus) < asked.count:
+        return None
+    claims = {device: _likeliest(said.codes) for device, said in labels.items() if said.slice == asked}
+    return Opinions(tuple(claims), np.array(list(claims.values()), np.int64).reshape(-1, asked.count), consensus)
+
+
+def _codes_of(block: ConsensusBlock) -> Codes:
+    return decode_body(block.body, block.codec, block.slice.count, block.slice.classes)
+
+
+def _likeliest(codes: Codes) -> I64:
     likeliest: I64 = codes.integers().argmax(axis=1)
     return likeliest

@@ -9,6 +9,7 @@ from broker_server.dashboard.app import PAGES
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import ModelSize
 from broker_server.orders import new_order, place_order
+from broker_server.settings import RoundSettings
 from fd_protocol import codec
 from fd_protocol.messages import DeviceState
 from fd_runtime.store import RECORDS, Store
@@ -217,3 +218,30 @@ def test_looking_writes_nothing(played):
 
 def test_a_model_without_a_backbone_is_all_that_fedavg_would_send():
     assert ModelSize("mlp", 4_000, 4_000).whole_bytes == 4_000
+
+
+@pytest.mark.parametrize("choose", ["turn", "need"])
+def test_the_picture_is_of_the_probes_that_the_round_asked_for(tmp_path, choose):
+    rounds = RoundSettings(quorum=2, duration_s=60, minimum_online=3, pause_s=10, probes=10, choose=choose)
+    stage = Stage(tmp_path, rounds=rounds)
+    devices = fleet(stage.world)
+    for _ in range(2):
+        for device in devices:
+            device.contribute()
+        stage.world.wait(10)
+    with stage.source.look() as look:
+        consensus = look.state.consensus
+        opinions = look.opinions(look.chronicle.hearings(consensus.round.epoch, consensus.round.number), 10)
+        told = {one.device: one.agreement for one in look.chronicle.hearings(consensus.round.epoch, 2)}
+    assert opinions.devices == ("a", "b", "c")
+    shares = 1 - (opinions.claims != opinions.consensus).mean(axis=1)
+    assert dict(zip(opinions.devices, shares, strict=True)) == pytest.approx(told)
+
+
+def test_a_warm_up_has_no_picture(tmp_path):
+    rounds = RoundSettings(quorum=2, duration_s=60, minimum_online=3, warm_up_s=30)
+    stage = Stage(tmp_path, rounds=rounds)
+    for device in fleet(stage.world):
+        device.contribute()
+    assert stage.world.state.consensus is not None
+    assert "No consensus to compare with yet" in words(stage, "/differing")
