@@ -397,6 +397,12 @@ class Store:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
+    def count(self, table: str, where: Row) -> int:
+        """Return how many rows `rows` would return."""
+        statement = f"SELECT count(*) FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        (number,) = self._execute(statement, tuple(where.values())).fetchone()
+        return int(number)
+
     def delete_rows(self, table: str, where: Row) -> int:
         """Delete the rows that `rows` would return; return how many went."""
         statement = f"DELETE FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above

@@ -63,10 +63,10 @@ class FederationCollector(Collector):
             yield _gauge("round_deadline_timestamp_seconds", "Deadline of the last round.", deadline_s)
 
     def _devices(self) -> Iterator[Metric]:
-        devices = self._look.chronicle.devices()
-        yield _gauge("devices_known", "Devices that were ever heard of.", len(devices))
-        yield _gauge("devices_online", "Devices whose last word was a birth.", sum(d.online for d in devices))
-        ill = sum(device.online and bool(device.problem) for device in devices)
+        chronicle = self._look.chronicle
+        yield _gauge("devices_known", "Devices that were ever heard of.", chronicle.count_devices())
+        yield _gauge("devices_online", "Devices whose last word was a birth.", chronicle.count_devices(online=True))
+        ill = len(chronicle.ill_devices(limit=-1))
         yield _gauge("devices_with_problem", "Devices online that say they cannot take part.", ill)
 
     def _consensus(self) -> Iterator[Metric]:

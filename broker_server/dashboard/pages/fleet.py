@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker_server.chronicle import DeviceRecord, HearingRecord
@@ -76,14 +77,16 @@ class DevicePage:
 
 def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1) -> FleetPage:
     """Return the devices whose name, family, runtime, problem or tag contains `search`, in an order of `ORDERS`."""
-    devices, last = look.chronicle.devices(), _last_hearings(look)
+    devices = look.chronicle.devices()
     found = [device for device in devices if _fits(device, search.lower())]
     order = order if order in ORDERS else "name"
+    last = _last_hearings(look, [device.device for device in found]) if order == "agreement" else {}
     found.sort(key=lambda device: (_rank(order, device, last.get(device.device)), device.device))
     pages = max(1, -(-len(found) // PAGE_ROWS))
     page = min(max(page, 1), pages)
     shown = found[PAGE_ROWS * (page - 1) : PAGE_ROWS * page]
-    coverage = look.coverage_of([device.device for device in shown])
+    names = [device.device for device in shown]
+    coverage, last = look.coverage_of(names), last or _last_hearings(look, names)
     kinds = Counter((device.family, device.runtime) for device in devices)
     return FleetPage(
         rows=tuple(_row(device, last.get(device.device), coverage) for device in shown),
@@ -116,12 +119,13 @@ def device_page(look: Look, name: str) -> DevicePage | None:
     )
 
 
-def _last_hearings(look: Look) -> dict[str, HearingRecord]:
-    """Return what the last consensus heard of each device."""
+def _last_hearings(look: Look, names: Sequence[str]) -> dict[str, HearingRecord]:
+    """Return what the last consensus heard of these devices; reads no further than from the first name to the last."""
     consensus = look.state.consensus
-    if consensus is None:
+    if consensus is None or not names:
         return {}
-    hearings = look.chronicle.hearings(consensus.round.epoch, consensus.round.number)
+    between = min(names), max(names)
+    hearings = look.chronicle.hearings(consensus.round.epoch, consensus.round.number, between=between)
     return {one.device: one for one in hearings if one.kind == Kind.CONTRIBUTION.value and one.share is not None}
 
 

@@ -62,11 +62,8 @@ def refusals_page(look: Look) -> RefusalsPage:
     """Return what the page shows."""
     recent: list[HearingRecord] = []
     for one in look.chronicle.rounds(_ROUNDS):
-        hearings = look.chronicle.hearings(one.epoch, one.number)
-        recent += sorted(
-            (hearing for hearing in hearings if hearing.status == Status.REFUSED.value),
-            key=lambda hearing: -hearing.arrived_ms,
-        )
+        refused = look.chronicle.hearings(one.epoch, one.number, Status.REFUSED.value)
+        recent += sorted(refused, key=lambda hearing: -hearing.arrived_ms)
         if len(recent) >= _ROWS:
             break
     return RefusalsPage(_counted(look, _REFUSED), _counted(look, _SET_ASIDE), tuple(recent[:_ROWS]), look.quarantine())

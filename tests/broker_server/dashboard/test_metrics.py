@@ -13,7 +13,7 @@ from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role
 from broker_server.config import ArtifactSettings, Config, StateSettings
 from broker_server.dashboard.expiry import Expiry, expiries
-from broker_server.dashboard.pages import now
+from broker_server.dashboard.pages import notices
 from broker_server.dashboard.settings import DashboardSettings
 from fd_runtime.starting import BrokerSettings
 from tests.broker_server.dashboard.stage import Stage
@@ -128,7 +128,7 @@ def test_every_metric_is_explained_in_the_manual(stage):
 
 
 def test_what_the_page_calls_a_runbook_is_an_alert():
-    source = Path(now.__file__).read_text() + (ROOT / "broker_server/dashboard/expiry.py").read_text()
+    source = Path(notices.__file__).read_text() + (ROOT / "broker_server/dashboard/expiry.py").read_text()
     named = set(re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', source))
     assert named
     assert named <= {rule["alert"] for rule in RULES}

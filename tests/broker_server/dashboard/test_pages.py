@@ -80,7 +80,7 @@ def test_the_open_round_tells_who_has_answered_and_who_was_refused(played):
     told = words(played, "/")
     assert "Round 4: taking contributions" in told
     assert "1 of 3 invited devices have answered; the quorum is 2." in told
-    assert "arrived 1 · ○ awaited 1 · ■ refused 1" in told
+    assert "arrived 1 · ○ awaited 2 · ■ refused 1" in told
 
 
 def test_a_round_without_quorum_is_told_in_words(tmp_path):
