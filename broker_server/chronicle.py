@@ -181,9 +181,15 @@ class Chronicle:
     def round(self, epoch: int, number: int) -> RoundRecord | None:
         return next(iter(self._read("rounds", RoundRecord, {"epoch": epoch, "number": number})), None)
 
-    def hearings(self, epoch: int, number: int) -> tuple[HearingRecord, ...]:
-        """Return what was heard in a round, in the order of devices."""
-        where: Row = {"epoch": epoch, "round": number}
+    def hearings(
+        self, epoch: int, number: int, status: str = "", between: tuple[str, str] | None = None
+    ) -> tuple[HearingRecord, ...]:
+        """Return what was heard in a round, in the order of devices: of one status, of devices from one to another."""
+        where: dict[str, Value] = {"epoch": epoch, "round": number}
+        if status:
+            where["status"] = status
+        if between is not None:
+            where["device >="], where["device <="] = between
         return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms")
 
     def hearings_of(self, device: str, limit: int = 50) -> tuple[HearingRecord, ...]:
@@ -200,6 +206,16 @@ class Chronicle:
     def devices(self) -> tuple[DeviceRecord, ...]:
         """Return all devices in the order of names."""
         return self._read("devices", DeviceRecord, {}, "device")
+
+    def count_devices(self, *, online: bool | None = None) -> int:
+        """Return how many devices there are, or how many that are online or not."""
+        if self.store.version < RECORDS:
+            return 0
+        return self.store.count("devices", {"fed": self.federation, **({} if online is None else {"online": online})})
+
+    def ill_devices(self, limit: int = 100) -> tuple[DeviceRecord, ...]:
+        """Return devices that are online and say that they cannot take part."""
+        return self._read("devices", DeviceRecord, {"online": True, "problem >": ""}, "device", limit)
 
     def device(self, name: str) -> DeviceRecord | None:
         return next(iter(self._read("devices", DeviceRecord, {"device": name})), None)

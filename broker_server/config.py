@@ -6,6 +6,7 @@ federation, aggregator, trust, bundles
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
 [release]    automatic, margin, level
+[dashboard]  viewer_token_file, operator_token_file, ...  [dashboard.tls]  [dashboard.proxy]
 [rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_server.dashboard.settings import DashboardSettings
 from broker_server.release_gate import ReleaseGate
 from broker_server.settings import Settings
 from broker_server.student import StudentTerms
@@ -103,6 +105,7 @@ class Config(Settings):
     broker: BrokerSettings = BrokerSettings()
     student: StudentSettings = StudentSettings()
     release: ReleaseSettings = ReleaseSettings()
+    dashboard: DashboardSettings = DashboardSettings()
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)

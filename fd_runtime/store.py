@@ -207,6 +207,12 @@ class Store:
                     self._execute(statement)
             self._execute(f"PRAGMA user_version={max(version, self.version)}")
 
+    @property
+    def changes(self) -> int:
+        """A number that is another one once another program has written; of use while this store stays open."""
+        (number,) = self._execute("PRAGMA data_version").fetchone()
+        return int(number)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -400,6 +406,12 @@ class Store:
         order = f"ORDER BY {order}" if order else ""
         statement = f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?"  # noqa: S608 - see above
         return list(self._stream(statement, (*where.values(), limit)))
+
+    def count(self, table: str, where: Row) -> int:
+        """Return how many rows `rows` would return."""
+        statement = f"SELECT count(*) FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        (number,) = self._execute(statement, tuple(where.values())).fetchone()
+        return int(number)
 
     def delete_rows(self, table: str, where: Row) -> int:
         """Delete the rows that `rows` would return; return how many went."""
