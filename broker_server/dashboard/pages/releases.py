@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from broker_server.chronicle import RoundRecord
 from broker_server.dashboard.reading import Look
+from broker_server.events import Release
 
 _ROUNDS = 20
 
@@ -31,6 +32,8 @@ class ReleasesPage:
         has_student: whether a student learns at all.
         lessons: the last rounds that it learnt from, newest first.
         rollout: what devices run, the most common first.
+        releases: what the student was released as, the current one first.
+        count: how many releases there ever were.
         is_limited: whether the settings name the bundles that may join.
     """
 
@@ -39,6 +42,8 @@ class ReleasesPage:
     lessons: tuple[RoundRecord, ...]
     rollout: tuple[Rollout, ...]
     is_limited: bool
+    releases: tuple[Release, ...] = ()
+    count: int = 0
 
     def standing(self, lesson: RoundRecord) -> str:
         """What is known of the student after a lesson."""
@@ -46,7 +51,10 @@ class ReleasesPage:
             return "failed; the student stays as it was"
         if not self.is_verifiable:
             return "unverified"
-        return "scored; not compared with a release" if "accuracy" in lesson.student else "unverified"
+        if "release_gain" not in lesson.student:
+            return "scored; not compared with a release" if "accuracy" in lesson.student else "unverified"
+        gain, p = lesson.student["release_gain"], lesson.student["release_p"]
+        return f"{100 * gain:+.1f} points against what the fleet ran, p = {p:.2g}"
 
 
 def releases_page(look: Look) -> ReleasesPage:
@@ -58,6 +66,8 @@ def releases_page(look: Look) -> ReleasesPage:
         lessons=tuple(one for one in look.chronicle.rounds(_ROUNDS) if one.student),
         rollout=_rollout(look, bundles),
         is_limited=bool(bundles),
+        releases=look.state.releases.made[::-1],
+        count=look.state.releases.count,
     )
 
 

@@ -9,6 +9,7 @@ from broker_server.dashboard.reading import ModelSize, Source, Surroundings
 from broker_server.dashboard.settings import DashboardSettings
 from broker_server.orders import Spool
 from broker_server.settings import RoundSettings
+from broker_server.student import Lesson
 from fd_protocol.canaries import LabelledProbes
 from tests.broker_server.world import PROBES, TOPICS, World, fleet
 
@@ -17,10 +18,17 @@ VIEWER, OPERATOR = "viewer-token-0123456789", "operator-token-0123456789"
 CANARIES = LabelledProbes((1, 4, 9, 12), (0, 1, 2, 0))
 
 
+class Pupil:
+    """Learns nothing, and gains a quarter."""
+
+    def learn(self, _blocks, _weights):
+        return Lesson(b"weights", {"accuracy": 0.75, "loss": 0.5, "release_gain": 0.25, "release_p": 0.03})
+
+
 class Stage:
     """One federation, and what a browser on `127.0.0.1` sees of it."""
 
-    def __init__(self, folder, *, settings=None, tokens=None, canaries=True, expiries=(), rounds=None):
+    def __init__(self, folder, *, settings=None, tokens=None, canaries=True, expiries=(), rounds=None, learns=False):
         folder.mkdir(exist_ok=True)
         self.folder, self.spool = folder, folder / "orders"
         self.world = World(
@@ -28,6 +36,7 @@ class Stage:
             spool=Spool(self.spool),
             canaries=CANARIES if canaries else None,
             rounds=rounds or RoundSettings(quorum=2, duration_s=60, minimum_online=3, pause_s=10),
+            student=Pupil() if learns else None,
         )
         around = Surroundings(
             self.world.settings,

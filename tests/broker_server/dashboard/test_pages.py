@@ -8,13 +8,14 @@ import pytest
 from broker_server.dashboard.app import PAGES
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import ModelSize
+from broker_server.events import Ordered, Release, ReleaseMade
 from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
 from fd_protocol.messages import DeviceState
 from fd_runtime.store import RECORDS, Store
 from tests.broker_server.builders import TASK
-from tests.broker_server.dashboard.stage import Stage
+from tests.broker_server.dashboard.stage import Stage, form_of
 from tests.broker_server.world import TOPICS, fleet
 
 ADDRESSES = [address for address, _ in PAGES]
@@ -245,3 +246,35 @@ def test_a_warm_up_has_no_picture(tmp_path):
         device.contribute()
     assert stage.world.state.consensus is not None
     assert "No consensus to compare with yet" in words(stage, "/differing")
+
+
+# Releases.
+
+
+def test_the_releases_page_tells_what_the_student_was_released_as(tmp_path):
+    stage = Stage(tmp_path / "state", learns=True).play()
+    state, world = stage.world.state, stage.world
+    assert "Nothing yet" in words(stage, "/releases")
+    release = Release(
+        number=1,
+        round=state.student.round,
+        weights=state.student.weights,
+        bundle=b"b" * 32,
+        version="1.r1",
+        package=b"p" * 32,
+        package_bytes=14_440,
+        is_verified=False,
+        at_ms=world.now_ms,
+    )
+    order = new_order("release", who="ada", at_ms=world.now_ms)
+    world.server._reconciler.submit([Ordered(order, world.now_ms), ReleaseMade(release)])
+    told = words(stage, "/releases")
+    for part in ("1.r1", "current", "unverified, by order", "14.4 kB", "+25.0 points"):
+        assert part in told, part
+    operator = stage.log_in()
+    page = operator.get("/releases")
+    assert "Withdraw 1.r1" in page.text
+    placed = operator.post("/orders", data={"form": form_of(page), "command": "withdraw"})
+    assert placed.status_code == 303
+    world.settle()
+    assert "All 1 releases were withdrawn" in words(stage, "/releases")
