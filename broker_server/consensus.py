@@ -34,7 +34,15 @@ class Joined:
     metrics: Mapping[str, float]
 
 
-def join(voices: Iterable[Voice], rule: Rule, offer: RoundOffer, codec: Codec, canaries: LabelledProbes) -> Joined:
+def join(
+    voices: Iterable[Voice],
+    rule: Rule,
+    offer: RoundOffer,
+    codec: Codec,
+    canaries: LabelledProbes,
+    *,
+    is_judged: bool = False,
+) -> Joined:
     """Return the consensus of `voices` on the offered slice.
 
     Where the rule judges devices, it does so first, by what they say in this very round: a liar is known before it is
@@ -46,6 +54,7 @@ def join(voices: Iterable[Voice], rule: Rule, offer: RoundOffer, codec: Codec, c
         offer: of the round.
         codec: of the consensus.
         canaries: labels that the server knows.
+        is_judged: the voices have the trust that this round gave them; a round is made again.
 
     Raises:
         UnheardError: no consensus can be made of these voices.
@@ -54,7 +63,7 @@ def join(voices: Iterable[Voice], rule: Rule, offer: RoundOffer, codec: Codec, c
     witness = Witness(offer.slice)
     hearing = Heard(voices, witness)
     known = Known(*canaries.within(offer.slice))
-    if isinstance(rule, Judging):
+    if isinstance(rule, Judging) and not is_judged:
         hearing.judged = rule.judge(hearing, known)
     labels = SoftLabels(rule.consensus(hearing), offer.temperature)
     if labels.probabilities.shape != (offer.slice.count, offer.slice.classes):

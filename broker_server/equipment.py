@@ -11,7 +11,7 @@ from broker_server.methods import rule_named
 from broker_server.rules import Need
 from broker_server.settings import MethodSettings, ProbeSet
 from broker_server.student import Student
-from fd_protocol.canaries import Canaries
+from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, PublicSet, load_bundle, load_public_set
@@ -29,6 +29,11 @@ class Equipment:
     bundle: Bundle
     public: PublicSet | None
     canaries: Canaries
+
+    @property
+    def trust_canaries(self) -> LabelledProbes:
+        """What devices are weighed by; nothing where all are trusted."""
+        return self.canaries.trust if self.config.trust == "canaries" else LabelledProbes()
 
     @property
     def probes(self) -> ProbeSet:
@@ -73,9 +78,19 @@ def load_equipment(path: Path) -> Equipment:
     probes = probe_set(bundle, public)
     with blame(path, "artifacts.canaries"):
         canaries = _canaries(artifacts.canaries, probes)
+    with blame(path, "trust"):
+        _check_trust(config.trust, canaries)
     with blame(path, "rounds"):
         config.check_against(probes)
     return Equipment(path, config, bundle, public, canaries)
+
+
+def _check_trust(trust: str, canaries: Canaries) -> None:
+    """Without canaries any device is believed: whoever wants that must say so."""
+    if trust == "canaries" and not canaries.trust.probes:
+        raise InvalidValueError(
+            'nothing to weigh devices by: set artifacts.canaries, or say trust = "none" if you trust all of them'
+        )
 
 
 def _public_set(path: Path | None, bundle: Bundle, method: MethodSettings) -> PublicSet | None:

@@ -32,6 +32,10 @@ class TrustTable:
         known = self.by_device.get(device)
         return np.full(self.classes, WEIGHT_ONE, np.int64) if known is None else known
 
+    def means(self) -> dict[str, float]:
+        """Return the mean trust over classes of each device in the table, 0..1."""
+        return {device: float(trust.mean()) / WEIGHT_ONE for device, trust in self.by_device.items()}
+
     def to_bytes(self) -> bytes:
         rows = {device: trust.astype("<u2").tobytes() for device, trust in self.by_device.items()}
         return cbor.encode([self.method, rows])

@@ -8,7 +8,7 @@ Labels are read from the store one device at a time, so memory does not grow wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from broker_server.admission import distances_in
 from broker_server.events import Aggregate
 from broker_server.labels import StoredLabels
 from broker_server.rules.voice import WEIGHT_ONE, Voice, to_weight
+from broker_server.standing import Source
 from broker_server.trust import TrustTable
 from fd_protocol import codec
 from fd_protocol.bodies import U8
@@ -59,60 +60,62 @@ class Speakers:
     absence: Absence
     trust: TrustTable
 
-    def hearing(self, effect: Aggregate, offer: RoundOffer) -> Hearing:
-        """Return the voices of a round as a collection that is read anew each time it is gone over."""
-        return Hearing(self, effect, offer)
-
     def voices(self, effect: Aggregate, offer: RoundOffer) -> Iterator[Voice]:
         """Yield one voice for each contribution, and one for each absent device that still counts."""
-        contributed = dict(effect.contributions)
+        return (voice for _, voice in self.speech(effect, offer))
+
+    def speech(self, effect: Aggregate, offer: RoundOffer) -> Iterator[tuple[Source, Voice]]:
+        """Yield the voices, each with what it was made from."""
+        return self.recall(self._sources(effect, offer.slice.public_set), offer)
+
+    def recall(self, sources: Iterable[Source], offer: RoundOffer) -> Iterator[tuple[Source, Voice]]:
+        """Yield the voices of `sources`, but for those about other probes or at another temperature."""
+        for source in sources:
+            voice = self._voice(source, offer)
+            if voice is not None:
+                yield source, voice
+
+    def _sources(self, effect: Aggregate, public_set: bytes) -> Iterator[Source]:
+        contributed, number = dict(effect.contributions), effect.round.number
         device = ""
         for row in self.store.payloads(self.federation, Kind.CONTRIBUTION.value):
             # Rows come by device, newest first: the first that fits is the device's word.
-            if row.device == device or not self._counts(row, contributed, effect.round.number):
+            if row.device == device or not self._counts(row, contributed, number):
                 continue
             device = row.device
-            voice = self._voice(row, offer, effect.round.number)
-            if voice is not None:
-                yield voice
+            weight = self.absence.weight(number - row.round)
+            if weight:
+                integer = to_weight(weight) if weight < 1 else WEIGHT_ONE
+                known = self._map(device, public_set)
+                yield Source(device, row.sha256, row.content, known, integer, is_absent=row.round < number)
 
     def _counts(self, row: PayloadRow, contributed: dict[str, bytes], number: int) -> bool:
         if row.device in contributed:
             return row.sha256 == contributed[row.device]
         return row.round < number
 
-    def _voice(self, row: PayloadRow, offer: RoundOffer, number: int) -> Voice | None:
-        """None: the words are too old, or they are about other probes or at another temperature."""
-        weight = self.absence.weight(number - row.round)
-        if not weight:
-            return None
-        labels = StoredLabels.from_bytes(self.store.blob(row.content))
+    def _voice(self, source: Source, offer: RoundOffer) -> Voice | None:
+        labels = StoredLabels.from_bytes(self.store.blob(source.labels))
         if (labels.slice, labels.temperature) != (offer.slice, offer.temperature):
             return None
         return Voice(
-            device=row.device,
+            device=source.device,
             integers=labels.codes.integers(),
-            distances=self._distances(row.device, offer.slice),
-            trust=self.trust.of(row.device),
-            weight=to_weight(weight) if weight < 1 else WEIGHT_ONE,
+            distances=self._distances(source.map, offer.slice),
+            trust=self.trust.of(source.device),
+            weight=source.weight,
         )
 
-    def _distances(self, device: str, part: Slice) -> U8:
+    def _map(self, device: str, public_set: bytes) -> bytes:
+        """Return the digest of the device's map of these probes; empty = there is none."""
+        rows = self.store.payloads(self.federation, Kind.COMPETENCE.value, device)
+        return next((row.content for row in rows if self._read_map(row.content).public_set == public_set), b"")
+
+    def _distances(self, digest: bytes, part: Slice) -> U8:
         """A device without a map of these probes stands far from all of them."""
-        for row in self.store.payloads(self.federation, Kind.COMPETENCE.value, device):
-            competence = codec.decode(self.store.blob(row.content), CompetenceMap, limit=MAX_PAYLOAD_BYTES)
-            if competence.public_set == part.public_set:
-                return distances_in(competence)[part.start : part.start + part.count]
-        return np.full(part.count, FAR, np.uint8)
+        if not digest:
+            return np.full(part.count, FAR, np.uint8)
+        return distances_in(self._read_map(digest))[part.start : part.start + part.count]
 
-
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """The voices of a round, as often as one likes, never all of them in memory."""
-
-    speakers: Speakers
-    effect: Aggregate
-    offer: RoundOffer
-
-    def __iter__(self) -> Iterator[Voice]:
-        return self.speakers.voices(self.effect, self.offer)
+    def _read_map(self, digest: bytes) -> CompetenceMap:
+        return codec.decode(self.store.blob(digest), CompetenceMap, limit=MAX_PAYLOAD_BYTES)

@@ -117,9 +117,21 @@ def _value(hint: Any, text: str, place: Place) -> Any:
     if hint in (str, Path) or get_origin(hint) is Literal or (isinstance(hint, type) and issubclass(hint, Enum)):
         return text
     try:
+        return toml_value(text)
+    except InvalidValueError as error:
+        place.fail(str(error))
+
+
+def toml_value(text: str) -> Any:
+    """Return the value that stands as `text` in TOML: 7, 0.5, true, "word".
+
+    Raises:
+        InvalidValueError: none does.
+    """
+    try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        place.fail(f"{text!r} is not a TOML value")
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidValueError(f"{text!r} is not a TOML value") from error
 
 
 def _not_none(hint: Any) -> Any:

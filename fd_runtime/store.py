@@ -6,6 +6,12 @@
     parts     pieces of payloads that are not complete yet
     meta      a few named values
 
+and, where a program asks for them (`upgrade`), tables of records that people look back at: rounds, hearings, devices,
+commands. Their rows are maps of column names to values; what a column means is for the program to say.
+
+A database has a version, that of the newest tables in it. `open` takes it as it is: an agent's stays at version 1, so
+that the agent of the version before reads it still.
+
 A write is on the disk when its transaction ends (WAL, synchronous=FULL), and only then. A `Store` belongs to one
 thread; `reader()` gives another thread its own view. The only home of `sqlite3`.
 """
@@ -13,17 +19,22 @@ thread; `reader()` gives another thread its own view. The only home of `sqlite3`
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fd_protocol.errors import FedistillError
 from fd_protocol.identity import sha256
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+JOURNAL, RECORDS = 1, 2
+"""Versions of a database: journal, blobs and payloads alone; tables of records beside them."""
+
+Value: TypeAlias = "int | float | str | bytes | None"
+Row: TypeAlias = "Mapping[str, Value]"
+
+_JOURNAL = """
 CREATE TABLE events (seq INTEGER PRIMARY KEY, fed TEXT NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
                      body BLOB NOT NULL);
 CREATE TABLE snapshots (fed TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -34,6 +45,40 @@ CREATE TABLE parts (fed TEXT, kind TEXT, device TEXT, part INTEGER, sha256 BLOB 
                     PRIMARY KEY (fed, kind, device, part));
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
+_RECORDS = """
+CREATE TABLE rounds (fed TEXT, number INTEGER, epoch INTEGER NOT NULL DEFAULT 0, opened_ms INTEGER NOT NULL DEFAULT 0,
+                     deadline_ms INTEGER NOT NULL DEFAULT 0, ended_ms INTEGER NOT NULL DEFAULT 0,
+                     phase TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', method TEXT NOT NULL DEFAULT '',
+                     codec TEXT NOT NULL DEFAULT '', temperature REAL NOT NULL DEFAULT 0,
+                     start INTEGER NOT NULL DEFAULT 0, probes INTEGER NOT NULL DEFAULT 0,
+                     invited INTEGER NOT NULL DEFAULT 0, heard INTEGER NOT NULL DEFAULT 0,
+                     quorum INTEGER NOT NULL DEFAULT 0, up_bytes INTEGER NOT NULL DEFAULT 0,
+                     down_bytes INTEGER NOT NULL DEFAULT 0, consensus_sha256 BLOB NOT NULL DEFAULT x'',
+                     metrics TEXT NOT NULL DEFAULT '{}', student TEXT NOT NULL DEFAULT '{}',
+                     offer BLOB NOT NULL DEFAULT x'', terms TEXT NOT NULL DEFAULT '{}',
+                     trust BLOB NOT NULL DEFAULT x'', made_sha256 BLOB NOT NULL DEFAULT x'',
+                     PRIMARY KEY (fed, number)) WITHOUT ROWID;
+CREATE TABLE hearings (fed TEXT, round INTEGER, device TEXT, kind TEXT, sha256 BLOB, epoch INTEGER NOT NULL DEFAULT 0,
+                       arrived_ms INTEGER NOT NULL DEFAULT 0, payload_bytes INTEGER NOT NULL DEFAULT 0,
+                       status TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', share REAL, agreement REAL,
+                       weight INTEGER NOT NULL DEFAULT 0, labels BLOB NOT NULL DEFAULT x'',
+                       map BLOB NOT NULL DEFAULT x'', PRIMARY KEY (fed, round, device, kind, sha256)) WITHOUT ROWID;
+CREATE INDEX hearings_of_a_device ON hearings (fed, device, round);
+CREATE TABLE devices (fed TEXT, device TEXT, first_seen_ms INTEGER NOT NULL DEFAULT 0,
+                      last_seen_ms INTEGER NOT NULL DEFAULT 0, online INTEGER NOT NULL DEFAULT 0,
+                      boot INTEGER NOT NULL DEFAULT 0, agent TEXT NOT NULL DEFAULT '', bundle BLOB NOT NULL DEFAULT x'',
+                      family TEXT NOT NULL DEFAULT '', runtime TEXT NOT NULL DEFAULT '',
+                      problem TEXT NOT NULL DEFAULT '', rounds INTEGER NOT NULL DEFAULT 0,
+                      refused INTEGER NOT NULL DEFAULT 0, up_bytes INTEGER NOT NULL DEFAULT 0, trust REAL,
+                      report TEXT NOT NULL DEFAULT '{}', tags TEXT NOT NULL DEFAULT '[]',
+                      replaced_by TEXT NOT NULL DEFAULT '', PRIMARY KEY (fed, device)) WITHOUT ROWID;
+CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who TEXT NOT NULL DEFAULT '',
+                       role TEXT NOT NULL DEFAULT '', command TEXT NOT NULL DEFAULT '',
+                       arguments TEXT NOT NULL DEFAULT '{}', outcome TEXT NOT NULL DEFAULT '',
+                       PRIMARY KEY (fed, id)) WITHOUT ROWID;
+"""
+_SCHEMAS = (_JOURNAL, _RECORDS)
+"""What each version adds to the one before."""
 
 
 class StoreError(FedistillError):
@@ -136,14 +181,27 @@ class Store:
         self._execute("PRAGMA journal_mode=WAL")
         self._execute("PRAGMA synchronous=FULL")
         self._execute(f"PRAGMA journal_size_limit={64 << 20}")
+        if self.version > len(_SCHEMAS):
+            raise StoreError(
+                self.path, f"made by a newer version (schema {self.version}, this one knows {len(_SCHEMAS)})"
+            )
+        self.upgrade(JOURNAL)
+
+    @property
+    def version(self) -> int:
+        """JOURNAL or RECORDS; 0 before there is anything."""
         (version,) = self._execute("PRAGMA user_version").fetchone()
-        if version > _SCHEMA_VERSION:
-            raise StoreError(self.path, f"made by a newer version (schema {version}, this one knows {_SCHEMA_VERSION})")
-        if version == 0:
-            with self.transaction():
-                for statement in _SCHEMA.split(";"):
+        return int(version)
+
+    def upgrade(self, version: int) -> None:
+        """Add what a database of `version` has and this one lacks: all of it, or nothing where that fails."""
+        if self.version >= version:
+            return
+        with self.transaction():
+            for schema in _SCHEMAS[self.version : version]:
+                for statement in schema.split(";"):
                     self._execute(statement)
-                self._execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+            self._execute(f"PRAGMA user_version={max(version, self.version)}")
 
     def close(self) -> None:
         self._connection.close()
@@ -169,6 +227,28 @@ class Store:
             # SQLite itself has rolled back after some errors, a full disk among them.
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is written inside is taken back where it raises; the transaction around it goes on."""
+        self._execute("SAVEPOINT here")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # else SQLite itself has rolled all of it back
+                self._execute("ROLLBACK TO here")
+                self._execute("RELEASE here")
+            raise
+        self._execute("RELEASE here")
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Inside, everything that is read is of one moment, whatever another connection commits meanwhile."""
+        self._execute("BEGIN DEFERRED")
+        try:
+            yield
+        finally:
+            self._execute("ROLLBACK")
 
     # The journal.
 
@@ -273,3 +353,39 @@ class Store:
 
     def set_meta(self, key: str, value: bytes) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # Rows of records. Names of tables and columns are the caller's own words, never what a peer sent.
+
+    def merge(self, table: str, key: Row, values: Row, add: Row | None = None) -> None:
+        """Set `values` in the row of `key` and add `add` to its numbers; the row is made where there is none."""
+        names, add = [*key, *values, *(add or {})], add or {}
+        changes = [f"{name} = excluded.{name}" for name in values]
+        changes += [f"{name} = {table}.{name} + excluded.{name}" for name in add]
+        action = f"UPDATE SET {', '.join(changes)}" if changes else "NOTHING"
+        self._execute(
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 - see above
+            f"ON CONFLICT ({', '.join(key)}) DO {action}",
+            (*key.values(), *values.values(), *add.values()),
+        )
+
+    def rows(
+        self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
+    ) -> list[dict[str, Any]]:
+        """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
+        order = f"ORDER BY {order}" if order else ""
+        cursor = self._execute(
+            f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
+            (*where.values(), limit),
+        )
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def delete_rows(self, table: str, where: Row) -> int:
+        """Delete the rows that `rows` would return; return how many went."""
+        statement = f"DELETE FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        return self._execute(statement, tuple(where.values())).rowcount
+
+
+def _all_of(where: Row) -> str:
+    """`fed` is an equality, `number <` a comparison."""
+    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where)

@@ -17,7 +17,7 @@ Distances have four values, so the sums are kept per value and weighted when d_(
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from broker_server.rules.canary_trust import earned
 from broker_server.rules.card import Card, Need, Promise
-from broker_server.rules.rule import Known
+from broker_server.rules.rule import Known, Weigher
 from broker_server.rules.voice import (
     DISTANCE_CODES,
     WEIGHT_ONE,
@@ -68,10 +68,9 @@ class Competence:
         assert sums is not None
         return normalise((self._by_code(standing)[:, :, None] * sums).sum(axis=0))
 
-    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:
         by_code = self._by_code(_Standing.of(voices))
-        for voice in voices:
-            yield by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
+        return lambda voice: by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
 
     def judge(self, voices: Iterable[Voice], known: Known) -> Mapping[str, I64]:
         if not len(known):

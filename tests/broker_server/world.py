@@ -5,9 +5,10 @@ from queue import SimpleQueue
 import numpy as np
 
 from broker_server.aggregator import Aggregator
+from broker_server.rate import RateTerms
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.voice import WEIGHT_ONE, Voice
-from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
+from broker_server.settings import MethodSettings, ProbeSet, RecordSettings, RoundSettings, Settings
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.identity import sha256
@@ -60,9 +61,17 @@ class FakeLink:
 class World:
     """One federation; `restart` is a crash of the server, as the disk sees it."""
 
-    def __init__(self, path=None, *, rounds=None, method=None, aggregator=Aggregator, **arguments):
+    def __init__(
+        self, path=None, *, rounds=None, method=None, aggregator=Aggregator, records=None, admission=None, **arguments
+    ):
         self.rounds = rounds or RoundSettings(quorum=2, duration_s=60, minimum_online=3, pause_s=10)
-        self.settings = Settings(FED, rounds=self.rounds, method=method or MethodSettings())
+        self.settings = Settings(
+            FED,
+            rounds=self.rounds,
+            method=method or MethodSettings(),
+            records=records or RecordSettings(),
+            admission=admission or RateTerms(0, 0),
+        )
         self.path, self.now_ms, self.drawn = path, 1_000_000, 0
         self.make, self.arguments = aggregator, arguments
         self.link = FakeLink()

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from fd_protocol.identity import sha256
-from fd_runtime.store import MissingBlobError, PartRow, PayloadRow, Store, StoreError, StoreFullError
+from fd_runtime.store import JOURNAL, RECORDS, MissingBlobError, PartRow, PayloadRow, Store, StoreError, StoreFullError
 
 FED = "demo"
 
@@ -154,6 +154,17 @@ def test_a_reader_in_another_connection_sees_what_is_committed_and_cannot_write(
             reader.put_blob(b"other")
 
 
+def test_what_is_read_in_a_moment_is_of_one_moment(path):
+    store = Store.open(path)
+    store.set_meta("epoch", b"7")
+    with store.reader() as reader:
+        with reader.moment():
+            assert reader.meta("epoch") == b"7"
+            store.set_meta("epoch", b"8")
+            assert reader.meta("epoch") == b"7"
+        assert reader.meta("epoch") == b"8"
+
+
 def test_an_in_memory_store_is_its_own_reader_and_survives_it():
     store = Store.open(None)
     digest = store.put_blob(b"blob")
@@ -186,3 +197,112 @@ def test_a_commit_is_synced_to_the_disk(path):
     store = Store.open(path)
     assert store._execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+# Records.
+
+VERSION_1 = """
+CREATE TABLE events (seq INTEGER PRIMARY KEY, fed TEXT NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
+                     body BLOB NOT NULL);
+CREATE TABLE snapshots (fed TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE blobs (sha256 BLOB PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE TABLE payloads (fed TEXT, kind TEXT, device TEXT, round INTEGER, epoch INTEGER, sha256 BLOB NOT NULL,
+                       content BLOB NOT NULL, PRIMARY KEY (fed, kind, device, round, epoch)) WITHOUT ROWID;
+CREATE TABLE parts (fed TEXT, kind TEXT, device TEXT, part INTEGER, sha256 BLOB NOT NULL, body BLOB NOT NULL,
+                    PRIMARY KEY (fed, kind, device, part));
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA user_version=1;
+INSERT INTO events VALUES (1, 'demo', 'birth', 5, x'61');
+INSERT INTO snapshots VALUES ('demo', x'73');
+INSERT INTO blobs VALUES (x'00', x'626c6f62');
+INSERT INTO payloads VALUES ('demo', 'contribution', 'dev-1', 1, 7, x'70', x'00');
+INSERT INTO parts VALUES ('demo', 'contribution', 'dev-1', 0, x'70', x'62');
+INSERT INTO meta VALUES ('epoch', x'37');
+"""
+"""What the first version of the program made, and rows as it wrote them."""
+
+
+@pytest.fixture
+def first_version(path):
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_1)
+    connection.close()
+    return path
+
+
+def tables(path):
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    connection.close()
+    return {name: " ".join(sql.split()) for name, sql in rows}
+
+
+def test_a_database_of_the_first_version_is_upgraded_and_keeps_what_was_in_it(first_version):
+    store = Store.open(first_version)
+    assert store.version == JOURNAL
+    store.upgrade(RECORDS)
+    store.close()
+    again = Store.open(first_version)
+    assert again.version == RECORDS
+    assert again.replay(FED) == (b"s", [("birth", b"a")])
+    assert again.blob(b"\0") == b"blob"
+    assert again.payloads(FED, "contribution") == [PayloadRow("contribution", "dev-1", 1, 7, b"p", b"\0")]
+    assert again.part_numbers(FED, "contribution", "dev-1", b"p") == {0}
+    assert again.meta("epoch") == b"7"
+    assert again.rows("rounds", {"fed": FED}) == []
+
+
+def test_an_upgraded_database_is_that_of_one_made_new(first_version, tmp_path):
+    Store.open(first_version).upgrade(RECORDS)
+    Store.open(tmp_path / "new.db").upgrade(RECORDS)
+    assert tables(first_version) == tables(tmp_path / "new.db")
+
+
+def test_an_upgrade_that_fails_leaves_the_version_before(first_version):
+    with sqlite3.connect(first_version) as connection:
+        connection.execute("CREATE TABLE devices (mine TEXT)")
+    connection.close()
+    store = Store.open(first_version)
+    with pytest.raises(StoreError, match="devices"):
+        store.upgrade(RECORDS)
+    assert store.version == JOURNAL
+    assert "rounds" not in tables(first_version)
+    assert reopened(first_version).replay(FED) == (b"s", [("birth", b"a")])
+
+
+def test_a_database_that_nobody_upgrades_stays_what_the_version_before_reads(path):
+    """An agent never asks for records, so its database can go back to the agent of the version before."""
+    Store.open(path).append(FED, "birth", 0, b"a")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.close()
+    with sqlite3.connect(":memory:") as connection:
+        connection.executescript(VERSION_1)
+        first = connection.execute("SELECT name FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    connection.close()
+    assert [name for (name,) in first] == list(tables(path))
+
+
+@pytest.fixture
+def records():
+    store = Store.open(None)
+    store.upgrade(RECORDS)
+    return store
+
+
+def test_a_row_is_made_once_then_changed_and_added_to(records):
+    key = {"fed": FED, "device": "dev-1"}
+    records.merge("devices", key, {"agent": "0.1"}, {"up_bytes": 5})
+    records.merge("devices", key, {"agent": "0.2"}, {"up_bytes": 7})
+    records.merge("devices", key, {})
+    (only,) = records.rows("devices", key)
+    assert (only["agent"], only["up_bytes"], only["rounds"]) == ("0.2", 12, 0)
+
+
+def test_rows_come_in_the_order_and_number_that_was_asked_for(records):
+    for number in (1, 2, 3):
+        records.merge("rounds", {"fed": FED, "number": number}, {})
+    numbers = [row["number"] for row in records.rows("rounds", {"fed": FED, "number <": 3}, "number DESC", limit=1)]
+    assert numbers == [2]
+    assert records.delete_rows("rounds", {"fed": FED, "number <": 3}) == 2
+    assert [row["number"] for row in records.rows("rounds", {"fed": FED})] == [3]

@@ -1,0 +1,242 @@
+"""What an operator looks back at: rounds, what each device sent in them, the devices, the commands that were given.
+
+    rounds     one row a round, the open one too
+    hearings   one row for each payload that a device sent in a round, the refused ones too; and, once the consensus is
+               made, one for each absent device whose last words were part of it (status `absent`)
+    devices    one row a device that was ever heard of
+    commands   one row a command of an operator
+
+`Scribe` writes them, in the aggregator's own transactions; this module reads them, while the server runs or not. A
+database of a server from before there were records tells nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from fd_runtime.store import RECORDS, Row, Store, Value
+
+R = TypeVar("R")
+
+ABSENT = "absent"
+"""Status of the last words of a device that sent none in a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """A round.
+
+    Attributes:
+        epoch, number: which. Numbers alone tell the rounds of one database apart.
+        opened_ms, deadline_ms, ended_ms: UTC milliseconds; ended_ms is 0 while the round is open.
+        phase: a value of `round.Phase`.
+        reason: why it was aborted.
+        method, codec, temperature: as offered.
+        start, probes: its slice of the public set.
+        invited, heard, quorum: devices that were expected, that contributed, that were needed.
+        up_bytes: of payloads, as they arrived: refused and doubled ones too.
+        down_bytes: of the consensus, as published.
+        consensus_sha256: identity of the consensus that was published; empty = none.
+        made_sha256: of what the round itself made of it, where the rest stayed as it was (`portions`); else empty.
+        metrics: of `events.ConsensusMade`.
+        student: of `events.StudentTrained`.
+        offer: the encoded `RoundOffer`.
+        terms: constants of the rules in this round (`rules.RuleTerms`), as JSON.
+        trust: digest of the trust with which the voices were heard; empty = full trust in all.
+    """
+
+    epoch: int
+    number: int
+    opened_ms: int = 0
+    deadline_ms: int = 0
+    ended_ms: int = 0
+    phase: str = ""
+    reason: str = ""
+    method: str = ""
+    codec: str = ""
+    temperature: float = 0.0
+    start: int = 0
+    probes: int = 0
+    invited: int = 0
+    heard: int = 0
+    quorum: int = 0
+    up_bytes: int = 0
+    down_bytes: int = 0
+    consensus_sha256: bytes = b""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    student: Mapping[str, float] = field(default_factory=dict)
+    offer: bytes = b""
+    terms: str = "{}"
+    trust: bytes = b""
+    made_sha256: bytes = b""
+
+    @property
+    def own_sha256(self) -> bytes:
+        """Identity of what the voices of this round made."""
+        return self.made_sha256 or self.consensus_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class HearingRecord:
+    """A payload, and what became of it.
+
+    Attributes:
+        epoch, round: in which it was heard.
+        device, kind: whose, and what; see `fd_protocol.messages.Kind`.
+        arrived_ms: UTC milliseconds; 0 for an absent device.
+        payload_bytes: of the payload as its parts tell; 0 for an absent device.
+        status: `stored`, `refused`, or `absent`: the device sent nothing, but its last words had a part.
+        reason: of a refusal (`admission`).
+        share: its part of the consensus, 0..1, all of a round together 1; None where it had none, or before it is made.
+        agreement: share of probes where its likeliest class is the consensus'; None likewise.
+        weight: of the voice, `rules.voice.WEIGHT_ONE` or less where it was absent; 0 = it was not heard.
+        sha256: of the payload as it was sent.
+        labels, map: digests of the blobs from which the voice was made; empty = none.
+    """
+
+    epoch: int
+    round: int
+    device: str
+    arrived_ms: int = 0
+    payload_bytes: int = 0
+    kind: str = ""
+    status: str = ""
+    reason: str = ""
+    share: float | None = None
+    agreement: float | None = None
+    weight: int = 0
+    sha256: bytes = b""
+    labels: bytes = b""
+    map: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """A device.
+
+    Attributes:
+        device: its name.
+        first_seen_ms, last_seen_ms: UTC milliseconds of the first and the last message.
+        online: by its last birth or will.
+        boot: number of its life.
+        agent, bundle, family, runtime: what it says of itself; bundle is a digest.
+        problem: what keeps it from taking part, in its own words; `foreign_task` and `foreign_bundle` in ours.
+        rounds: to how many it contributed.
+        refused: payloads that were refused.
+        up_bytes: of all its payloads, as they arrived.
+        trust: mean over classes, 0..1; None = nothing is known.
+        report: metrics of its last report.
+        tags: of the operator.
+        replaced_by: the device that took its place; empty = none.
+    """
+
+    device: str
+    first_seen_ms: int = 0
+    last_seen_ms: int = 0
+    online: bool = False
+    boot: int = 0
+    agent: str = ""
+    bundle: bytes = b""
+    family: str = ""
+    runtime: str = ""
+    problem: str = ""
+    rounds: int = 0
+    refused: int = 0
+    up_bytes: int = 0
+    trust: float | None = None
+    report: Mapping[str, float] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    replaced_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """A command, who gave it in which role, and what came of it."""
+
+    id: str
+    at_ms: int
+    who: str
+    role: str
+    command: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chronicle:
+    """Reads the records of one federation, newest first where nothing else is said."""
+
+    store: Store
+    federation: str
+
+    def rounds(self, limit: int = 50, before: int | None = None) -> tuple[RoundRecord, ...]:
+        """Return the last `limit` rounds (-1 = all) with numbers below `before`."""
+        where: Row = {} if before is None else {"number <": before}
+        return self._read("rounds", RoundRecord, where, "number DESC", limit)
+
+    def round(self, epoch: int, number: int) -> RoundRecord | None:
+        return next(iter(self._read("rounds", RoundRecord, {"epoch": epoch, "number": number})), None)
+
+    def hearings(self, epoch: int, number: int) -> tuple[HearingRecord, ...]:
+        """Return what was heard in a round, in the order of devices."""
+        where: Row = {"epoch": epoch, "round": number}
+        return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms")
+
+    def hearings_of(self, device: str, limit: int = 50) -> tuple[HearingRecord, ...]:
+        """Return what one device was heard to say, the last round first."""
+        return self._read("hearings", HearingRecord, {"device": device}, "round DESC, kind, arrived_ms", limit)
+
+    def devices(self) -> tuple[DeviceRecord, ...]:
+        """Return all devices in the order of names."""
+        return self._read("devices", DeviceRecord, {}, "device")
+
+    def device(self, name: str) -> DeviceRecord | None:
+        return next(iter(self._read("devices", DeviceRecord, {"device": name})), None)
+
+    def commands(self, limit: int = 50) -> tuple[CommandRecord, ...]:
+        return self._read("commands", CommandRecord, {}, "at_ms DESC, id", limit)
+
+    def _read(self, table: str, cls: type[R], where: Row, order: str = "", limit: int = -1) -> tuple[R, ...]:
+        if self.store.version < RECORDS:
+            return ()
+        rows = self.store.rows(table, {"fed": self.federation, **where}, order, limit)
+        return tuple(_lift(cls, row) for row in rows)
+
+
+def lower(values: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the columns of fields: tables and lists as JSON, the rest as it stands."""
+    return {name: _lowered(value) for name, value in values.items()}
+
+
+def _lowered(value: Any) -> Value:
+    if isinstance(value, (Mapping, tuple)):
+        return json.dumps(dict(value) if isinstance(value, Mapping) else list(value), sort_keys=True)
+    return int(value) if isinstance(value, bool) else value
+
+
+def _lift(cls: Any, row: Mapping[str, Any]) -> Any:
+    return cls(**{name: read(row[name]) for name, read in _readers(cls)})
+
+
+@cache
+def _readers(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """The columns of a record, and how each is read."""
+    hints = get_type_hints(cls)
+    return tuple((one.name, _reader(hints[one.name])) for one in fields(cls))
+
+
+def _reader(hint: Any) -> Any:
+    origin = get_origin(hint)
+    if origin is tuple:
+        return lambda text: tuple(json.loads(text))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return json.loads
+    return bool if hint is bool else _same
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,205 @@
+"""Writes the chronicle: what arrived and what a round came to -> rows, in the transaction that makes them durable.
+
+A round's row is written again whenever the federation's state says something new of it, so nothing is missed by a
+crash and nothing is counted twice. Numbers that only grow (bytes, refusals) are added in the transaction of the
+messages that they count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from broker_server.chronicle import ABSENT, CommandRecord, lower
+from broker_server.federation import Consensus, Federation, Student
+from broker_server.ingest import Taken
+from broker_server.round import Round
+from broker_server.settings import MethodSettings, RecordSettings
+from broker_server.standing import Standing
+from fd_protocol import codec
+from fd_protocol.documents import to_json
+from fd_protocol.identity import RoundId
+from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
+from fd_runtime.store import RECORDS, Row, Store, Value
+
+MAX_REFUSALS = 16
+"""Refused payloads of one device in one round that are listed; more are counted, and no more."""
+_DAY_MS = 86_400_000
+
+
+class Scribe:
+    """Writes one federation's records; every write belongs to the caller's transaction.
+
+    Args:
+        store: upgraded where it has no tables of records yet.
+        federation: whose.
+        method: with which consensuses are made from now on.
+    """
+
+    def __init__(self, store: Store, federation: str, method: MethodSettings) -> None:
+        store.upgrade(RECORDS)
+        self._store, self._federation = store, federation
+        self._terms = to_json(method.terms).decode()
+        self._round: Round | None = None
+        self._consensus: Consensus | None = None
+        self._student: Student | None = None
+
+    def write(self, taken: Iterable[Taken], state: Federation, at_ms: int) -> None:
+        """Write what messages and results have come to; `state` is the federation's after them."""
+        up_bytes: Counter[int] = Counter()
+        for one in taken:
+            if one.presence is not None:
+                self._presence(one.device, one.presence, at_ms, is_news=not one.retained)
+            if one.report is not None:
+                self._report(one.device, one.report, at_ms)
+            if one.part is not None:
+                up_bytes[self._hear(one.device, one.part, one.receipt, state, at_ms)] += len(one.part.body)
+        self._follow(state, at_ms)
+        for number, count in up_bytes.items():
+            if self._row_of(number) is not None:
+                self._store.merge("rounds", self._key(number=number), {}, {"up_bytes": count})
+
+    def stand(self, standings: Iterable[Standing], state: Federation) -> None:
+        """Write what each voice came to in the consensus that `state` has."""
+        for one in standings:
+            assert state.consensus is not None  # standings come with it
+            self._stand(one, state.consensus.round)
+
+    def _stand(self, one: Standing, current: RoundId) -> None:
+        source = one.source
+        kind = Kind.CONTRIBUTION.value
+        key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
+        values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
+        values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
+        values |= {"status": ABSENT} if source.is_absent else {}
+        self._store.merge("hearings", key, values)
+        if one.trust is not None:
+            self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})
+
+    def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
+        """Forget rounds and commands that are older than `kept` says; `number` is that of the last round."""
+        before_ms = at_ms - kept.days * _DAY_MS
+        old = self._store.rows("rounds", self._where({"ended_ms >": 0, "ended_ms <": before_ms}), "number DESC", 1)
+        first = max([number - kept.rounds + 1, *(row["number"] + 1 for row in old)])
+        self._store.delete_rows("rounds", self._where({"number <": first}))
+        self._store.delete_rows("hearings", self._where({"round <": first}))
+        self._store.delete_rows("commands", self._where({"at_ms <": before_ms}))
+
+    def named_blobs(self, kept: RecordSettings, number: int) -> set[bytes]:
+        """Return the digests of all that is needed to make the consensuses of the replayable rounds again."""
+        first = number - kept.replayable_rounds + 1
+        heard = self._where({"round >=": first, "weight >": 0})
+        named = self._store.rows("hearings", heard, columns="labels, map")
+        named += self._store.rows("rounds", self._where({"number >=": first}), columns="trust")
+        return {digest for row in named for digest in row.values()} - {b""}
+
+    def command(self, record: CommandRecord) -> bool:
+        """Write down a command; return false where one of this id stands there already."""
+        key = self._key(id=record.id)
+        if self._store.rows("commands", key):
+            return False
+        self._store.merge("commands", key, lower({**_fields(record), **key}))
+        return True
+
+    # Devices.
+
+    def _presence(self, device: str, presence: DeviceState, at_ms: int, *, is_news: bool) -> None:
+        """A retained message tells what was true when it was sent; when that was it does not tell."""
+        rows = self._store.rows("devices", self._key(device=device))
+        known: dict[str, Any] = rows[0] if rows else {"boot": 0, "first_seen_ms": 0}
+        if presence.boot < known["boot"]:
+            return
+        values: dict[str, Any] = {"boot": presence.boot, "online": presence.online}
+        if presence.online:
+            values |= {name: getattr(presence, name) for name in ("agent", "bundle", "family", "runtime", "problem")}
+        values["first_seen_ms"] = known["first_seen_ms"] or at_ms
+        if is_news or not rows:
+            values["last_seen_ms"] = at_ms
+        self._store.merge("devices", self._key(device=device), lower(values))
+
+    def _report(self, device: str, report: RoundReport, at_ms: int) -> None:
+        values = lower({"report": report.metrics, "last_seen_ms": at_ms})
+        self._store.merge("devices", self._key(device=device), values)
+
+    def _hear(self, device: str, part: Part, receipt: Receipt | None, state: Federation, at_ms: int) -> int:
+        """Write down a piece of a payload, and the payload where it is decided; return the number of its round."""
+        is_ours = part.round.federation == self._federation and part.round.epoch == state.epoch
+        number = part.round.number if is_ours and part.round.number <= state.number else state.number
+        status = receipt.status if receipt is not None else Status.MISSING
+        is_counted = status is Status.STORED and part.kind is Kind.CONTRIBUTION
+        self._store.merge(
+            "devices",
+            self._key(device=device),
+            {"last_seen_ms": at_ms},
+            {"up_bytes": len(part.body), "rounds": int(is_counted), "refused": int(status is Status.REFUSED)},
+        )
+        key = self._key(round=number, device=device, kind=part.kind.value, sha256=part.payload_sha256)
+        if receipt is not None and (status is Status.STORED or (status is Status.REFUSED and self._has_room(key))):
+            when: Row = {"epoch": state.epoch, "arrived_ms": at_ms, "payload_bytes": part.total_bytes}
+            self._store.merge("hearings", key, {**when, "status": status.value, "reason": receipt.reason})
+        return number
+
+    def _has_room(self, key: Row) -> bool:
+        where = {**{name: key[name] for name in ("fed", "round", "device")}, "status": Status.REFUSED.value}
+        return len(self._store.rows("hearings", where, limit=MAX_REFUSALS)) < MAX_REFUSALS
+
+    # Rounds.
+
+    def _follow(self, state: Federation, at_ms: int) -> None:
+        """Bring the rows of rounds to what the state says of them."""
+        if state.round is not None and (state.round is not self._round or state.consensus is not self._consensus):
+            self._follow_round(state.round, state, at_ms)
+        if state.student is not None and state.student is not self._student:
+            number = state.student.round.number
+            if self._row_of(number) is not None:
+                self._store.merge("rounds", self._key(number=number), lower({"student": state.student.metrics}))
+        self._round, self._consensus, self._student = state.round, state.consensus, state.student
+
+    def _follow_round(self, current: Round, state: Federation, at_ms: int) -> None:
+        row = self._row_of(current.id.number)
+        values: dict[str, Any] = {"phase": current.phase.value, "reason": current.reason, "heard": current.heard}
+        if not current.has_ended:
+            values |= {**_terms_of(current), "terms": self._terms, "trust": state.trust}
+        elif row is None:
+            return  # it ended before there were records
+        elif not row["ended_ms"]:
+            values["ended_ms"] = at_ms
+        if state.consensus is not None and state.consensus.round == current.id:
+            down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
+            values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
+            values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
+            made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
+            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else b""}
+        self._store.merge("rounds", self._key(number=current.id.number), lower(values))
+
+    def _row_of(self, number: int) -> dict[str, Any] | None:
+        return next(iter(self._store.rows("rounds", self._key(number=number))), None)
+
+    def _where(self, conditions: Row) -> Row:
+        return {"fed": self._federation, **conditions}
+
+    def _key(self, **names: int | str | bytes) -> Row:
+        return {"fed": self._federation, **names}
+
+
+def _terms_of(current: Round) -> dict[str, Any]:
+    """What a round was from its offer on."""
+    offer = current.offer
+    return {
+        "epoch": offer.round.epoch,
+        "opened_ms": current.deadline_ms - 1000 * offer.remaining_s,
+        "deadline_ms": current.deadline_ms,
+        "method": offer.method,
+        "codec": offer.codec.value,
+        "temperature": offer.temperature,
+        "start": offer.slice.start,
+        "probes": offer.slice.count,
+        "invited": current.invited,
+        "quorum": offer.quorum,
+        "offer": codec.encode(offer),
+    }
+
+
+def _fields(record: CommandRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
