@@ -54,6 +54,19 @@ class TrustTable:
                 raise DecodeError("malformed", "not a table of trust")
 
 
+def reassigned(table: bytes, device: str, heir: str = "") -> bytes:
+    """Return an encoded table where `heir` has the trust of `device`, or where nobody has it.
+
+    Raises:
+        DecodeError: it is not a table.
+    """
+    rows = cbor.decode(table, max_items=len(table) + 1)
+    if not isinstance(rows, dict):
+        raise DecodeError("malformed", "not a table of trust")
+    left = {name: row for name, row in rows.items() if name != device}
+    return cbor.encode({**left, heir: rows[device]} if heir and device in rows else left)
+
+
 def _row(row: cbor.Item, classes: int) -> I64:
     if not isinstance(row, bytes) or len(row) != 2 * classes:
         raise DecodeError("malformed", f"a row of trust does not have {classes} classes")
