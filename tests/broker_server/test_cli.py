@@ -178,6 +178,7 @@ def test_status_tells_where_the_federation_stands(config, capsys):
     status = json.loads(capsys.readouterr().out)
     assert (status["federation"], status["round"], status["phase"]) == ("demo", 1, "closed")
     assert status["consensus"]["voices"] == 3
+    assert status["asks"] == "probes 0 to 19"
     assert status["epoch"] == f"{world.state.epoch:016x}"
     assert main(["status", "--config", str(config)]) == 0
     assert "consensus.voices" in capsys.readouterr().out
