@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from broker_server import rules, service
+from broker_server import service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
+from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
 from broker_server.quarantine_command import add_quarantine_command
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         _with_config(commands.add_parser(name, help=text), run)
     commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
-    commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
+    add_methods_command(commands)
     add_order_commands(commands)
     add_record_commands(commands)
     add_quarantine_command(commands)
@@ -119,9 +120,4 @@ def _restore(arguments: argparse.Namespace) -> int:
     epoch = secrets.randbits(63) | 1
     service.restore(load_toml(arguments.config, Config), arguments.config, epoch=epoch)
     print(f"epoch {epoch:016x}")
-    return 0
-
-
-def _methods(_arguments: argparse.Namespace) -> int:
-    print(rules.__doc__)
     return 0

@@ -7,9 +7,10 @@ from typing import Literal
 
 from broker_server.consensus import rows_in_block
 from broker_server.events import Schedule, Timetable
+from broker_server.methods import rule_named
 from broker_server.portions import grid
 from broker_server.rate import RateTerms
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.rules import Need, RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
@@ -48,6 +49,7 @@ class RoundSettings:
         count: the last round's number; 0 = no last one.
         fraction: share of devices that a round invites.
         invite: devices that a round invites on average, of those online; 0 = the fraction says.
+        tags: rounds are for devices with one of these tags (`broker-server devices tag`); none = for all.
         warm_up_s: duration of a first round whose consensus is not published; 0 = there is none.
         probes: probes of a round, taken from the public set in turn; 0 = all of them, every round.
         slice_rounds: rounds for which a slice stays before the next one's turn.
@@ -68,6 +70,7 @@ class RoundSettings:
     count: int = 0
     fraction: float = 1.0
     invite: int = 0
+    tags: tuple[str, ...] = ()
     warm_up_s: int = 0
     probes: int = 0
     slice_rounds: int = 1
@@ -90,6 +93,8 @@ class RoundSettings:
             raise InvalidValueError("fraction lies in (0, 1], most_uncovered in [0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
+        for tag in self.tags:
+            check_name(tag, "a tag")
         if self.timetable is not None:
             check_timetable(self.timetable)
 
@@ -201,7 +206,8 @@ class Settings:
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
-        if self.rounds.most_uncovered < 1 and not rule_named(self.method.name, self.method.terms).needs_competence:
+        needs = rule_named(self.method.name, self.method.terms).card.needs
+        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
             )

@@ -13,6 +13,7 @@ from broker_server.cli import CONFIG_NAME, main
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.journal import Journal
+from broker_server.rules import RULES, RuleTerms
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.config import load_toml
@@ -177,6 +178,7 @@ def test_status_tells_where_the_federation_stands(config, capsys):
     status = json.loads(capsys.readouterr().out)
     assert (status["federation"], status["round"], status["phase"]) == ("demo", 1, "closed")
     assert status["consensus"]["voices"] == 3
+    assert status["asks"] == "probes 0 to 19"
     assert status["epoch"] == f"{world.state.epoch:016x}"
     assert main(["status", "--config", str(config)]) == 0
     assert "consensus.voices" in capsys.readouterr().out
@@ -195,10 +197,21 @@ def test_restore_begins_a_new_epoch_and_ends_the_open_round(config, capsys):
     assert state.round.reason == "epoch"
 
 
-def test_methods_are_listed(capsys):
+def test_methods_are_listed_by_their_cards(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["methods"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("mean-probabilities", "mean-logits", "era", "competence"))
+    for name, make in RULES.items():
+        card = make(RuleTerms()).card
+        assert f"│ {name} " in listed
+        assert card.source.split()[0] in listed
+    assert main(["methods", "--json"]) == 0
+    told = {rule["name"]: rule for rule in json.loads(capsys.readouterr().out)}
+    assert list(told) == list(RULES)
+    assert told["competence"]["needs"] == ["competence", "public set"]
+    assert told["competence"]["uses"] == ["canaries", "memory"]
+    assert told["trimmed-mean"]["breakdown"] == 0.2
+    assert told["per-label"]["needs"] == ["competence"]
 
 
 def test_a_command_that_does_not_exist_is_a_usage_error():
