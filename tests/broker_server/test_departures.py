@@ -310,6 +310,18 @@ def test_forget_says_what_it_did_and_what_it_cannot_do(world, config, capsys):
     assert code == 78
 
 
+def test_verify_passes_over_the_rounds_that_a_forgotten_device_had_a_part_in(world, config, capsys):
+    world.device("b").contribute(seed=2)
+    world.wait(10)
+    for name in "abd":
+        device = world.device(name)
+        device.send(device.contribution(seed=4)[0])
+    world.wait(60)
+    world.store.close()
+    main(["forget", "d", "--config", str(config)])
+    assert [one["round"] for one in spoken(capsys, "verify", "--config", str(config))] == [3, 2, 1]
+
+
 def test_replace_and_forget_are_written_down(world, config, capsys):
     world.store.close()
     spoken(capsys, "devices", "replace", "a", "press-4", "--config", str(config))
