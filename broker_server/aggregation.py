@@ -106,7 +106,7 @@ class Aggregation:
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics={**joined.metrics, **whole.metrics, **numbers(standings)},
+            metrics={**joined.metrics, **numbers(standings), **whole.metrics},
             portions=whole.portions,
         )
         return Finished((event,), (*blocks, earned), standings)

@@ -96,6 +96,7 @@ class HearingRecord:
         weight: of the voice, `rules.voice.WEIGHT_ONE` or less where it was absent; 0 = it was not heard.
         sha256: of the payload as it was sent.
         labels, map: digests of the blobs from which the voice was made; empty = none.
+        report: metrics that the device reported after the round; empty = none.
     """
 
     epoch: int
@@ -112,6 +113,7 @@ class HearingRecord:
     sha256: bytes = b""
     labels: bytes = b""
     map: bytes = b""
+    report: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,13 @@ class Chronicle:
         ]
         heard.sort(key=lambda one: -one.round)
         return tuple(heard if limit < 0 else heard[:limit])
+
+    def reported(self, metric: str, first: int, last: int) -> dict[int, tuple[float, float, float]]:
+        """Return (least, mean, most) of what devices reported of `metric`, in each of these rounds where any did."""
+        if self.store.version < RECORDS:
+            return {}
+        where: Row = {"fed": self.federation, "round >=": first, "round <=": last}
+        return self.store.spread("hearings", f"json_extract(report, '$.{metric}')", "round", where)
 
     def devices(self) -> tuple[DeviceRecord, ...]:
         """Return all devices in the order of names."""

@@ -60,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
+    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_order_commands(commands)
     add_releases_command(commands)
-    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_record_commands(commands)
     add_quarantine_command(commands)
     add_replay_commands(commands)

@@ -41,7 +41,7 @@ def join(
     codec: Codec,
     canaries: LabelledProbes,
     *,
-    judges: bool = True,
+    is_judged: bool = False,
 ) -> Joined:
     """Return the consensus of `voices` on the offered slice.
 
@@ -54,7 +54,7 @@ def join(
         offer: of the round.
         codec: of the consensus.
         canaries: labels that the server knows.
-        judges: false where the voices have been judged already: a round that is made again.
+        is_judged: the voices have the trust that this round gave them; a round is made again.
 
     Raises:
         UnheardError: no consensus can be made of these voices.
@@ -63,7 +63,7 @@ def join(
     witness = Witness(offer.slice)
     hearing = Heard(voices, witness)
     known = Known(*canaries.within(offer.slice))
-    if isinstance(rule, Judging) and judges:
+    if isinstance(rule, Judging) and not is_judged:
         hearing.judged = rule.judge(hearing, known)
     labels = SoftLabels(rule.consensus(hearing), offer.temperature)
     if labels.probabilities.shape != (offer.slice.count, offer.slice.classes):

@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from broker_server.chronicle import Chronicle, RoundRecord
 from broker_server.consensus import Joined
 from broker_server.forming import form
 from broker_server.methods import rule_named
-from broker_server.rules import RuleTerms
+from broker_server.rules import Rule, RuleTerms
 from broker_server.standing import Source, Standing, chosen_classes, numbers
 from broker_server.trust import TrustTable
 from broker_server.voices import Absence, Speakers
@@ -81,7 +80,7 @@ def remake(
         chronicle: of the federation.
         record: of the round.
         rerun: by which rule.
-        canaries: that judge the result; and, where another rule than the round's own is asked, the devices.
+        canaries: that judge the result, and where the rule is another one the devices too.
 
     Raises:
         NotReplayableError: the round made no consensus, or not all of its voices are known; GoneError: not any more.
@@ -93,11 +92,10 @@ def remake(
     store = chronicle.store
     with store.moment():
         try:
-            trust = _trust(chronicle, record, rule.card.name, offer.slice.classes)
+            trust, is_judged = _trust(chronicle, record, rule, offer.slice.classes), rule.card.name == record.method
             speakers = Speakers(store, chronicle.federation, Absence(), trust)
-            sources = tuple(_sources(chronicle, record))
-            hear = partial(speakers.recall, sources, offer)
-            joined, standings = form(hear, rule, offer, canaries or LabelledProbes(), judges=rerun != Rerun())
+            sources, known = tuple(_sources(chronicle, record)), canaries or LabelledProbes()
+            joined, standings = form(lambda: speakers.recall(sources, offer), rule, offer, known, is_judged=is_judged)
         except MissingBlobError as error:
             raise GoneError(f"round {record.number}: its contributions are not kept any more") from error
     return Remade(joined, standings)
@@ -116,12 +114,11 @@ def _sources(chronicle: Chronicle, record: RoundRecord) -> Iterator[Source]:
         yield Source(one.device, one.sha256, one.labels, one.map, one.weight)
 
 
-def _trust(chronicle: Chronicle, record: RoundRecord, method: str, classes: int) -> TrustTable:
-    """Return the trust that devices have under `method`; what they earned under another one means nothing."""
-    if not record.trust:
+def _trust(chronicle: Chronicle, record: RoundRecord, rule: Rule, classes: int) -> TrustTable:
+    """Return the trust that the round gave the devices; to another rule they are strangers, and it judges them anew."""
+    if not record.trust or rule.card.name != record.method:
         return TrustTable(classes)
-    table = TrustTable.from_bytes(chronicle.store.blob(record.trust), classes)
-    return table if table.method == method else TrustTable(classes)
+    return TrustTable.from_bytes(chronicle.store.blob(record.trust), classes)
 
 
 def _terms(record: RoundRecord, changes: Mapping[str, Any]) -> RuleTerms:

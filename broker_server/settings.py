@@ -209,10 +209,8 @@ class Settings:
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
-        if (
-            self.rounds.most_uncovered < 1
-            and Need.COMPETENCE not in rule_named(self.method.name, self.method.terms).card.needs
-        ):
+        needs = rule_named(self.method.name, self.method.terms).card.needs
+        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
             )
@@ -239,6 +237,11 @@ class Settings:
             raise InvalidValueError(f"rounds.probes is {self.rounds.probes}, the public set has {probes.count}")
         if self.rounds.choose == "need":
             self._check_blocks(probes)
+
+    def words(self, probes: ProbeSet) -> int:
+        """Return of how many rounds a device's contributions must be kept to have its last words about all probes."""
+        slices = len(grid(probes.whole, self.rounds.probes)) if self.rounds.probes else 1
+        return slices * self.rounds.slice_rounds if slices > 1 else 1
 
     def _check_blocks(self, probes: ProbeSet) -> None:
         slices = grid(probes.whole, self.rounds.probes)

@@ -9,15 +9,14 @@ the finished consensus, so the voices are heard again: a pass over the store cos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from statistics import fmean
-from typing import TypeAlias
 
 import numpy as np
 
-from broker_server.rules import Rule, Weighing
-from broker_server.rules.voice import F64, Voice
+from broker_server.rules import Rule, Voice, weigher_of
 from fd_protocol.messages import ConsensusBlock
 from fd_protocol.payload import decode_body
 from fd_protocol.quantisers import I64
@@ -43,20 +42,6 @@ class Source:
     is_absent: bool = False
 
 
-Speech: TypeAlias = "Iterable[tuple[Source, Voice]]"
-"""Voices with their sources; here always something that can be gone over again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Voices:
-    """The voices of a speech, without their sources."""
-
-    speech: Speech
-
-    def __iter__(self) -> Iterator[Voice]:
-        return (voice for _, voice in self.speech)
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A device's part in a consensus; `trust` is what it earned for the next round, its mean over classes, 0..1."""
@@ -67,36 +52,34 @@ class Standing:
     trust: float | None = None
 
 
-def standings(rule: Rule, speech: Speech, chosen: I64, trust: Mapping[str, float]) -> Iterator[Standing]:
+def standings(
+    hear: Callable[[], Iterable[tuple[Source, Voice]]], rule: Rule, chosen: I64, trust: Mapping[str, float]
+) -> Iterator[Standing]:
     """Yield the standing of each voice.
 
     Args:
+        hear: begins to hear the voices as the rule heard them, one at a time; it is called more than once.
         rule: that joined them.
-        speech: the voices, with the trust with which they were heard; gone over several times, one voice at a time.
         chosen: the consensus' likeliest class on each probe, [n].
         trust: that devices earned; one that is not in it earned none.
     """
-    voices = Voices(speech)
-    totals = sum(_weights(rule, voices), start=np.zeros(len(chosen)))
-    heard = totals > 0
-    for (source, voice), weights in zip(speech, _weights(rule, voices), strict=True):
-        share = float((weights[heard] / totals[heard]).mean()) if heard.any() else 0.0
+    weigh = weigher_of(rule, Afresh(lambda: (voice for _, voice in hear())))
+    totals = reduce(np.add, (weigh(voice) for _, voice in hear()))
+    for source, voice in hear():
+        pull = weigh(voice)
+        share = float((pull[totals > 0] / totals[totals > 0]).mean()) if totals.any() else 0.0
         agreement = float((voice.integers.argmax(axis=1) == chosen).mean())
         yield Standing(source, share, agreement, trust.get(voice.device))
 
 
-def _weights(rule: Rule, voices: Voices) -> Iterator[F64]:
-    """Yield what the rows of each voice weigh, [n]; where a rule weighs nobody, each voice has its fading weight."""
-    if isinstance(rule, Weighing):
-        return (weights.astype(np.float64) for weights in rule.weights(voices))
-    return (np.full(len(voice.distances), float(voice.weight)) for voice in voices)
+@dataclass(frozen=True, slots=True)
+class Afresh:
+    """Voices that are heard anew each time one goes over them."""
 
+    begin: Callable[[], Iterator[Voice]]
 
-def chosen_classes(blocks: Iterable[ConsensusBlock]) -> I64:
-    """Return the likeliest class on each probe as a device reads it from the blocks, [n]."""
-    codes = (decode_body(one.body, one.codec, one.slice.count, one.slice.classes) for one in blocks)
-    chosen: I64 = np.concatenate([one.integers().argmax(axis=1) for one in codes])
-    return chosen
+    def __iter__(self) -> Iterator[Voice]:
+        return self.begin()
 
 
 def numbers(standings: Sequence[Standing]) -> dict[str, float]:
@@ -107,3 +90,10 @@ def numbers(standings: Sequence[Standing]) -> dict[str, float]:
         "largest_share": max(shares),
         "effective_voices": 1.0 / sum(share * share for share in shares) if any(shares) else 0.0,
     }
+
+
+def chosen_classes(blocks: Iterable[ConsensusBlock]) -> I64:
+    """Return the likeliest class on each probe as a device reads it from the blocks, [n]."""
+    codes = (decode_body(one.body, one.codec, one.slice.count, one.slice.classes) for one in blocks)
+    chosen: I64 = np.concatenate([one.integers().argmax(axis=1) for one in codes])
+    return chosen

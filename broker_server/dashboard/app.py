@@ -39,8 +39,7 @@ from broker_server.dashboard.reading import Look, Source
 from broker_server.dashboard.watching import TooManyPagesError, Watch
 from broker_server.events import Command
 from broker_server.orders import new_order, place_order
-from fd_protocol.errors import InvalidValueError
-from fd_runtime.store import StoreError
+from fd_protocol.errors import FedistillError, InvalidValueError
 
 MAX_FORM_BYTES = 4096
 PAGES = (
@@ -106,7 +105,7 @@ def make_app(site: Site) -> Starlette:
             Mount("/static", StaticFiles(directory=_FOLDER / "static")),
         ],
         middleware=[Middleware(Guard, access=site.access)],
-        exception_handlers={HTTPException: routes.refused, StoreError: routes.unreadable},
+        exception_handlers={HTTPException: routes.refused, FedistillError: routes.unreadable},
         lifespan=lifespan,
     )
 
@@ -204,7 +203,7 @@ class _Routes:
         try:
             with self._site.source.look() as look:
                 number, is_running = look.state.number, look.is_running
-        except StoreError:
+        except FedistillError:
             return PlainTextResponse("the database cannot be read\n", 503)
         if is_running is False:
             return PlainTextResponse("the server does not run\n", 503)

@@ -21,7 +21,7 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
-from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weighing, to_row_weights
+from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weigher, Weighing, to_row_weights, weigher_of
 from broker_server.rules.selective import Selective
 from broker_server.rules.terms import RuleTerms
 from broker_server.rules.variance_weighted import VarianceWeighted
@@ -40,12 +40,14 @@ __all__ = [
     "Rule",
     "RuleTerms",
     "Voice",
+    "Weigher",
     "Weighing",
     "claims_of",
     "heard",
     "normalise",
     "probabilities_of",
     "to_row_weights",
+    "weigher_of",
 ]
 """The names that a rule of another distribution may build on."""
 

@@ -17,15 +17,15 @@ Distances have four values, so the sums are kept per value and weighted when d_(
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from broker_server.rules.canary_trust import earned
 from broker_server.rules.card import Card, Need, Promise
-from broker_server.rules.rule import Known
+from broker_server.rules.rule import Known, Weigher
 from broker_server.rules.voice import (
     DISTANCE_CODES,
     WEIGHT_ONE,
@@ -64,23 +64,28 @@ class Competence:
             if sums is None:
                 sums = np.zeros((DISTANCE_CODES, *voice.integers.shape), np.int64)
                 standing = _Standing(len(voice.integers))
-            sums[standing.add(voice)] += claim_weights(voice)[:, None] * voice.integers
+            weights = claim_weights(voice)
+            sums[standing.add(voice.distances, weights)] += weights[:, None] * voice.integers
         assert sums is not None
         return normalise((self._by_code(standing)[:, :, None] * sums).sum(axis=0))
 
-    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:
         by_code = self._by_code(_Standing.of(voices))
-        for voice in voices:
-            yield by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
+        return lambda voice: by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
 
     def judge(self, voices: Iterable[Voice], known: Known) -> Mapping[str, I64]:
         if not len(known):
             return {}
-        by_code = self._by_code(_Standing.of(_at(voice, known.rows) for voice in voices)) / WEIGHT_ONE
-        places = np.arange(len(known))
+        # What is kept of each voice, a few bytes a canary, is cheaper than to read all of them again.
+        standing, heard_on = _Standing(len(known)), []
+        for voice in voices:
+            distances = voice.distances[known.rows]
+            standing.add(distances, claim_weights(voice)[known.rows])
+            heard_on.append((voice.device, distances, claims_of(voice)[known.rows].astype(np.uint16), voice.trust))
+        by_code, places = self._by_code(standing) / WEIGHT_ONE, np.arange(len(known))
         return {
-            voice.device: earned(claims_of(voice), known.labels, by_code[voice.distances, places], voice.trust)
-            for voice in (_at(voice, known.rows) for voice in voices)
+            device: earned(claims.astype(np.int64), known.labels, by_code[distances, places], trust)
+            for device, distances, claims, trust in heard_on
         }
 
     def _by_code(self, standing: _Standing) -> I64:
@@ -113,14 +118,14 @@ class _Standing:
         standing: _Standing | None = None
         for voice in voices:
             standing = standing or cls(len(voice.distances))
-            standing.add(voice)
+            standing.add(voice.distances, claim_weights(voice))
         assert standing is not None
         return standing
 
-    def add(self, voice: Voice) -> tuple[U8, I64]:
-        """Take a voice in, and return the cells where it stands."""
-        cells = voice.distances, np.arange(self.probes)
-        self.trust[cells] += claim_weights(voice)
+    def add(self, distances: U8, claims: I64) -> tuple[U8, I64]:
+        """Take in a voice whose rows weigh `claims` by trust, and return the cells where it stands."""
+        cells = distances, np.arange(self.probes)
+        self.trust[cells] += claims
         self.count += 1
         return cells
 
@@ -129,8 +134,3 @@ def claim_weights(voice: Voice) -> I64:
     """Return t of the class that each row claims, faded with the voice: int64 [n], at least 1."""
     weights: I64 = np.maximum(1, voice.trust[claims_of(voice)] * voice.weight // WEIGHT_ONE)
     return weights
-
-
-def _at(voice: Voice, rows: I64) -> Voice:
-    """Return what a voice says of some probes alone."""
-    return replace(voice, integers=voice.integers[rows], distances=voice.distances[rows])

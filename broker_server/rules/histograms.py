@@ -27,6 +27,7 @@ BINS = 256
 SQUARES: I64 = np.arange(BINS, dtype=np.int64) ** 2
 """The probability that each bin stands for, 255^2 for 1."""
 BUDGET_BYTES = 64 << 20
+_CELLS_AT_ONCE = 512
 _CELL_BYTES = BINS * np.dtype(np.int32).itemsize
 
 
@@ -58,8 +59,13 @@ def by_cell(voices: Iterable[Voice], statistic: Callable[[I32], I64], budget_byt
                 bins, firsts = np.zeros(cells * BINS, np.int32), np.arange(0, cells * BINS, BINS)
             bins[firsts + levels_of(voice.integers[start:stop]).ravel()] += voice.weight
         assert bins is not None
-        cumulated = np.cumsum(bins.reshape(-1, BINS), axis=1, dtype=np.int32)
-        blocks.append(statistic(cumulated).reshape(-1, classes))
+        blocks.append(_of_cells(bins.reshape(-1, BINS), statistic).reshape(-1, classes))
         start = stop
     values = np.concatenate(blocks)
     return normalise(np.where(values.any(axis=1, keepdims=True), values, 1))
+
+
+def _of_cells(bins: I32, statistic: Callable[[I32], I64]) -> I64:
+    """Return the statistic of each cell; few at a time, so that what is cumulated stays in the processor's cache."""
+    parts = (bins[start : start + _CELLS_AT_ONCE] for start in range(0, len(bins), _CELLS_AT_ONCE))
+    return np.concatenate([statistic(np.cumsum(part, axis=1, dtype=np.int32)) for part in parts])

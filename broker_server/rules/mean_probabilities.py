@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from broker_server.rules.card import Card, Promise
-from broker_server.rules.rule import RowWeighted
+from broker_server.rules.rule import RowWeighted, by_age
 from broker_server.rules.voice import Voice
 from fd_protocol.quantisers import I64
 
@@ -32,4 +30,4 @@ class MeanProbabilities(RowWeighted):
     )
 
     def row_weights(self, voice: Voice) -> I64:
-        return np.full(len(voice.distances), voice.weight, np.int64)
+        return by_age(voice)

@@ -65,12 +65,12 @@ class TrimmedMean:
         return by_cell(voices, self._means)
 
     def _means(self, cumulated: I32) -> I64:
-        """The sum over what is kept; every cell keeps the same weight, and rows are normalised."""
+        """The sum over what is kept, by parts; every cell keeps the same weight, and rows are normalised."""
         total = int(cumulated[0, -1])
         cut = int(self.trim * total)
-        kept = np.diff(np.clip(cumulated, cut, total - cut), axis=1, prepend=np.int32(cut))
-        means: I64 = kept.astype(np.int64) @ SQUARES
-        return means
+        kept_up_to = np.clip(cumulated[:, :-1], cut, total - cut).astype(np.int64)
+        sums: I64 = (total - cut) * SQUARES[-1] - kept_up_to @ np.diff(SQUARES)
+        return sums
 
 
 def _medians(cumulated: I32) -> I64:

@@ -13,13 +13,14 @@ the few that speak of it; there are no canaries to tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from broker_server.rules.card import Card, Need, Promise
+from broker_server.rules.rule import Weigher
 from broker_server.rules.voice import Voice, normalise, weighted_sum
 from fd_protocol.competence import FAR
 from fd_protocol.quantisers import I64
@@ -43,8 +44,8 @@ class PerLabel:
         sums = weighted_sum(voices, lambda voice: speaking_weights(voice)[:, None])
         return normalise(np.where(sums.any(axis=1, keepdims=True), sums, 1))
 
-    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
-        return map(speaking_weights, voices)
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:  # noqa: ARG002 - nobody's weight depends on others
+        return speaking_weights
 
 
 def speaking_weights(voice: Voice) -> I64:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from fd_protocol.soft_labels import F32
 
 ROW_WEIGHT_ONE = 1 << 24
 """The integer that stands for the largest weight of a row: 2^20 (a label) x 2^24 x 2^18 voices stay below 2^63."""
+
+
+Weigher: TypeAlias = Callable[[Voice], I64]
 
 
 class Rule(Protocol):
@@ -40,8 +43,8 @@ class Rule(Protocol):
 class Weighing(Protocol):
     """A rule whose consensus is a weighted mean of what was said."""
 
-    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
-        """Yield what the rows of each voice weigh, int64 [n], in the order of `voices`; only their ratios count."""
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:
+        """Return what tells the weight of each row of a voice among `voices`, int64 [n]; only their ratios count."""
         ...
 
 
@@ -77,8 +80,8 @@ class RowWeighted:
         """Return what each row of a voice weighs: int64 [n] in 1..ROW_WEIGHT_ONE."""
         raise NotImplementedError
 
-    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
-        return map(self.row_weights, voices)
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:  # noqa: ARG002 - nobody's weight depends on others
+        return self.row_weights
 
     def consensus(self, voices: Iterable[Voice]) -> F32:
         return normalise(weighted_sum(voices, lambda voice: self.row_weights(voice)[:, None]))
@@ -89,3 +92,13 @@ def to_row_weights(shares: F64, voice: Voice) -> I64:
     faded = shares * (voice.weight / WEIGHT_ONE * ROW_WEIGHT_ONE)
     weights: I64 = np.maximum(1, np.rint(faded)).astype(np.int64)
     return weights
+
+
+def weigher_of(rule: Rule, voices: Iterable[Voice]) -> Weigher:
+    """Return what tells how a rule weighs the rows of a voice; one that weighs nobody is taken to go by age."""
+    return rule.weigher(voices) if isinstance(rule, Weighing) else by_age
+
+
+def by_age(voice: Voice) -> I64:
+    """Return the weight of the voice for each of its rows, int64 [n]."""
+    return np.full(len(voice.distances), voice.weight, np.int64)

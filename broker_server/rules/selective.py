@@ -13,13 +13,16 @@ better (`competence`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from broker_server.rules.card import Card, Need, Promise
+from broker_server.rules.rule import Weigher
 from broker_server.rules.voice import Voice, heard, normalise
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32
@@ -51,11 +54,13 @@ class Selective:
         assert near is not None
         return normalise(np.where(near.any(axis=1, keepdims=True), near, all_))
 
-    def weights(self, voices: Iterable[Voice]) -> Iterator[I64]:
-        voices = list(voices)
-        is_covered = np.any([self._is_near(voice)[:, 0] for voice in voices], axis=0)
-        for voice in voices:
-            yield np.where(self._is_near(voice)[:, 0] | ~is_covered, voice.weight, 0).astype(np.int64)
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:
+        is_covered: npt.NDArray[np.bool_] = reduce(np.logical_or, (self._is_near(voice) for voice in voices))
 
-    def _is_near(self, voice: Voice) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        def weigh(voice: Voice) -> I64:
+            return np.where(self._is_near(voice) | ~is_covered, voice.weight, 0)[:, 0].astype(np.int64)
+
+        return weigh
+
+    def _is_near(self, voice: Voice) -> npt.NDArray[np.bool_]:
         return voice.distances[:, None] <= self.farthest

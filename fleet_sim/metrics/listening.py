@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from broker_server.rules import Rule, Weighing
+from broker_server.rules import Rule, weigher_of
 from broker_server.rules.voice import Voice
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
@@ -22,9 +22,8 @@ def weights_of(rule: Rule, voices: Sequence[Voice]) -> F64:
 
     A rule whose consensus is no weighted mean is taken to weigh a voice by its age.
     """
-    if isinstance(rule, Weighing):
-        return np.array(list(rule.weights(voices)), np.float64)
-    return np.array([np.full(len(voice.distances), voice.weight) for voice in voices], np.float64)
+    weigh = weigher_of(rule, voices)
+    return np.array([weigh(voice) for voice in voices], np.float64)
 
 
 def shares(weights: F64) -> F64:

@@ -154,6 +154,25 @@ def test_a_round_for_tagged_devices_is_for_them_alone(tmp_path):
 # The roster.
 
 
+def test_a_device_that_comes_in_the_middle_of_a_round_counts_and_is_not_waited_for(world):
+    a, b, c = fleet(world)
+    late = world.device("d")
+    late.contribute()
+    assert (world.state.round.heard, world.state.round.awaited) == (1, 3)
+    for device in (a, b, c):
+        device.contribute()
+    assert (world.state.round.phase, world.state.round.heard) == (Phase.CLOSED, 4)
+
+
+def test_a_device_that_goes_in_the_middle_of_a_round_keeps_its_say(world):
+    a, b, _ = fleet(world)
+    a.contribute()
+    a.die()
+    b.contribute()
+    world.wait(60)
+    assert world.state.consensus.metrics["voices"] == 2
+
+
 def test_devices_that_cannot_take_part_are_not_waited_for(world):
     a, b, _ = fleet(world)
     world.device("elsewhere", task=sha256(b"other task"))

@@ -29,22 +29,23 @@ def voice(device, seed=0, *, distances=0, trust=WEIGHT_ONE, weight=WEIGHT_ONE, p
     return Voice(device, codes.integers(), near, full, weight)
 
 
-def stood(voices, rule, trust=None):
+def standing(voices, rule, trust=None):
     joined = join(voices, rule, OFFER, Codec.U8_SQRT, LabelledProbes())
-    again = [(Source(one.device, b"", b"", b"", one.weight), one) for one in voices]
-    return {one.source.device: one for one in standings(rule, again, chosen_classes(joined.blocks), trust or {})}
+    heard = [(Source(one.device, b"", b"", b"", one.weight), one) for one in voices]
+    stood = standings(lambda: iter(heard), rule, chosen_classes(joined.blocks), trust or {})
+    return {one.source.device: one for one in stood}
 
 
 @pytest.mark.parametrize("rule", [MeanProbabilities(), Competence(6.0, 2), PerLabel()])
 def test_the_shares_of_a_round_sum_to_1(rule):
     rng = np.random.default_rng(0)
     voices = [voice(name, distances=rng.integers(0, FAR, PROBES), weight=100 * k + 7) for k, name in enumerate("abc")]
-    assert sum(one.share for one in stood(voices, rule).values()) == pytest.approx(1.0)
+    assert sum(one.share for one in standing(voices, rule).values()) == pytest.approx(1.0)
 
 
 def test_equal_voices_have_equal_shares_and_a_faded_one_less():
-    result = stood([voice("a"), voice("b"), voice("c", weight=WEIGHT_ONE // 2)], MeanProbabilities())
-    assert [result[name].share for name in "abc"] == pytest.approx([0.4, 0.4, 0.2])
+    stood = standing([voice("a"), voice("b"), voice("c", weight=WEIGHT_ONE // 2)], MeanProbabilities())
+    assert [stood[name].share for name in "abc"] == pytest.approx([0.4, 0.4, 0.2])
 
 
 def test_shares_are_those_of_the_competence_rule():
@@ -57,14 +58,14 @@ def test_shares_are_those_of_the_competence_rule():
         for k, (name, trust) in enumerate(zip("abc", trusts, strict=True))
     ]
     published = rule.consensus(voices).mean(axis=0)
-    result = stood(voices, rule)
-    assert [result[name].share for name in "abc"] == pytest.approx(published[:3].tolist(), abs=1e-6)
-    assert max(result[name].share for name in "abc") - min(result[name].share for name in "abc") > 0.1
+    stood = standing(voices, rule)
+    assert [stood[name].share for name in "abc"] == pytest.approx(published[:3].tolist(), abs=1e-6)
+    assert max(stood[name].share for name in "abc") - min(stood[name].share for name in "abc") > 0.1
 
 
 def test_who_speaks_of_no_label_has_no_share():
-    result = stood([voice("a"), voice("b", distances=FAR)], PerLabel())
-    assert (result["a"].share, result["b"].share) == (1.0, 0.0)
+    stood = standing([voice("a"), voice("b", distances=FAR)], PerLabel())
+    assert (stood["a"].share, stood["b"].share) == (1.0, 0.0)
 
 
 def test_agreement_is_the_share_of_probes_with_the_class_of_the_consensus():
@@ -73,18 +74,18 @@ def test_agreement_is_the_share_of_probes_with_the_class_of_the_consensus():
     wrong = classes.copy()
     wrong[:3] = (wrong[:3] + 1) % CLASSES
     lone = np.eye(CLASSES)[wrong] * 0.7 + 0.075
-    result = stood([voice("a", p=crowd), voice("b", p=crowd), voice("c", p=lone)], MeanProbabilities())
-    assert [result[name].agreement for name in "abc"] == [1.0, 1.0, 0.75]
+    stood = standing([voice("a", p=crowd), voice("b", p=crowd), voice("c", p=lone)], MeanProbabilities())
+    assert [stood[name].agreement for name in "abc"] == [1.0, 1.0, 0.75]
 
 
 def test_what_a_device_earned_stands_with_it():
-    result = stood([voice("a"), voice("b")], MeanProbabilities(), {"a": 0.25})
-    assert (result["a"].trust, result["b"].trust) == (0.25, None)
+    stood = standing([voice("a"), voice("b")], MeanProbabilities(), {"a": 0.25})
+    assert (stood["a"].trust, stood["b"].trust) == (0.25, None)
 
 
 def test_the_numbers_of_a_round_tell_whether_one_voice_owns_it():
-    result = stood([voice("a"), voice("b"), voice("c", weight=1)], MeanProbabilities())
-    told = numbers(tuple(result.values()))
+    stood = standing([voice("a"), voice("b"), voice("c", weight=1)], MeanProbabilities())
+    told = numbers(tuple(stood.values()))
     assert told["largest_share"] == pytest.approx(0.5, abs=0.001)
     assert told["effective_voices"] == pytest.approx(2.0, abs=0.01)
-    assert told["agreement"] == pytest.approx(np.mean([one.agreement for one in result.values()]))
+    assert told["agreement"] == pytest.approx(np.mean([one.agreement for one in stood.values()]))

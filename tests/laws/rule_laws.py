@@ -204,7 +204,7 @@ class RuleLaws:
     @seeds
     def test_it_is_the_mean_by_the_weights_that_it_tells(self, seed):
         voices = voices_of(seed)
-        weights = np.array(list(self.rule.weights(voices)), np.float64)
+        weights = np.array(list(map(self.rule.weigher(voices), voices)), np.float64)
         is_weighed = weights.any(axis=0)
         mean = weighted_mean(weights[:, is_weighed], probabilities_of(voices)[:, is_weighed])
         np.testing.assert_allclose(self.rule.consensus(voices)[is_weighed], mean, atol=2e-5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from broker_server.chronicle import DeviceRecord, HearingRecord
 from broker_server.dashboard import words
-from broker_server.dashboard.charts import LineChart, Series
+from broker_server.dashboard.charts import LineChart, Series, Written
 from broker_server.dashboard.reading import Look
 from fd_protocol.messages import Kind
 
@@ -81,7 +81,7 @@ def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1)
     found = [device for device in devices if _fits(device, search.lower())]
     order = order if order in ORDERS else "name"
     last = _last_hearings(look, [device.device for device in found]) if order == "agreement" else {}
-    found.sort(key=lambda device: (_rank(order, device, last.get(device.device)), device.device))
+    found.sort(key=lambda device: (_rank(order, device, last.get(device.device)), words.natural(device.device)))
     pages = max(1, -(-len(found) // PAGE_ROWS))
     page = min(max(page, 1), pages)
     shown = found[PAGE_ROWS * (page - 1) : PAGE_ROWS * page]
@@ -155,28 +155,32 @@ def _row(device: DeviceRecord, hearing: HearingRecord | None, coverage: dict[str
 
 def _charts(hearings: tuple[HearingRecord, ...]) -> tuple[LineChart, ...]:
     heard = [one for one in reversed(hearings) if one.kind == Kind.CONTRIBUTION.value and one.share is not None]
-    rounds = tuple(one.round for one in heard)
 
-    def series(name: str, values: list[float | None]) -> tuple[Series, ...]:
-        return (Series(name, tuple(_NONE if value is None else value for value in values)),)
+    def chart(title: str, note: str, values: list[float | None], written: Written) -> LineChart:
+        series = Series(title.lower(), tuple(_NONE if value is None else value for value in values))
+        return LineChart(title, note, tuple(one.round for one in heard), (series,), written, floor=0.0, ceiling=1.0)
 
     return (
-        LineChart(
-            "Agreement with the consensus",
-            "Share of probes where both hold the same class likeliest. An expert may differ for good reasons.",
-            rounds,
-            series("agreement", [one.agreement for one in heard]),
-            lambda value: words.percent(value, 0),
-            floor=0.0,
-            ceiling=1.0,
+        chart(
+            "Agreement",
+            "Share of probes where it and the consensus hold the same class likeliest. An expert may well differ.",
+            [one.agreement for one in heard],
+            _whole,
         ),
-        LineChart(
-            "Share of the consensus",
+        chart(
+            "Share",
             "How much of the consensus is this device's word. Last words of an absent device count, and fade.",
-            rounds,
-            series("share", [one.share for one in heard]),
+            [one.share for one in heard],
             words.percent,
-            floor=0.0,
-            ceiling=1.0,
+        ),
+        chart(
+            "Own hold-out",
+            "What it has right of the rows that it kept back, as it reports: how it does at home.",
+            [one.report.get("hold_out_accuracy") for one in heard],
+            _whole,
         ),
     )
+
+
+def _whole(share: float) -> str:
+    return words.percent(share, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 from broker_server.chronicle import HearingRecord, RoundRecord
 from broker_server.dashboard import words
@@ -20,27 +19,12 @@ Asked = Callable[[RoundRecord], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class HoldOuts:
-    """What devices say of rows that they kept back: shares of 0..1 over the devices that say it.
-
-    `rolled_back` counts the trainings that a device's guard took back, until the last round ended.
-    """
-
-    devices: int
-    least: float
-    median: float
-    most: float
-    rolled_back: int
-
-
-@dataclass(frozen=True, slots=True)
 class HistoryPage:
     """The last rounds that have ended, newest first; `older` is the number to go on from, None at the beginning."""
 
     rounds: tuple[RoundRecord, ...]
     charts: tuple[LineChart, ...]
     traffic: Bars
-    hold_outs: HoldOuts | None
     older: int | None
     is_latest: bool
 
@@ -59,9 +43,8 @@ def history_page(look: Look, before: int | None = None) -> HistoryPage:
     told = rounds[::-1]
     return HistoryPage(
         rounds,
-        _charts(told),
+        (*_charts(told), _hold_outs(look, told)),
         _traffic(look, next((one for one in rounds if one.consensus_sha256), None)),
-        _hold_outs(look),
         older=rounds[-1].number if rounds and rounds[-1].number > 1 else None,
         is_latest=before is None,
     )
@@ -154,6 +137,24 @@ def _charts(rounds: tuple[RoundRecord, ...]) -> tuple[LineChart, ...]:
     )
 
 
+def _hold_outs(look: Look, rounds: tuple[RoundRecord, ...]) -> LineChart:
+    """What devices report of rows that they kept back."""
+    spans = look.chronicle.reported("hold_out_accuracy", rounds[0].number, rounds[-1].number) if rounds else {}
+    nothing = (_NONE, _NONE, _NONE)
+    found = [spans.get(one.number, nothing) for one in rounds]
+    rolled_back = look.counters["report.rolled_back"]
+    return LineChart(
+        "Devices' own hold-outs",
+        "Share of rows kept back from its own data that a device has right: how it does at home, so the mean is no "
+        f"accuracy of the fleet. Trainings that guards rolled back: {rolled_back:,}.",
+        tuple(one.number for one in rounds),
+        tuple(Series(name, tuple(one[at] for one in found)) for at, name in enumerate(("least", "mean", "most"))),
+        _whole,
+        floor=0.0,
+        ceiling=1.0,
+    )
+
+
 def _metric(name: str) -> Asked:
     return lambda one: one.metrics.get(name)
 
@@ -179,15 +180,6 @@ def _traffic(look: Look, last: RoundRecord | None) -> Bars:
     if model.whole_bytes is not None and model.whole_bytes != model.trained_bytes:
         rows.append(("FedAvg, whole network, by the size of its file", float(model.whole_bytes)))
     return Bars(title, note, tuple(rows), words.size)
-
-
-def _hold_outs(look: Look) -> HoldOuts | None:
-    """Return what the last reports say; None: no device has said it."""
-    told = [device.report.get("hold_out_accuracy") for device in look.chronicle.devices()]
-    known = [share for share in told if share is not None]
-    if not known:
-        return None
-    return HoldOuts(len(known), min(known), median(known), max(known), look.counters["report.rolled_back"])
 
 
 def _known(value: float | None) -> float:

@@ -4,8 +4,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from starlette.testclient import TestClient
 
-from broker_server.dashboard.app import PAGES
+from broker_server.dashboard.app import PAGES, Site, make_app
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import ModelSize
 from broker_server.events import Ordered, Release, ReleaseMade
@@ -13,6 +14,7 @@ from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
 from fd_protocol.messages import DeviceState
+from fd_runtime.starting import exclusive
 from fd_runtime.store import RECORDS, Store
 from tests.broker_server.builders import TASK
 from tests.broker_server.dashboard.stage import Stage, form_of
@@ -278,3 +280,29 @@ def test_the_releases_page_tells_what_the_student_was_released_as(tmp_path):
     assert placed.status_code == 303
     world.settle()
     assert "All 1 releases were withdrawn" in words(stage, "/releases")
+
+
+def test_a_database_that_cannot_be_read_is_told_and_is_not_ready(played):
+    path = played.folder / "server.db"
+    played.world.store.close()
+    path.write_bytes(b"no database at all" * 100)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    answer = played.browser().get("/")
+    assert answer.status_code == 503
+    assert "The database cannot be read" in answer.text
+    assert answer.headers["content-security-policy"]
+    assert played.browser().get("/readyz").status_code == 503
+    assert played.browser().get("/healthz").status_code == 200
+
+
+def test_readiness_means_that_the_server_runs(played, tmp_path):
+    lock = tmp_path / "server.lock"
+    app = make_app(Site(replace(played.source, lock=lock), played.access))
+    browser = TestClient(app, base_url="http://localhost")
+    assert browser.get("/readyz").status_code == 503
+    assert "the server does not run" in browser.get("/").text
+    with exclusive(lock):
+        assert browser.get("/readyz").text == "ready, round 4\n"
+        assert "the server runs" in browser.get("/").text
+    assert "cannot be told" in played.browser().get("/readyz").text
