@@ -90,7 +90,7 @@ def _line(number: int, seen: list[Told], consensus_s: float, server: psutil.Proc
 
 def _config(folder: Path, port: int, devices: int, rounds: int) -> Path:
     samples = np.random.default_rng(0).integers(0, 256, (PROBES, 12), dtype=np.uint8)
-    broker_server(["init", str(folder), "--federation", FEDERATION])
+    broker_server(["init", str(folder), "--federation", FEDERATION, "--trust", "none"])
     nobody = np.empty(0, np.int64)
     build(Recipe("small", "mlp-s", tflite="none"), TASK, FactoryData(samples[:0], nobody, samples), folder / "bundle")
     build_public_set(folder / "public_set", samples, TASK, seed=0)

@@ -2,7 +2,7 @@
 
     foreign_round        of another federation, or of a round that was never offered
     foreign_epoch        of an epoch that has ended
-    round_closed         late: the round no longer takes contributions
+    round_closed         late, by more than a round, or where absent devices do not count: it could not be heard
     not_a_member         the round's sampling does not invite this device
     over_budget          more bytes than the offer allows
     second_payload       the device has contributed to this round already, with other bytes
@@ -13,7 +13,10 @@
     unknown_base         a difference to a payload that is not in the store: send it in full
 
 and the reasons of `DecodeError`: malformed, oversized, foreign_kind, unsupported, invalid, wrong_digest,
-malformed_body, wrong_length, invalid_rows.
+malformed_body, wrong_length, invalid_rows; and rate_limited, of `rate`.
+
+A payload of the round that has just ended is admitted late, by that round's offer: it does not count in that round, and
+from the next one on it is the device's last word, faded by its age as that of any absent device (`voices`).
 
 What is deliberately absent: outliers. Honest minority experts look like them; whether to believe a voice is for the
 rule and its canaries.
@@ -23,9 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker_server.federation import Federation
+from broker_server.federation import Federation, late_offer
 from broker_server.labels import StoredLabels
-from broker_server.round import Round
 from fd_protocol import codec
 from fd_protocol.bodies import U8
 from fd_protocol.competence import decode_map
@@ -46,8 +48,15 @@ class RefusedError(FedistillError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
 
-def check_part(part: Part, device: str, federation: str, state: Federation) -> None:
-    """Refuse what need not be read to its end.
+def check_part(part: Part, device: str, federation: str, state: Federation, *, hears_late: bool) -> RoundOffer:
+    """Return the offer that a payload answers; refuse what need not be read to its end.
+
+    Args:
+        part: of the payload.
+        device: that sent it.
+        federation: ours.
+        state: of it.
+        hears_late: whether the last words of absent devices count.
 
     Raises:
         RefusedError: foreign_round, foreign_epoch, round_closed, not_a_member or over_budget.
@@ -58,18 +67,22 @@ def check_part(part: Part, device: str, federation: str, state: Federation) -> N
         raise RefusedError("foreign_epoch")
     if part.round.number > state.number or state.round is None:
         raise RefusedError("foreign_round", f"number {part.round.number} of {state.number}")
-    if part.total_bytes > state.round.offer.byte_budget:
-        raise RefusedError("over_budget", f"{part.total_bytes} of {state.round.offer.byte_budget} bytes")
-    if part.kind is Kind.CONTRIBUTION:
-        _check_turn(part, device, state.round)
-
-
-def _check_turn(part: Part, device: str, current: Round) -> None:
-    if part.round != current.id or not current.is_open:
-        raise RefusedError("round_closed")
-    sampling = current.offer.sampling
-    if not is_sampled(device, sampling.seed, sampling.fraction):
+    offer = state.round.offer if part.kind is Kind.COMPETENCE else _offer_of(part, state, hears_late=hears_late)
+    if part.total_bytes > offer.byte_budget:
+        raise RefusedError("over_budget", f"{part.total_bytes} of {offer.byte_budget} bytes")
+    if part.kind is Kind.CONTRIBUTION and not is_sampled(device, offer.sampling.seed, offer.sampling.fraction):
         raise RefusedError("not_a_member")
+    return offer
+
+
+def _offer_of(part: Part, state: Federation, *, hears_late: bool) -> RoundOffer:
+    assert state.round is not None  # its caller has seen to that
+    if state.round.is_open and part.round == state.round.id:
+        return state.round.offer
+    late = late_offer(state) if hears_late else None
+    if late is None or part.round != late.round:
+        raise RefusedError("round_closed")
+    return late
 
 
 def admit_contribution(payload: bytes, offer: RoundOffer, base_of: Bases) -> StoredLabels:

@@ -2,11 +2,13 @@
 
     link ----+                      +--> blobs, rows, journal: one transaction (<= 20 messages or 5 ms)
              +--> inbox --> pump ---+--> acknowledgement to the broker, then receipts to the devices
-    worker --+                      +--> federation: step, outstanding --> link, worker
+    worker --+               ^      +--> federation: step, outstanding --> link, worker
+    spool of orders ---------+
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
-A message that cannot be read is set aside and counted, so that it does not come back for ever.
+A message that cannot be read is set aside and counted, so that it does not come back for ever; what it had written by
+then is taken back.
 
 What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
 """
@@ -21,18 +23,23 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server.chronicle import CommandRecord
 from broker_server.events import (
     Aggregate,
     ClockTicked,
     Effect,
     EpochBegun,
     Event,
+    FindTime,
     OpenRound,
+    Order,
+    Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
     RoundOpened,
     Scheduled,
+    TimeFound,
     TrainStudent,
 )
 from broker_server.federation import Federation, outstanding, step, wake_at_ms
@@ -40,12 +47,17 @@ from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.offers import open_round
+from broker_server.orders import Placed, Spool
+from broker_server.portions import grid, standing
 from broker_server.publisher import Publisher
+from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.round import Round
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.standing import Standing
 from broker_server.student import Learner
-from broker_server.work import Aggregation, Finished, Task, Teaching, work_on
+from broker_server.timetable import next_time_ms
+from broker_server.work import Aggregation, Finished, Renewal, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
@@ -54,13 +66,15 @@ from fd_protocol.messages import RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreError
+from fd_runtime.store import MissingBlobError, Store, StoreError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
 GROUP_MESSAGES = 20
 """Mosquitto has at most 20 messages under way to us by default: a larger group would never fill."""
 GROUP_S = 0.005
+ORDERS_S = 1.0
+"""How often the spool is looked into at least."""
 
 log = logging.getLogger("broker-server")
 
@@ -74,7 +88,6 @@ class _Group:
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
     standings: tuple[Standing, ...] = ()
-    set_aside: int = 0
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -100,6 +113,7 @@ class Aggregator:
         entropy: random bytes, for epochs and sampling seeds.
         on_report: is told every report of a device.
         version: of this program, for its presence.
+        spool: where the operator's orders come from; None = there are none.
     """
 
     def __init__(
@@ -116,17 +130,18 @@ class Aggregator:
         entropy: Callable[[int], bytes] = os.urandom,
         on_report: Callable[[str, RoundReport], None] = lambda _device, _report: None,
         version: str = "",
+        spool: Spool | None = None,
     ) -> None:
         settings.check_against(probes)
         self._settings, self._probes, self._canaries = settings, probes, canaries or LabelledProbes()
         self._store, self._link, self._clock, self._student = store, link, clock, student
         self._worker, self._entropy = worker or InlineWorker(), entropy
-        self._on_report = on_report
+        self._on_report, self._spool = on_report, spool
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
         self._is_up = False
-        self._ingest = Ingest(settings, probes, store, self._new_epoch)
+        self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self.counters = self._journal.counters()
@@ -177,10 +192,11 @@ class Aggregator:
             yield EpochBegun(self._new_epoch(), self._clock())
         schedule = self._settings.rounds.schedule(has_student=self._student is not None)
         if schedule != self.state.schedule:
-            yield Scheduled(schedule)
+            yield Scheduled(schedule, self._clock())
 
     def _wait_s(self, timeout_s: float) -> float:
         wake_ms = wake_at_ms(self.state)
+        timeout_s = timeout_s if self._spool is None else min(timeout_s, ORDERS_S)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self._clock()) / 1000))
 
     def _collect(self, timeout_s: float) -> int:
@@ -214,15 +230,17 @@ class Aggregator:
 
     def _commit(self) -> None:
         """Make the backlog durable as one group, then tell broker and devices, then act on the new state."""
-        at_ms = self._clock()
+        at_ms, orders = self._clock(), self._orders()
         wake_ms = wake_at_ms(self.state)
         is_due = wake_ms is not None and wake_ms <= at_ms
-        if not self._backlog and not is_due:
+        if not self._backlog and not is_due and not orders:
             return
         group = _Group(self.state, at_ms)
         with self._store.transaction():
             for item in self._backlog:
                 self._take(item, group)
+            for placed in orders:
+                self._obey(placed.order, group)
             group.fold(ClockTicked(at_ms))
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
@@ -231,9 +249,31 @@ class Aggregator:
             self._link.ack(message)
         for taken in group.answers:
             self._answer(taken)
+        for placed in orders:
+            assert self._spool is not None
+            self._spool.remove(placed)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
+
+    def _orders(self) -> list[Placed]:
+        """Return what the operator wants; a folder that cannot be read must not stop the federation."""
+        try:
+            return self._spool.waiting() if self._spool is not None else []
+        except OSError as error:
+            log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
+            return []
+
+    def _obey(self, order: Order, group: _Group) -> None:
+        """Do what an operator wants, and write it down; what was done before is not done again."""
+        group.fold(Ordered(order, group.at_ms))
+        answer = group.state.answer_to(order.id)
+        assert answer is not None
+        record = CommandRecord(
+            order.id, order.at_ms, order.who, order.role, order.command, order.arguments, answer.outcome
+        )
+        if self._scribe.command(record):
+            log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
 
     def _take(self, item: Arrived | Finished, group: _Group) -> None:
         if isinstance(item, Finished):
@@ -244,19 +284,23 @@ class Aggregator:
             group.standings += item.standings if group.state is not before else ()
             return
         try:
-            taken = self._ingest.take(item, group.state, group.at_ms)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a message does to us, it must not come back for ever
-            self._set_aside(item, error)
+            with self._store.savepoint():
+                taken = self._ingest.take(item, group.state, group.at_ms)
+        except Exception as error:  # whatever a message does to us, it must not come back for ever
+            if isinstance(error, StoreError) and not isinstance(error, MissingBlobError):
+                raise
+            self._set_aside(item, error, group.at_ms)
             return
+        if taken.broken:
+            assert taken.receipt is not None
+            self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
         group.fold(*taken.events)
         group.answers.append(taken)
 
-    def _set_aside(self, item: Arrived, error: Exception) -> None:
+    def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
         log.warning("%s set aside: %s", item.topic, error, exc_info=reason == "error")
-        self._journal.set_aside(item.topic, item.payload, reason)
+        self._journal.quarantine.put(item.topic, item.payload, reason, at_ms)
         self.counters[f"set_aside.{reason}"] += 1
 
     def _keep(self, group: _Group) -> None:
@@ -283,7 +327,11 @@ class Aggregator:
             self.counters[f"{taken.receipt.kind.value}.{status}"] += 1
             if taken.receipt.reason:
                 self.counters[f"refused.{taken.receipt.reason}"] += 1
+            if taken.is_late:
+                self.counters["contribution.late"] += 1
             self._publisher.receipt(taken.device, taken.receipt)
+        if taken.is_dropped:
+            self.counters[f"dropped.{RATE_LIMITED}"] += 1
         if taken.report is not None:
             self.counters["report.accepted" if taken.report.accepted else "report.rolled_back"] += 1
             self._on_report(taken.device, taken.report)
@@ -307,15 +355,38 @@ class Aggregator:
                 self._publisher.offer(self.state.round)
             case PublishConsensus(_, blocks):
                 self._publisher.consensus([self._store.blob(digest) for digest in blocks])
+            case FindTime(timetable, after_ms):
+                found = TimeFound(timetable, after_ms, next_time_ms(timetable, after_ms))
+                self._inbox.put(Finished((found,)))
             case OpenRound(number):
                 self._inbox.put(Finished((self._open(number),)))
             case Aggregate():
                 assert self.state.round is not None
-                offer, method = self.state.round.offer, self._settings.method
-                self._start(Aggregation(effect, offer, method, self.state.trust, self._canaries, self._clock))
+                self._start(self._aggregation(effect, self.state.round))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
                 self._start(Teaching(effect, self._student))
+
+    def _aggregation(self, effect: Aggregate, current: Round) -> Aggregation:
+        return Aggregation(
+            effect,
+            current.offer,
+            self._settings.method,
+            self.state.trust,
+            self._canaries,
+            self._clock,
+            self._renewal(current),
+            self._settings.rounds.most_uncovered,
+        )
+
+    def _renewal(self, current: Round) -> Renewal | None:
+        """Return what of the last consensus stays beside that of `current`; None: nothing, by the settings."""
+        if self._settings.rounds.choose == "turn":
+            return None
+        last, offer = self.state.consensus, current.offer
+        slices = grid(self._probes.whole, offer.slice.count)
+        held = standing(last.portions, slices, offer.temperature) if last is not None else ()
+        return Renewal(held, last.blocks if last is not None else (), current.up_bytes)
 
     def _start(self, task: Task) -> None:
         self._worker.start(lambda: work_on(task, self._store, self._inbox.put))
@@ -323,7 +394,14 @@ class Aggregator:
     def _open(self, number: int) -> RoundOpened:
         round_id, at_ms = RoundId(self._settings.federation, self.state.epoch, number), self._clock()
         opening = open_round(
-            self._settings, self._probes, self.state.online, round_id, seed=self._entropy(16), at_ms=at_ms
+            self._settings,
+            self._probes,
+            self.state.online,
+            round_id,
+            seed=self._entropy(16),
+            at_ms=at_ms,
+            is_warm_up=self.state.is_warming_up,
+            portions=self.state.consensus.portions if self.state.consensus is not None else (),
         )
         return RoundOpened(opening.offer, opening.invited, at_ms)
 

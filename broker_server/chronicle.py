@@ -40,7 +40,8 @@ class RoundRecord:
         invited, heard, quorum: devices that were expected, that contributed, that were needed.
         up_bytes: of payloads, as they arrived: refused and doubled ones too.
         down_bytes: of the consensus, as published.
-        consensus_sha256: identity of the consensus; empty = none.
+        consensus_sha256: identity of the consensus that was published; empty = none.
+        made_sha256: of what the round itself made of it, where the rest stayed as it was (`portions`); else empty.
         metrics: of `events.ConsensusMade`.
         student: of `events.StudentTrained`.
         offer: the encoded `RoundOffer`.
@@ -71,6 +72,12 @@ class RoundRecord:
     offer: bytes = b""
     terms: str = "{}"
     trust: bytes = b""
+    made_sha256: bytes = b""
+
+    @property
+    def own_sha256(self) -> bytes:
+        """Identity of what the voices of this round made."""
+        return self.made_sha256 or self.consensus_sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,19 @@ import secrets
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from broker_server import rules, service
+from broker_server import service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
 from broker_server.doctor import add_doctor_command
+from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
+from broker_server.order_commands import add_order_commands
+from broker_server.quarantine_command import add_quarantine_command
 from broker_server.record_commands import add_record_commands
 from broker_server.replay_commands import add_replay_commands
+from broker_server.several import end_with_parent, run_several, settings_files
 from broker_server.status import Status
 from broker_server.transfer_commands import add_transfer_commands
 from fd_protocol.identity import check_name
@@ -40,9 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help=f"write {CONFIG_NAME} with every setting at its default")
     init.add_argument("folder", type=Path)
     init.add_argument("--federation", default="fleet", help="name of the federation: a-z, 0-9, '-'")
+    init.add_argument("--trust", choices=("canaries", "none"), default="canaries", help="what devices are weighed by")
     init.set_defaults(run=_init)
+    _add_run(commands)
     for name, run, text in (
-        ("run", _run, "be the server, until stopped"),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
@@ -51,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
-    commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
+    add_methods_command(commands)
+    add_order_commands(commands)
+    add_quarantine_command(commands)
     add_record_commands(commands)
     add_replay_commands(commands)
     add_transfer_commands(commands)
@@ -68,13 +76,27 @@ def _with_config(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
 
 def _init(arguments: argparse.Namespace) -> int:
     federation = check_name(arguments.federation, "federation")
-    write_settings(arguments.folder / CONFIG_NAME, "broker_server", federation=federation)
+    write_settings(arguments.folder / CONFIG_NAME, "broker_server", federation=federation, trust=arguments.trust)
     return 0
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="be the server, until stopped; of several federations, a process each")
+    text = "settings of a server, or a folder of them; may be given more than once"
+    parser.add_argument("--config", type=Path, required=True, action="append", metavar=CONFIG_NAME, help=text)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    service.run(arguments.config, version=version("fedistill"))
+    if arguments.child:
+        end_with_parent()
+    files = settings_files(arguments.config)
+    if len(files) > 1:
+        run_several(files)
+    else:
+        service.run(files[0] if files else arguments.config[0] / CONFIG_NAME, version=version("fedistill"))
     return 0
 
 
@@ -93,9 +115,4 @@ def _restore(arguments: argparse.Namespace) -> int:
     if aside is not None:
         print(f"the database before: {aside}")
     print(f"epoch {epoch:016x}")
-    return 0
-
-
-def _methods(_arguments: argparse.Namespace) -> int:
-    print(rules.__doc__)
     return 0

@@ -1,11 +1,11 @@
 """The server's TOML file: the federation's settings (`settings.Settings`), and where its parts lie.
 
-federation, aggregator, bundles
+federation, aggregator, trust, bundles
 [artifacts]  public_set, bundle, canaries
 [state]      folder
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
-[rounds]  [method]  [method.terms]  [method.absence]  [training]  [records]
+[rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class StateSettings:
     @property
     def lock(self) -> Path:
         return self.folder / "server.lock"
+
+    @property
+    def orders(self) -> Path:
+        """The spool (`orders`): whoever may write there commands this server."""
+        return self.folder / "orders"
 
 
 @dataclass(frozen=True, slots=True)

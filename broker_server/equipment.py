@@ -7,10 +7,11 @@ from pathlib import Path
 
 from broker_server.canaries import load_canaries
 from broker_server.config import Config
-from broker_server.rules.per_label import PER_LABEL
-from broker_server.settings import ProbeSet
+from broker_server.methods import rule_named
+from broker_server.rules import Need
+from broker_server.settings import MethodSettings, ProbeSet
 from broker_server.student import Student
-from fd_protocol.canaries import Canaries
+from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, PublicSet, load_bundle, load_public_set
@@ -28,6 +29,11 @@ class Equipment:
     bundle: Bundle
     public: PublicSet | None
     canaries: Canaries
+
+    @property
+    def trust_canaries(self) -> LabelledProbes:
+        """What devices are weighed by; nothing where all are trusted."""
+        return self.canaries.trust if self.config.trust == "canaries" else LabelledProbes()
 
     @property
     def probes(self) -> ProbeSet:
@@ -68,20 +74,33 @@ def load_equipment(path: Path) -> Equipment:
     with blame(path, "artifacts.bundle"):
         bundle = load_bundle(artifacts.bundle)
     with blame(path, "artifacts.public_set"):
-        public = _public_set(artifacts.public_set, bundle, config.method.name)
+        public = _public_set(artifacts.public_set, bundle, config.method)
     probes = probe_set(bundle, public)
     with blame(path, "artifacts.canaries"):
         canaries = _canaries(artifacts.canaries, probes)
+    with blame(path, "trust"):
+        _check_trust(config.trust, canaries)
     with blame(path, "rounds"):
         config.check_against(probes)
     return Equipment(path, config, bundle, public, canaries)
 
 
-def _public_set(path: Path | None, bundle: Bundle, method: str) -> PublicSet | None:
-    if (path is None) != (method == PER_LABEL):
-        raise InvalidValueError(f"method {PER_LABEL} goes without a public set, and no other method does")
+def _check_trust(trust: str, canaries: Canaries) -> None:
+    """Without canaries any device is believed: whoever wants that must say so."""
+    if trust == "canaries" and not canaries.trust.probes:
+        raise InvalidValueError(
+            'nothing to weigh devices by: set artifacts.canaries, or say trust = "none" if you trust all of them'
+        )
+
+
+def _public_set(path: Path | None, bundle: Bundle, method: MethodSettings) -> PublicSet | None:
+    is_needed = Need.PUBLIC_SET in rule_named(method.name, method.terms).card.needs
     if path is None:
+        if is_needed:
+            raise InvalidValueError(f"method {method.name} needs a public set")
         return None
+    if not is_needed:
+        raise InvalidValueError(f"method {method.name} goes without a public set: its probes are the task's labels")
     public = load_public_set(path)
     if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
         raise InvalidValueError(f"{path} was made for another task than the bundle")

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
-from fd_protocol.identity import RoundId
-from fd_protocol.messages import RoundOffer
+from fd_protocol.identity import RoundId, check_name, check_text, require
+from fd_protocol.messages import RoundOffer, Slice
 from fd_protocol.schema import from_item, keyed, to_item
+
+MAX_ARGUMENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """A cron expression and the time zone that it is meant in; what it says is for `timetable` to read."""
+
+    cron: str = keyed(1)
+    zone: str = keyed(2, default="UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +33,72 @@ class Schedule:
     """When rounds open by themselves.
 
     Attributes:
-        pause_ms: between the end of a round and the next one.
+        pause_ms: between the end of a round and the next one, where there is no timetable.
         minimum_online: devices that must be online for a round to open; 0 = do not wait for any.
         rounds: the number of the last round; 0 = no last one.
         has_student: whether a student is trained on every consensus.
+        timetable: when rounds open instead; a time that passes while a round is open is passed over.
+        on_demand: rounds open by order alone.
+        warm_up: whether rounds publish no consensus until one has been made.
     """
 
     pause_ms: int = keyed(1, default=0)
     minimum_online: int = keyed(2, default=1)
     rounds: int = keyed(3, default=0)
     has_student: bool = keyed(4, default=False)
+    timetable: Timetable | None = keyed(5, default=None)
+    on_demand: bool = keyed(6, default=False)
+    warm_up: bool = keyed(7, default=False)
+
+    def opens_like(self, other: Schedule) -> bool:
+        """Whether the next round opens by the same rule."""
+        return (self.timetable, self.on_demand) == (other.timetable, other.on_demand)
+
+
+class Command(str, Enum):
+    """What the core obeys."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    """Its argument `reason` is for people."""
+    ROUND_NOW = "round-now"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator wants done.
+
+    Attributes:
+        id: makes it happen once, however often the server finds it.
+        at_ms: when it was given.
+        who: gave it, and in which role; for the record.
+        command: a `Command`, or one that another part of the server knows.
+        arguments: of the command, by name.
+    """
+
+    id: str = keyed(1)
+    at_ms: int = keyed(2)
+    who: str = keyed(3)
+    role: str = keyed(4)
+    command: str = keyed(5)
+    arguments: Mapping[str, str] = field(default_factory=dict, metadata={"key": 6})
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_name(self.command, "command")
+        require(0 <= self.at_ms < 1 << 48, "at_ms is milliseconds since 1970")
+        require(len(self.arguments) <= MAX_ARGUMENTS, f"an order has at most {MAX_ARGUMENTS} arguments")
+        for text in (self.who, self.role, *self.arguments, *self.arguments.values()):
+            check_text(text, "what an order says")
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An operator's order has come to the server at `at_ms`."""
+
+    order: Order = keyed(1)
+    at_ms: int = keyed(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +111,19 @@ class EpochBegun:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """The operator's schedule is another than before."""
+    """The operator's schedule is another than before, from `at_ms` on."""
 
     schedule: Schedule = keyed(1)
+    at_ms: int = keyed(2, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeFound:
+    """The first time of `timetable` after `after_ms` is `at_ms`."""
+
+    timetable: Timetable = keyed(1)
+    after_ms: int = keyed(2)
+    at_ms: int = keyed(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +154,31 @@ class RoundOpened:
 
 @dataclass(frozen=True, slots=True)
 class ContributionStored:
-    """A device's soft labels for `round` lie in the store; `sha256` is of the payload as sent."""
+    """A device's soft labels for `round` lie in the store; `sha256` is of the payload as sent, `size` its bytes."""
 
     round: RoundId = keyed(1)
     device: str = keyed(2)
     sha256: bytes = keyed(3)
+    size: int = keyed(4, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """The consensus on one slice, as it stands (`portions`).
+
+    Attributes:
+        slice: the probes.
+        temperature: of its rows.
+        round: number of the round that made it.
+        entropy: of its rows, mean, in nats.
+        sha256: identity of the consensus on it alone; see `ConsensusBlock`.
+    """
+
+    slice: Slice = keyed(1)
+    temperature: float = keyed(2)
+    round: int = keyed(3)
+    entropy: float = keyed(4)
+    sha256: bytes = keyed(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +192,7 @@ class ConsensusMade:
         trust: digest of the trust table for the next round; empty = none.
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
+        portions: what the consensus is put together from, where rounds ask for what is needed.
     """
 
     round: RoundId = keyed(1)
@@ -103,6 +201,7 @@ class ConsensusMade:
     at_ms: int = keyed(4)
     trust: bytes = keyed(5, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 6})
+    portions: tuple[Portion, ...] = keyed(7, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +236,9 @@ class ClockTicked:
 
 Event: TypeAlias = (
     EpochBegun
+    | Ordered
     | Scheduled
+    | TimeFound
     | DeviceSeen
     | DeviceGone
     | RoundOpened
@@ -154,6 +255,14 @@ class PublishPresence:
     """Effect: the fleet knows that the server lives in `epoch`."""
 
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindTime:
+    """Effect: the first time of `timetable` after `after_ms` is known."""
+
+    timetable: Timetable
+    after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +304,7 @@ class TrainStudent:
     weights: bytes
 
 
-Effect: TypeAlias = PublishPresence | OpenRound | PublishOffer | Aggregate | PublishConsensus | TrainStudent
+Effect: TypeAlias = PublishPresence | FindTime | OpenRound | PublishOffer | Aggregate | PublishConsensus | TrainStudent
 
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}
 

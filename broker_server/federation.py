@@ -7,7 +7,11 @@ Rules:
 - A new epoch ends the open round. It begins when the database is created, or found older than what the fleet has seen.
 - The roster holds devices that are online and no others. Of two lives of a device the higher boot counter wins, so a
   late will of an earlier life changes nothing.
-- A round opens when its pause is over and enough devices are online.
+- A round opens when its time has come and enough devices are online: a pause after the last one, a time of the
+  timetable after its end, or an order.
+- A warm-up round goes like any other, but nobody sees its consensus. There is one until a consensus has been made.
+- An operator's order is obeyed or refused, once: its answer is remembered for a while. `pause` holds back the rounds to
+  come, `abort` ends the open one, `round-now` opens one whatever the schedule says and whoever is online.
 - The consensus is outstanding for as long as it is the last one: what the broker retains of it may be lost at any time.
   It ends with its epoch; the trust that it earned the devices, and the student, do not.
 
@@ -24,6 +28,7 @@ from broker_server.events import (
     Aggregate,
     AggregationFailed,
     ClockTicked,
+    Command,
     ConsensusMade,
     ContributionStored,
     DeviceGone,
@@ -31,7 +36,11 @@ from broker_server.events import (
     Effect,
     EpochBegun,
     Event,
+    FindTime,
     OpenRound,
+    Order,
+    Ordered,
+    Portion,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -39,12 +48,26 @@ from broker_server.events import (
     Schedule,
     Scheduled,
     StudentTrained,
+    TimeFound,
     TrainStudent,
 )
 from broker_server.round import Phase, Round
 from fd_protocol import cbor
 from fd_protocol.identity import RoundId
+from fd_protocol.messages import RoundOffer
 from fd_protocol.schema import from_item, keyed, to_item
+
+_ANSWERS = 64
+"""Orders whose answers are remembered: more than the spool is read of at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an order, by its id; `outcome` is a line for people."""
+
+    order: str = keyed(1)
+    outcome: str = keyed(2)
+    is_obeyed: bool = keyed(3, default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +80,13 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """The last consensus; see `events.ConsensusMade`."""
+    """The last consensus; see `events.ConsensusMade`. That of a warm-up round has no blocks to publish."""
 
     round: RoundId = keyed(1)
     sha256: bytes = keyed(2)
     blocks: tuple[bytes, ...] = keyed(3)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
+    portions: tuple[Portion, ...] = keyed(5, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +110,23 @@ class Federation:
     online: Mapping[str, Presence] = field(default_factory=dict, metadata={"key": 4})
     round: Round | None = keyed(5, default=None)
     next_round_ms: int = keyed(6, default=0)
+    """When the next round is due; where a timetable has not been asked yet, the time after which to look."""
     is_due: bool = keyed(7, default=False)
-    """The pause before the next round is over."""
+    """The time of the next round has come."""
     consensus: Consensus | None = keyed(8, default=None)
     trust: bytes = keyed(9, default=b"")
     """Digest of the trust that the last round earned each device; empty = none yet."""
     student: Student | None = keyed(10, default=None)
+    is_paused: bool = keyed(11, default=False)
+    """No round opens but by order."""
+    is_wanted: bool = keyed(12, default=False)
+    """The next round was ordered."""
+    answers: tuple[Answer, ...] = keyed(13, default=())
+    """To the last orders."""
+    is_timed: bool = keyed(14, default=False)
+    """The timetable has been asked for the next round's time."""
+    last_offer: RoundOffer | None = keyed(15, default=None)
+    """Of the round before this one."""
 
     @property
     def has_open_round(self) -> bool:
@@ -100,7 +135,16 @@ class Federation:
     @property
     def is_complete(self) -> bool:
         """Whether the last scheduled round has ended."""
-        return 0 < self.schedule.rounds <= self.number and not self.has_open_round
+        return 0 < self.schedule.rounds <= self.number and not self.has_open_round and not self.is_wanted
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether a round that opens now is a warm-up."""
+        return self.schedule.warm_up and not self.trust
+
+    def answer_to(self, order: str) -> Answer | None:
+        """Return what became of the order with this id; None: it has not come, or long ago."""
+        return next((answer for answer in self.answers if answer.order == order), None)
 
 
 def step(state: Federation, event: Event) -> Federation:
@@ -108,18 +152,26 @@ def step(state: Federation, event: Event) -> Federation:
     match event:
         case EpochBegun(epoch, at_ms):
             return replace(_step_round(state, event, at_ms), epoch=epoch, consensus=None)
-        case Scheduled(schedule):
-            return replace(state, schedule=schedule)
+        case Scheduled(schedule, at_ms):
+            return _reschedule(state, schedule, at_ms)
+        case TimeFound(timetable, after_ms, at_ms) if FindTime(timetable, after_ms) in outstanding(state):
+            return replace(state, next_round_ms=at_ms, is_timed=True)
         case DeviceSeen(device, boot, capabilities) if boot >= _boot(state, device):
             return _see(state, device, Presence(boot, capabilities))
         case DeviceGone(device, boot) if device in state.online and boot >= _boot(state, device):
             return replace(state, online={name: p for name, p in state.online.items() if name != device})
         case RoundOpened() if not state.has_open_round and event.offer.round.number == state.number + 1:
-            return replace(state, round=rounds.opened(event), number=state.number + 1, is_due=False)
+            opened = rounds.opened(event, is_warm_up=state.is_warming_up)
+            last = state.round.offer if state.round is not None else None
+            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False, last_offer=last)
         case ClockTicked(at_ms) if not state.has_open_round:
-            return replace(state, is_due=True) if at_ms >= state.next_round_ms else state
+            is_time = _has_time(state) and at_ms >= state.next_round_ms
+            return replace(state, is_due=True) if is_time and not state.is_due else state
         case StudentTrained() if state.consensus is not None and event.round == state.consensus.round:
             return replace(state, student=_student(state, event))
+        case Ordered(order) if state.answer_to(order.id) is None:
+            state, answer = _obey(state, event)
+            return replace(state, answers=(*state.answers, answer)[-_ANSWERS:])
         case ContributionStored():
             return _step_round(state, event)
         case ConsensusMade(at_ms=at_ms) | AggregationFailed(at_ms=at_ms) | ClockTicked(at_ms=at_ms):
@@ -130,13 +182,16 @@ def step(state: Federation, event: Event) -> Federation:
 def outstanding(state: Federation) -> tuple[Effect, ...]:
     """Return everything that must be brought about in this state, the first first."""
     effects: list[Effect] = [PublishPresence(state.epoch)]
-    if state.consensus is not None:
+    if state.consensus is not None and state.consensus.blocks:
         effects.append(PublishConsensus(state.consensus.round, state.consensus.blocks))
     match state.round:
         case Round(phase=Phase.OFFERED) as current:
             effects.append(PublishOffer(current.id))
         case Round(phase=Phase.AGGREGATING) as current:
             effects.append(Aggregate(current.id, current.contributions))
+    if _asks_time(state):
+        assert state.schedule.timetable is not None
+        effects.append(FindTime(state.schedule.timetable, state.next_round_ms))
     if _may_open(state):
         effects.append(OpenRound(state.number + 1))
     if state.consensus is not None and _owes_training(state, state.consensus):
@@ -149,7 +204,19 @@ def wake_at_ms(state: Federation) -> int | None:
     """Return when a `ClockTicked` would change the state; None = never."""
     if state.round is not None and state.round.is_open:
         return state.round.deadline_ms
-    return None if state.has_open_round or state.is_due or state.is_complete else state.next_round_ms
+    if state.has_open_round or state.is_due or state.is_complete or not _has_time(state):
+        return None
+    return state.next_round_ms
+
+
+def late_offer(state: Federation) -> RoundOffer | None:
+    """Return the offer whose payloads come late, yet early enough to be their devices' last words.
+
+    While a round is aggregated those of the round before it may not change: the same bits must come of it twice.
+    """
+    if state.round is None:
+        return None
+    return state.last_offer if state.round.is_open else state.round.offer
 
 
 def named_blobs(state: Federation) -> frozenset[bytes]:
@@ -201,9 +268,29 @@ def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:
     if not after.has_ended:
         return state
     if isinstance(event, ConsensusMade):
-        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics)
+        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions)
+        if after.is_warm_up:
+            consensus = replace(consensus, blocks=(), portions=())
         state = replace(state, consensus=consensus, trust=event.trust)
-    return replace(state, next_round_ms=at_ms + state.schedule.pause_ms)
+    pause_ms = 0 if state.schedule.timetable else state.schedule.pause_ms
+    return replace(state, next_round_ms=at_ms + pause_ms, is_timed=False)
+
+
+def _reschedule(state: Federation, schedule: Schedule, at_ms: int) -> Federation:
+    """A round that opens by another rule than before is not due by the old one."""
+    if schedule.opens_like(state.schedule):
+        return replace(state, schedule=schedule)
+    return replace(state, schedule=schedule, next_round_ms=at_ms, is_timed=False, is_due=False)
+
+
+def _has_time(state: Federation) -> bool:
+    """Whether it is known when the next round is due."""
+    return not state.schedule.on_demand and (state.schedule.timetable is None or state.is_timed)
+
+
+def _asks_time(state: Federation) -> bool:
+    is_needed = state.schedule.timetable is not None and not state.is_timed
+    return is_needed and not state.has_open_round and not state.is_complete
 
 
 def _student(state: Federation, event: StudentTrained) -> Student:
@@ -212,12 +299,40 @@ def _student(state: Federation, event: StudentTrained) -> Student:
     return Student(event.round, event.weights or before, event.metrics)
 
 
+def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
+    """Return the state after an order, and what its giver is told."""
+
+    def answer(outcome: str, *, obeyed: bool = True) -> Answer:
+        return Answer(event.order.id, outcome, obeyed)
+
+    open_round = f"round {state.number}" if state.has_open_round else ""
+    match event.order:
+        case Order(command=Command.PAUSE):
+            goes_on = f"; {open_round} goes on" if open_round else ""
+            return replace(state, is_paused=True), answer(f"paused{goes_on}")
+        case Order(command=Command.RESUME):
+            return replace(state, is_paused=False), answer("resumed")
+        case Order(command=Command.ABORT) if open_round:
+            return _step_round(state, event, event.at_ms), answer(f"{open_round} aborted")
+        case Order(command=Command.ABORT):
+            return state, answer("no round is open", obeyed=False)
+        case Order(command=Command.ROUND_NOW) if not open_round:
+            return replace(state, is_wanted=True), answer(f"round {state.number + 1} opens")
+        case Order(command=Command.ROUND_NOW):
+            return state, answer(f"{open_round} is open: it must end first", obeyed=False)
+    return state, answer(f"no such command: {event.order.command}", obeyed=False)
+
+
 def _may_open(state: Federation) -> bool:
-    if state.has_open_round or not state.is_due or state.is_complete:
+    if state.is_wanted:
+        return not state.has_open_round
+    if state.has_open_round or state.is_paused or not state.is_due or state.is_complete:
         return False
     return len(state.online) >= state.schedule.minimum_online
 
 
 def _owes_training(state: Federation, consensus: Consensus) -> bool:
+    if not consensus.blocks:
+        return False
     is_behind = state.student is None or state.student.round != consensus.round
     return state.schedule.has_student and is_behind

@@ -5,6 +5,9 @@
     report   numbers after a round   -> counted
     round    our own offer, retained -> proof that the fleet has seen more than this database: EpochBegun
 
+A device that sends more than its allowance is refused until it has rested (`rate`). A contribution that comes after its
+round is stored without an event: it counts from the next round on (`admission`).
+
 The key (kind, device, round, epoch) of a stored payload is the dedupe: the same bytes again are answered `duplicate`,
 also after their round has closed, for the receipt may have been lost.
 """
@@ -18,6 +21,7 @@ from broker_server.admission import RefusedError, admit_competence, admit_contri
 from broker_server.events import ContributionStored, DeviceGone, DeviceSeen, EpochBegun, Event
 from broker_server.federation import Federation
 from broker_server.labels import StoredLabels
+from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
@@ -33,13 +37,25 @@ from fd_runtime.store import PartRow, PayloadRow, Store
 class Taken:
     """What a message came to: events to journal, and a receipt for the device that sent it.
 
-    `part`, `presence` and `report` are what it was, for the chronicle; `retained`: the broker told it from memory.
+    Attributes:
+        events: in order.
+        device: that sent it.
+        receipt: for it.
+        report: that it sent.
+        is_late: a contribution was stored after its round.
+        broken: bytes that broke a decoder, for the quarantine.
+        is_dropped: more came than the device may send, and there is nobody to tell.
+        part, presence: what it was, for the chronicle.
+        retained: the broker told it from memory.
     """
 
     events: tuple[Event, ...] = ()
     device: str = ""
     receipt: Receipt | None = None
     report: RoundReport | None = None
+    is_late: bool = False
+    broken: bytes = b""
+    is_dropped: bool = False
     part: Part | None = None
     presence: DeviceState | None = None
     retained: bool = False
@@ -54,12 +70,14 @@ class Ingest:
         probes: the public set.
         store: where blobs and rows go.
         new_epoch: draws the next epoch.
+        allowances: what each device may still send.
     """
 
     settings: Settings
     probes: ProbeSet
     store: Store
     new_epoch: Callable[[], int]
+    allowances: Allowances
 
     def take(self, arrived: Arrived, state: Federation, at_ms: int) -> Taken:
         """Return what the message means in `state`.
@@ -73,10 +91,12 @@ class Ingest:
         match address:
             case Address(device=str(device), leaf="state") if device:
                 return self._presence(device, arrived)
-            case Address(device=str(device), leaf="up") if device:
-                part = codec.decode(arrived.payload, Part)
-                return replace(self._part(device, part, state), device=device, part=part)
-            case Address(device=str(device), leaf="report") if device:
+            case Address(device=str(device), leaf="up" | "report" as leaf) if device:
+                if not self.allowances.spend(device, len(arrived.payload), at_ms):
+                    return _limited(device, leaf, arrived.payload)
+                if leaf == "up":
+                    part = codec.decode(arrived.payload, Part)
+                    return replace(self._part(device, part, state), device=device, part=part)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
@@ -108,15 +128,23 @@ class Ingest:
         is_ours = part.round.federation == self.settings.federation
         if is_ours and any(row.sha256 == part.payload_sha256 and _is_of(row, part) for row in rows):
             return _answered(device, part, Status.DUPLICATE)
+        broken = part.body
         try:
-            check_part(part, device, self.settings.federation, state)
+            offer = check_part(part, device, self.settings.federation, state, hears_late=self._hears_late)
             payload = self._payload(device, part)
             if isinstance(payload, tuple):
                 return _answered(device, part, Status.MISSING, missing=payload) if payload else Taken()
-            return self._admit(device, part, payload, rows, state)
+            broken = payload
+            taken = self._admit(device, part, payload, rows, offer)
         except (RefusedError, DecodeError) as refusal:
             self.store.delete_parts(self.settings.federation, part.kind.value, device)
-            return _answered(device, part, Status.REFUSED, reason=refusal.reason)
+            refused = _answered(device, part, Status.REFUSED, reason=refusal.reason)
+            return replace(refused, broken=broken) if isinstance(refusal, DecodeError) else refused
+        return replace(taken, events=(), is_late=True) if taken.events and _is_late(part, state) else taken
+
+    @property
+    def _hears_late(self) -> bool:
+        return self.settings.method.absence.weight(1) > 0
 
     def _payload(self, device: str, part: Part) -> bytes | tuple[int, ...]:
         """Return the payload once its last part is there; until then the missing parts, if it is time to name them.
@@ -133,17 +161,16 @@ class Ingest:
             return absent if part.index == part.count - 1 else ()
         return join(codec.decode(row.body, Part) for row in self.store.parts(federation, kind, device, digest))
 
-    def _admit(self, device: str, part: Part, payload: bytes, rows: list[PayloadRow], state: Federation) -> Taken:
+    def _admit(self, device: str, part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer) -> Taken:
         if part.kind is Kind.COMPETENCE:
             admit_competence(payload, self.probes.public_set, self.probes.count)
             self._put(device, part, payload)
             return _answered(device, part, Status.STORED)
-        assert state.round is not None  # check_part has seen that it is open
         if any(_is_of(row, part) for row in rows):
             raise RefusedError("second_payload")
-        labels = admit_contribution(payload, state.round.offer, lambda digest: self._base(digest, rows))
+        labels = admit_contribution(payload, offer, lambda digest: self._base(digest, rows))
         self._put(device, part, labels.to_bytes())
-        event = ContributionStored(part.round, device, part.payload_sha256)
+        event = ContributionStored(part.round, device, part.payload_sha256, part.total_bytes)
         return _answered(device, part, Status.STORED, events=(event,))
 
     def _put(self, device: str, part: Part, content: bytes) -> None:
@@ -160,6 +187,21 @@ class Ingest:
             if row.sha256 == digest:
                 return StoredLabels.from_bytes(self.store.blob(row.content)).codes
         return None
+
+
+def _limited(device: str, leaf: str, payload: bytes) -> Taken:
+    """A payload is refused, a report or what cannot be read is passed over."""
+    try:
+        part = codec.decode(payload, Part) if leaf == "up" else None
+    except DecodeError:
+        part = None
+    if part is None:
+        return Taken(device=device, is_dropped=True)
+    return _answered(device, part, Status.REFUSED, reason=RATE_LIMITED)
+
+
+def _is_late(part: Part, state: Federation) -> bool:
+    return state.round is None or not state.round.is_open or part.round != state.round.id
 
 
 def _is_of(row: PayloadRow, part: Part) -> bool:

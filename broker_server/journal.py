@@ -14,15 +14,13 @@ from functools import reduce
 
 from broker_server.events import Event, from_journal, to_journal
 from broker_server.federation import Federation, from_snapshot, named_blobs, step, to_snapshot
+from broker_server.quarantine import Quarantine
 from broker_server.voices import Absence
-from fd_protocol import cbor
 from fd_protocol.messages import Kind
 from fd_runtime.store import PayloadRow, Store
 
 SNAPSHOT_EVENTS = 10_000
 """A journal this long is folded even if no round ends: devices may come and go for weeks."""
-_SET_ASIDE = 32
-"""Unreadable messages that are kept for the operator; the next one takes the place of the oldest."""
 
 
 class Journal:
@@ -32,7 +30,7 @@ class Journal:
         self._store = store
         self._federation = federation
         self._events = 0
-        self._set_aside_key = f"{federation}/set-aside"
+        self.quarantine = Quarantine(store, federation)
         self._counters_key = f"{federation}/counters"
 
     def replay(self) -> Federation:
@@ -77,17 +75,6 @@ class Journal:
             else:
                 self._store.delete_payload(self._federation, row)
 
-    def set_aside(self, topic: str, payload: bytes, reason: str) -> None:
-        """Keep a message that cannot be read, for the operator."""
-        place = self._count_set_aside()
-        self._store.set_meta(f"{self._set_aside_key}/{place % _SET_ASIDE}", cbor.encode([topic, reason, payload]))
-        self._store.set_meta(self._set_aside_key, cbor.encode(place + 1))
-
-    def _count_set_aside(self) -> int:
-        count = cbor.decode(self._store.meta(self._set_aside_key) or cbor.encode(0))
-        assert isinstance(count, int)
-        return count
-
     def keep_counters(self, counters: Counter[str]) -> None:
         self._store.set_meta(self._counters_key, json.dumps(counters).encode())
 
@@ -97,4 +84,4 @@ class Journal:
 
     def counts(self) -> dict[str, object]:
         """Return what an operator may want to know beside the state."""
-        return {"counters": dict(sorted(self.counters().items())), "set_aside": self._count_set_aside()}
+        return {"counters": dict(sorted(self.counters().items())), "quarantine": self.quarantine.count()}

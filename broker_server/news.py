@@ -17,6 +17,8 @@ def news(before: Federation, after: Federation) -> Iterator[str]:
     """Yield a line for each change worth telling."""
     if after.epoch != before.epoch and before.epoch:
         yield f"epoch {after.epoch & 0xFFFF:04x}: this database is older than what the fleet has seen"
+    if after.is_paused != before.is_paused:
+        yield "paused: no round opens but by order" if after.is_paused else "resumed"
     if after.round is not None and after.round != before.round:
         yield from _of_round(before.round, after.round)
     if after.consensus is not None and after.consensus != before.consensus:
@@ -30,7 +32,8 @@ def _of_round(before: Round | None, after: Round) -> Iterator[str]:
         return
     match after.phase:
         case Phase.OFFERED:
-            yield f"round {after.id.number}: offered to {after.invited} devices"
+            warm_up = ", a warm-up: no consensus will be published" if after.is_warm_up else ""
+            yield f"round {after.id.number}: offered to {after.invited} devices{warm_up}"
         case Phase.AGGREGATING | Phase.CLOSED:
             yield f"round {after.id.number}: {after.phase.value}, {after.heard} devices heard"
         case Phase.ABORTED:

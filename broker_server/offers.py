@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from broker_server.events import Portion
 from broker_server.federation import Presence
-from broker_server.rules import rule_named
-from broker_server.settings import MethodSettings, ProbeSet, Settings
-from fd_protocol.identity import RoundId, is_sampled
+from broker_server.methods import rule_named
+from broker_server.portions import choose, grid, standing
+from broker_server.rules import Need
+from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
+from fd_protocol.identity import RoundId, is_sampled, sha256
 from fd_protocol.messages import Codec, RoundOffer, Sampling, Slice
 
 COMMON_CODEC = Codec.U8_SQRT
 """Every agent of protocol v1 understands it."""
+_DRAWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,15 @@ class Opening:
 
 
 def open_round(
-    settings: Settings, probes: ProbeSet, online: Mapping[str, Presence], round_id: RoundId, *, seed: bytes, at_ms: int
+    settings: Settings,
+    probes: ProbeSet,
+    online: Mapping[str, Presence],
+    round_id: RoundId,
+    *,
+    seed: bytes,
+    at_ms: int,
+    is_warm_up: bool = False,
+    portions: Sequence[Portion] = (),
 ) -> Opening:
     """Return the offer of a round.
 
@@ -35,26 +47,29 @@ def open_round(
         round_id: of the round.
         seed: 16 random bytes; they draw the devices.
         at_ms: UTC milliseconds now.
+        is_warm_up: whether devices get the time of a warm-up round.
+        portions: of the last consensus.
     """
-    sampling = Sampling(seed, settings.rounds.fraction)
-    invited = tuple(sorted(device for device in online if is_sampled(device, seed, sampling.fraction)))
+    sampling = draw(seed, online, settings.rounds)
+    invited = _sampled(online, sampling)
+    duration_s = settings.rounds.warm_up_s if is_warm_up else settings.rounds.duration_s
     codec, top_k = agreed_codec(settings.method, [online[device].capabilities for device in invited])
     offer = RoundOffer(
         round=round_id,
-        remaining_s=settings.rounds.duration_s,
-        deadline_utc_s=at_ms // 1000 + settings.rounds.duration_s,
+        remaining_s=duration_s,
+        deadline_utc_s=at_ms // 1000 + duration_s,
         quorum=settings.rounds.quorum,
         sampling=sampling,
         method=settings.method.name,
         temperature=settings.method.temperature,
         codec=codec,
         top_k=top_k,
-        slice=slice_of(probes, settings.rounds.probes, round_id.number),
+        slice=slice_of(probes, settings, round_id.number, portions),
         task=probes.task,
         byte_budget=settings.rounds.byte_budget,
         training=settings.training,
         shards=settings.rounds.shards,
-        competence=rule_named(settings.method.name, settings.method.terms).needs_competence,
+        competence=Need.COMPETENCE in rule_named(settings.method.name, settings.method.terms).card.needs,
         bundles=tuple(bytes.fromhex(digest) for digest in settings.bundles),
     )
     return Opening(offer, invited)
@@ -67,8 +82,32 @@ def agreed_codec(method: MethodSettings, capabilities: Collection[tuple[str, ...
     return COMMON_CODEC, 0
 
 
-def slice_of(probes: ProbeSet, wanted: int, number: int) -> Slice:
-    """Return the probes of round `number`: whole slices in turn, from the start again when the next would not fit."""
-    count = wanted or probes.count
-    turn = (number - 1) % (probes.count // count)
-    return Slice(probes.public_set, turn * count, count, probes.classes)
+def draw(seed: bytes, online: Collection[str], rounds: RoundSettings) -> Sampling:
+    """Return a sampling that invites as many of the devices online as the settings say, on average.
+
+    A draw of fewer than the quorum could not end well: then the next seed is drawn from the last one, a few times.
+    """
+    fraction = min(1.0, rounds.invite / max(1, len(online))) if rounds.invite else rounds.fraction
+    for _ in range(_DRAWS):
+        sampling = Sampling(seed, fraction)
+        if len(_sampled(online, sampling)) >= min(rounds.quorum, len(online)):
+            break
+        seed = sha256(seed)[: len(seed)]
+    return sampling
+
+
+def _sampled(online: Collection[str], sampling: Sampling) -> tuple[str, ...]:
+    return tuple(sorted(device for device in online if is_sampled(device, sampling.seed, sampling.fraction)))
+
+
+def slice_of(probes: ProbeSet, settings: Settings, number: int, portions: Sequence[Portion] = ()) -> Slice:
+    """Return the probes of round `number`: a whole slice in turn or in need; what fills no slice is never asked for.
+
+    A slice stays for `rounds.slice_rounds` rounds, so that devices can send differences.
+    """
+    rounds = settings.rounds
+    slices = grid(probes.whole, rounds.probes or probes.count)
+    if rounds.choose == "turn":
+        return slices[(number - 1) // rounds.slice_rounds % len(slices)]
+    held = standing(portions, slices, settings.method.temperature)
+    return choose(slices, held, number, stay=rounds.slice_rounds, lease=rounds.lease_rounds)

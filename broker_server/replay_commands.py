@@ -88,7 +88,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verified(kept: _Kept) -> dict[str, Any]:
-    published, remade = kept.record.consensus_sha256, kept.was.sha256
+    published, remade = kept.record.own_sha256, kept.was.sha256
     verdict = "same" if published == remade else "different"
     return {"round": kept.record.number, "published": published.hex(), "remade": remade.hex(), "verdict": verdict}
 
@@ -114,8 +114,9 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 def _canaries(path: Path, record: RoundRecord) -> LabelledProbes:
     """Return the trust canaries of the settings, as far as they speak of the probes of this round."""
-    canaries, part = load_toml(path, Config).artifacts.canaries, codec.decode(record.offer, RoundOffer).slice
-    if canaries is None:
+    config, part = load_toml(path, Config), codec.decode(record.offer, RoundOffer).slice
+    canaries = config.artifacts.canaries
+    if canaries is None or config.trust == "none":
         return LabelledProbes()
     with blame(path, "artifacts.canaries"):
         return load_canaries(canaries, public_set=part.public_set, count=MAX_PROBES, classes=part.classes).trust
@@ -134,7 +135,7 @@ def _terms(assignments: Sequence[str]) -> dict[str, Any]:
 def _round_told(kept: _Kept, now: Remade) -> dict[str, Any]:
     return {
         "round": kept.record.number,
-        "is_published": kept.was.sha256 == kept.record.consensus_sha256,
+        "is_published": kept.was.sha256 == kept.record.own_sha256,
         "agreement": agreement(kept.was, now),
         "metrics": now.metrics,
         "published_metrics": kept.was.metrics,

@@ -2,7 +2,8 @@
 
     OFFERED --all invited are in, or quorum at the deadline--> AGGREGATING --consensus made--> CLOSED
        |                                                            |
-       +--no quorum at the deadline, new epoch--> ABORTED <---------+--no consensus, new epoch
+       +--no quorum at the deadline, new epoch--> ABORTED <---------+--no consensus, new epoch, by order
+          by order
 
 Rules:
 - A device counts once, with the first payload that was stored.
@@ -22,10 +23,12 @@ from enum import Enum
 from broker_server.events import (
     AggregationFailed,
     ClockTicked,
+    Command,
     ConsensusMade,
     ContributionStored,
     EpochBegun,
     Event,
+    Ordered,
     RoundOpened,
 )
 from fd_protocol.identity import RoundId
@@ -34,6 +37,7 @@ from fd_protocol.schema import keyed
 
 NO_QUORUM = "quorum"
 NEW_EPOCH = "epoch"
+BY_ORDER = "operator"
 
 
 class Phase(str, Enum):
@@ -61,6 +65,10 @@ class Round:
     """SHA-256 of each device's payload; empty while an invited device is awaited."""
     reason: str = keyed(8, default="")
     """Why the round was aborted."""
+    is_warm_up: bool = keyed(9, default=False)
+    """Its consensus is not published: devices warm up, say where they stand, and earn their first trust."""
+    up_bytes: int = keyed(10, default=0)
+    """Of the payloads that count."""
 
     @property
     def id(self) -> RoundId:
@@ -81,7 +89,7 @@ class Round:
         return tuple(sorted((device, digest) for device, digest in self.devices.items() if digest))
 
 
-def opened(event: RoundOpened) -> Round:
+def opened(event: RoundOpened, *, is_warm_up: bool = False) -> Round:
     """Return the round that `event` begins."""
     return Round(
         offer=event.offer,
@@ -89,6 +97,7 @@ def opened(event: RoundOpened) -> Round:
         invited=len(event.invited),
         awaited=len(event.invited),
         devices=dict.fromkeys(event.invited, b""),
+        is_warm_up=is_warm_up,
     )
 
 
@@ -105,6 +114,9 @@ def step(state: Round, event: Event) -> Round:
             return _end(state, Phase.ABORTED, event.reason)
         case Phase.OFFERED | Phase.AGGREGATING, EpochBegun():
             return _end(state, Phase.ABORTED, NEW_EPOCH)
+        case Phase.OFFERED | Phase.AGGREGATING, Ordered(order) if order.command == Command.ABORT:
+            why = order.arguments.get("reason", "")
+            return _end(state, Phase.ABORTED, f"{BY_ORDER}: {why}" if why else BY_ORDER)
     return state
 
 
@@ -117,6 +129,7 @@ def _count(state: Round, event: ContributionStored) -> Round:
         devices={**state.devices, event.device: event.sha256},
         heard=state.heard + 1,
         awaited=state.awaited - (before is not None),
+        up_bytes=state.up_bytes + event.size,
     )
     all_in = state.invited > 0 and state.awaited == 0
     return _end_offer(state) if all_in and state.heard >= state.offer.quorum else state

@@ -169,7 +169,9 @@ class Scribe:
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
-            values |= {"down_bytes": down_bytes}
+            values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
+            made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
+            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else b""}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))
 
     def _row_of(self, number: int) -> dict[str, Any] | None:

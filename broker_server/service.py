@@ -13,6 +13,7 @@ from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.events import EpochBegun
 from broker_server.journal import Journal
+from broker_server.orders import Spool
 from broker_server.worker import ThreadWorker
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.link import LinkSettings
@@ -51,9 +52,10 @@ def run(path: Path, *, version: str) -> None:
             utc_ms,
             student,
             probes=equipment.probes,
-            canaries=equipment.canaries.trust,
+            canaries=equipment.trust_canaries,
             worker=worker,
             version=version,
+            spool=Spool(config.state.orders),
         )
         stack.callback(aggregator.leave)
         log.info("federation %s, epoch %04x", config.federation, aggregator.state.epoch & 0xFFFF)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from broker_server.events import Schedule
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.consensus import rows_in_block
+from broker_server.events import Schedule, Timetable
+from broker_server.methods import rule_named
+from broker_server.portions import grid
+from broker_server.rate import RateTerms
+from broker_server.rules import Need, RuleTerms
+from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_protocol.manifest import check_hex_digest
 from fd_protocol.messages import (
+    MAX_PARTS,
     MAX_PAYLOAD_BYTES,
     Codec,
     ServerState,
+    Slice,
     TrainingTerms,
     check_codec,
     check_temperature,
 )
 from fd_protocol.topics import Topics
 from fd_runtime.link import Will
+
+YEAR_S = 366 * 86_400
+PAUSE, DEMAND = "pause", "demand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +40,74 @@ class RoundSettings:
 
     Attributes:
         quorum: fewest contributions that make a consensus.
+        when: rounds open: "pause" (`pause_s` after the last one), "demand" (by `broker-server round-now` alone), or at
+            the times of a cron expression.
+        time_zone: of the cron expression, such as Europe/Berlin.
         duration_s: from the offer to the deadline; a round closes earlier when all invited devices are in.
         pause_s: from the end of a round to the next offer.
         minimum_online: devices that must be online for a round to open; 0 = open on time whoever is there.
         count: the last round's number; 0 = no last one.
         fraction: share of devices that a round invites.
+        invite: devices that a round invites on average, of those online; 0 = the fraction says.
+        warm_up_s: duration of a first round whose consensus is not published; 0 = there is none.
         probes: probes of a round, taken from the public set in turn; 0 = all of them, every round.
+        slice_rounds: rounds for which a slice stays before the next one's turn.
+        choose: which slice a round asks for: the next in "turn", or the one in "need", uncertain or old, beside which
+            the consensus on the others stays published (`portions`).
+        lease_rounds: age at which a slice is asked for again, whatever its need.
+        most_uncovered: share of probes that may lie far from every device; above it a round makes no consensus.
         byte_budget: most payload bytes that a device may send a round.
         shards: upload topics; more than one only with as many ingest processes.
     """
 
     quorum: int = 2
     duration_s: int = 600
+    when: str = "pause"
+    time_zone: str = "UTC"
     pause_s: float = 0.0
     minimum_online: int = 2
     count: int = 0
     fraction: float = 1.0
+    invite: int = 0
+    warm_up_s: int = 0
     probes: int = 0
+    slice_rounds: int = 1
+    choose: Literal["turn", "need"] = "turn"
+    lease_rounds: int = 50
+    most_uncovered: float = 1.0
     byte_budget: int = 1 << 20
     shards: int = 1
 
     def __post_init__(self) -> None:
         if self.quorum < 1 or min(self.minimum_online, self.count, self.probes) < 0 or self.pause_s < 0:
             raise InvalidValueError("quorum is at least 1; pause_s, minimum_online, count and probes are not negative")
-        if not 0 < self.duration_s <= 366 * 86_400:
-            raise InvalidValueError("duration_s lies within a year")
-        if not 0.0 < self.fraction <= 1.0:
-            raise InvalidValueError("fraction lies in (0, 1]")
+        if not (0 < self.duration_s <= YEAR_S and 0 <= self.warm_up_s <= YEAR_S):
+            raise InvalidValueError("duration_s and warm_up_s lie within a year")
+        if min(self.slice_rounds, self.lease_rounds) < 1 or self.invite < 0:
+            raise InvalidValueError("slice_rounds and lease_rounds are at least 1, invite is not negative")
+        if self.choose == "need" and not self.probes:
+            raise InvalidValueError('choose = "need" goes with probes: how many a round asks for')
+        if not (0.0 < self.fraction <= 1.0 and 0.0 <= self.most_uncovered <= 1.0):
+            raise InvalidValueError("fraction lies in (0, 1], most_uncovered in [0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
+        if self.timetable is not None:
+            check_timetable(self.timetable)
+
+    @property
+    def timetable(self) -> Timetable | None:
+        return None if self.when in (PAUSE, DEMAND) else Timetable(self.when, self.time_zone)
 
     def schedule(self, *, has_student: bool) -> Schedule:
-        return Schedule(round(1000 * self.pause_s), self.minimum_online, self.count, has_student)
+        return Schedule(
+            pause_ms=round(1000 * self.pause_s),
+            minimum_online=self.minimum_online,
+            rounds=self.count,
+            has_student=has_student,
+            timetable=self.timetable,
+            on_demand=self.when == DEMAND,
+            warm_up=self.warm_up_s > 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +172,29 @@ class ProbeSet:
     classes: int
     task: bytes
 
+    @property
+    def whole(self) -> Slice:
+        """Return the slice that is all of it."""
+        return Slice(self.public_set, 0, self.count, self.classes)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A federation. `bundles`: hexadecimal digests of the bundles that may join; none = any of the task."""
+    """A federation.
+
+    Attributes:
+        bundles: hexadecimal digests of the bundles that may join; none = any of the task.
+        trust: what devices are weighed by: "canaries", or "none" where every one of them is trusted.
+    """
 
     federation: str
     aggregator: str = "aggregator"
     rounds: RoundSettings = RoundSettings()
     method: MethodSettings = MethodSettings()
     training: TrainingTerms = field(default_factory=TrainingTerms)
+    admission: RateTerms = RateTerms()
     bundles: tuple[str, ...] = ()
+    trust: Literal["canaries", "none"] = "canaries"
     records: RecordSettings = RecordSettings()
 
     def __post_init__(self) -> None:
@@ -143,6 +202,11 @@ class Settings:
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
+        needs = rule_named(self.method.name, self.method.terms).card.needs
+        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
+            raise InvalidValueError(
+                f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
+            )
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
@@ -164,3 +228,13 @@ class Settings:
         check_codec(self.method.codec, probes.classes, self.method.top_k)
         if self.rounds.probes > probes.count:
             raise InvalidValueError(f"rounds.probes is {self.rounds.probes}, the public set has {probes.count}")
+        if self.rounds.choose == "need":
+            self._check_blocks(probes)
+
+    def _check_blocks(self, probes: ProbeSet) -> None:
+        slices = grid(probes.whole, self.rounds.probes)
+        blocks = len(slices) * -(-self.rounds.probes // rows_in_block(probes.classes, probes.classes))
+        if blocks > MAX_PARTS:
+            raise InvalidValueError(
+                f"the consensus would need {blocks} of at most {MAX_PARTS} blocks: raise rounds.probes"
+            )

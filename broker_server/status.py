@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from broker_server.config import Config
-from broker_server.federation import Federation
+from broker_server.federation import Federation, wake_at_ms
 from broker_server.journal import Journal
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
@@ -35,7 +36,14 @@ class Status:
                 raise MissingArtifactError(config.state.store)
             with Store.view(config.state.store) as store:
                 journal = Journal(store, config.federation)
-                return cls({"federation": config.federation, **_facts(journal.replay()), **journal.counts()})
+                return cls(
+                    {
+                        "federation": config.federation,
+                        "trust": config.trust,
+                        **_facts(journal.replay()),
+                        **journal.counts(),
+                    }
+                )
 
     def lines(self) -> str:
         """Return one line a fact."""
@@ -53,6 +61,10 @@ class Status:
 
 def _facts(state: Federation) -> dict[str, Any]:
     facts: dict[str, Any] = {"epoch": f"{state.epoch:016x}", "round": state.number, "online": len(state.online)}
+    facts |= {"paused": True} if state.is_paused else {}
+    wake_ms = wake_at_ms(state)
+    if wake_ms and not state.has_open_round:
+        facts["next_round"] = datetime.fromtimestamp(wake_ms / 1000, timezone.utc).isoformat(timespec="seconds")
     if state.round is not None:
         current = state.round
         facts |= {"phase": current.phase.value, "heard": current.heard, "invited": current.invited}

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from broker_server.consensus import Joined, join
-from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Event, StudentTrained, TrainStudent
+from broker_server.events import (
+    Aggregate,
+    AggregationFailed,
+    ConsensusMade,
+    Event,
+    Portion,
+    StudentTrained,
+    TrainStudent,
+)
+from broker_server.methods import rule_named
 from broker_server.offers import COMMON_CODEC
-from broker_server.rules import Rule, rule_named
+from broker_server.portions import lies_in, renewed, together
+from broker_server.rules import Rule
 from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
-from broker_server.standing import Source, Standing, Tally, chosen_classes, numbers
+from broker_server.standing import Afresh, Source, Standing, chosen_classes, numbers, standings
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
@@ -68,23 +78,69 @@ Speech: TypeAlias = "Iterable[tuple[Source, Voice]]"
 
 
 def form(
-    hear: Callable[[], Speech], rule: Rule, offer: RoundOffer, canaries: LabelledProbes
+    hear: Callable[[], Speech], rule: Rule, offer: RoundOffer, canaries: LabelledProbes, *, is_judged: bool = False
 ) -> tuple[Joined, tuple[Standing, ...]]:
     """Return the consensus of the voices, and what each of them came to in it.
 
     Args:
-        hear: begins to hear the voices, the same ones each time; it is called twice.
+        hear: begins to hear the voices, the same ones each time; it is called as often as the rule asks for.
         rule: that joins them.
         offer: of the round.
         canaries: that judge the devices; without any nobody earns trust.
+        is_judged: the voices have the trust that this round gave them; a round is made again.
 
     Raises:
         UnheardError: no consensus can be made of these voices.
     """
-    tally = Tally(rule, offer.slice.count)
-    joined = join(tally.watch(voice for _, voice in hear()), rule, offer, COMMON_CODEC, canaries)
+    voices = Afresh(lambda: (voice for _, voice in hear()))
+    joined = join(voices, rule, offer, COMMON_CODEC, canaries, is_judged=is_judged)
     earned = joined.trust.means() if canaries.probes else {}
-    return joined, tuple(tally.standings(hear(), chosen_classes(joined.blocks), earned))
+
+    def as_heard() -> Speech:
+        return ((source, replace(voice, trust=joined.trust.of(voice.device))) for source, voice in hear())
+
+    return joined, tuple(standings(as_heard, rule, chosen_classes(joined.blocks), earned))
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A consensus with all that stays beside it, and what an operator may want to know of that."""
+
+    blocks: tuple[ConsensusBlock, ...]
+    portions: tuple[Portion, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What of the last consensus may stay beside a new one.
+
+    Attributes:
+        held: the portions that still hold.
+        blocks: digests of the blocks of the last consensus.
+        up_bytes: that the contributions to the new one have.
+    """
+
+    held: tuple[Portion, ...]
+    blocks: tuple[bytes, ...]
+    up_bytes: int
+
+    def of(self, joined: Joined, offer: RoundOffer, store: Store) -> Whole:
+        """Return the consensus of a round with all that stays."""
+        others = [portion for portion in self.held if portion.slice != offer.slice]
+        last = [codec.decode(store.blob(digest), ConsensusBlock) for digest in self.blocks]
+        kept = [block for block in last if any(lies_in(block.slice, portion.slice) for portion in others)]
+        number, probes = offer.round.number, sum(portion.slice.count for portion in others)
+        metrics = {
+            "kept_probes": float(probes),
+            "kept_rounds": float(max((number - portion.round for portion in others), default=0)),
+            # What asking for them as well would have cost, at this round's bytes a probe.
+            "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
+            "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
+        }
+        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
+        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
+        return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +151,11 @@ class Aggregation:
         effect: which contributions.
         offer: of the round.
         method: how they are joined.
-        trust: digest of the trust that was earned in the round before; empty = none.
+        trust: digest of the trust that was earned before this round; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
+        renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
+        most_uncovered: share of probes that may lie far from every device.
     """
 
     effect: Aggregate
@@ -106,6 +164,8 @@ class Aggregation:
     trust: bytes
     canaries: LabelledProbes
     clock: Callable[[], int]
+    renewal: Renewal | None = None
+    most_uncovered: float = 1.0
 
     def run(self, store: Store) -> Finished:
         with store.moment():  # the voices are heard twice, and a device may send a new map at any time
@@ -115,14 +175,19 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
-        blocks, earned = [codec.encode(block) for block in joined.blocks], joined.trust.to_bytes()
+        uncovered = joined.metrics["uncovered_probes"]
+        if uncovered > self.most_uncovered:
+            return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
+        whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
+        blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
-            joined.blocks[0].consensus_sha256,
+            whole.blocks[0].consensus_sha256,
             tuple(sha256(block) for block in blocks),
             self.clock(),
             trust=sha256(earned),
-            metrics={**joined.metrics, **numbers(standings)},
+            metrics={**joined.metrics, **numbers(standings), **whole.metrics},
+            portions=whole.portions,
         )
         return Finished((event,), (*blocks, earned), standings)
 
@@ -131,7 +196,8 @@ class Aggregation:
 
     def _trust(self, store: Store) -> TrustTable:
         classes = self.offer.slice.classes
-        return TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        return table if table.method == self.method.name else TrustTable(classes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ CREATE TABLE rounds (fed TEXT, number INTEGER, epoch INTEGER NOT NULL DEFAULT 0,
                      down_bytes INTEGER NOT NULL DEFAULT 0, consensus_sha256 BLOB NOT NULL DEFAULT x'',
                      metrics TEXT NOT NULL DEFAULT '{}', student TEXT NOT NULL DEFAULT '{}',
                      offer BLOB NOT NULL DEFAULT x'', terms TEXT NOT NULL DEFAULT '{}',
-                     trust BLOB NOT NULL DEFAULT x'', PRIMARY KEY (fed, number)) WITHOUT ROWID;
+                     trust BLOB NOT NULL DEFAULT x'', made_sha256 BLOB NOT NULL DEFAULT x'',
+                     PRIMARY KEY (fed, number)) WITHOUT ROWID;
 CREATE TABLE hearings (fed TEXT, round INTEGER, device TEXT, kind TEXT, sha256 BLOB, epoch INTEGER NOT NULL DEFAULT 0,
                        arrived_ms INTEGER NOT NULL DEFAULT 0, payload_bytes INTEGER NOT NULL DEFAULT 0,
                        status TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', share REAL, agreement REAL,
@@ -243,6 +244,19 @@ class Store:
             # SQLite itself has rolled back after some errors, a full disk among them.
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is written inside is taken back where it raises; the transaction around it goes on."""
+        self._execute("SAVEPOINT here")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # else SQLite itself has rolled all of it back
+                self._execute("ROLLBACK TO here")
+                self._execute("RELEASE here")
+            raise
+        self._execute("RELEASE here")
 
     @contextmanager
     def moment(self) -> Iterator[None]:

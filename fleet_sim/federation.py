@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -180,6 +181,7 @@ class Simulation:
                 minimum_online=scenario.devices,
                 count=scenario.rounds,
                 fraction=scenario.fraction,
+                **asdict(scenario.ask),
             ),
             method=scenario.method,
             training=scenario.training,

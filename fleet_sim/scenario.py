@@ -14,10 +14,10 @@ A table that is given replaces the default one whole: what it leaves out is as t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from broker_server.settings import MethodSettings
+from broker_server.settings import MethodSettings, RoundSettings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.terms import TrainingTerms
@@ -117,6 +117,19 @@ class Crashes:
 
 
 @dataclass(frozen=True, slots=True)
+class AskTerms:
+    """What a round asks for; see `broker_server.settings.RoundSettings`."""
+
+    probes: int = 0
+    choose: Literal["turn", "need"] = "turn"
+    slice_rounds: int = 1
+    lease_rounds: int = 50
+
+    def __post_init__(self) -> None:
+        RoundSettings(**asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuringTerms:
     """How much of a fleet is asked for its accuracies, and how often. What the fleet learns does not depend on it.
 
@@ -147,6 +160,7 @@ class Scenario:
         probes: what the public set is made of.
         rounds: how many.
         fraction: share of devices that a round invites.
+        ask: which probes a round asks for; all where nothing is said.
         models, method, training, student: as in the programs' own settings.
         canaries: whether the server knows labels of some probes, and weighs devices by them.
         attack, faults, crashes: what goes wrong.
@@ -164,6 +178,7 @@ class Scenario:
     probes: ProbeTerms = ProbeTerms()
     rounds: int = 30
     fraction: float = 1.0
+    ask: AskTerms = AskTerms()
     models: ModelTerms = ModelTerms()
     method: MethodSettings = MethodSettings()
     training: TrainingTerms = TrainingTerms(epochs=4, learning_rate=5e-3, probe_weight=0.25, warm_up_epochs=10)

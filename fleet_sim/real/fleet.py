@@ -130,6 +130,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
     settings = {
         "federation": FEDERATION,
         "aggregator": AGGREGATOR,
+        "trust": "canaries" if scenario.canaries else "none",
         "artifacts": artifacts,
         "state": {"folder": fleet.server_store.parent},
         "broker": _broker(broker.process.port, broker.identities.get(AGGREGATOR)),
@@ -138,6 +139,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
             "duration_s": stage.round_s,
             "pause_s": stage.pause_s,
             "fraction": scenario.fraction,
+            **asdict(scenario.ask),
             "minimum_online": scenario.devices,
             "count": scenario.rounds,
         },

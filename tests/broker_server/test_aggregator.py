@@ -7,7 +7,7 @@ import pytest
 
 from broker_server.aggregator import GROUP_MESSAGES
 from broker_server.round import Phase
-from broker_server.settings import MethodSettings, RoundSettings
+from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
 from broker_server.student import Lesson
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
@@ -107,6 +107,36 @@ def test_a_group_takes_at_most_twenty_messages(world):
     assert len(world.state.online) == GROUP_MESSAGES + 5
 
 
+def test_a_warm_up_round_earns_trust_and_maps_and_publishes_nothing(tmp_path):
+    rounds = RoundSettings(quorum=2, minimum_online=3, duration_s=60, warm_up_s=600)
+    world = World(tmp_path / "s.db", rounds=rounds, canaries=LabelledProbes((0, 1), (0, 0)))
+    devices = fleet(world)
+    assert world.offer.remaining_s == 600
+    for device in devices:
+        device.send_map([0] * 20)
+        device.contribute()
+    assert not any("consensus" in topic for topic in world.link.retained)
+    assert world.state.consensus.metrics["voices"] == 3
+    assert len(world.store.blob(world.state.trust)) > 3
+    assert (world.offer.round.number, world.offer.remaining_s) == (2, 60)
+    for device in devices:
+        device.contribute(seed=1)
+    assert world.consensus()[0][0].round.number == 2
+
+
+def test_the_probes_of_a_slice_are_asked_for_again_so_that_differences_can_be_sent(tmp_path):
+    world = World(tmp_path / "s.db", rounds=RoundSettings(minimum_online=3, probes=10, slice_rounds=2))
+    a, b, c = fleet(world)
+    first = a.contribute()
+    for device in (b, c):
+        device.contribute()
+    payload, _ = a.contribution(base=first)
+    assert [receipt.status for receipt in a.send(payload)] == [Status.STORED]
+    for device in (b, c):
+        device.contribute(seed=1)
+    assert world.offer.slice.start == 10
+
+
 # The roster.
 
 
@@ -174,7 +204,8 @@ def test_an_absent_device_is_forgotten_in_the_end_and_its_blobs_with_it(tmp_path
     assert [row.device for row in world.store.payloads(FED, "competence")] == ["c"], "a map is sent once"
 
 
-def test_the_store_does_not_grow_with_rounds(world):
+def test_the_store_does_not_grow_with_rounds(tmp_path):
+    world = World(tmp_path / "s.db", records=RecordSettings(replayable_rounds=0))
     a, b, c = fleet(world)
     sizes = []
     for seed in range(4):
@@ -214,21 +245,47 @@ def test_a_new_map_of_a_device_takes_the_place_of_the_old_one(world):
     assert len(world.store.payloads(FED, "competence", "a")) == 1
 
 
-def test_a_liar_is_weighed_by_the_canaries_of_the_round_before(tmp_path):
+def test_a_liar_is_known_by_its_canaries_before_it_is_heard(tmp_path):
     canaries = LabelledProbes(tuple(range(0, 20, 2)), (0,) * 10)
     world = World(tmp_path / "s.db", canaries=canaries)
     devices = fleet(world)
     truth, lie = np.tile(np.float32([0.9, 0.05, 0.05]), (20, 1)), np.tile(np.float32([0.02, 0.02, 0.96]), (20, 1))
-    accuracy = []
-    for _ in range(2):
+    for device, labels in zip(devices, (truth, truth, lie), strict=True):
+        device.send_map([0] * 20)
+        device.contribute(probabilities=labels)
+    assert world.consensus()[1][:, 0].mean() > 0.88  # 0.61 if the liar were heard in full
+
+
+def test_what_a_rule_remembers_is_kept_over_a_crash_and_means_nothing_to_another_rule(tmp_path):
+    world = World(tmp_path / "s.db", method=MethodSettings("expguard"))
+    devices = fleet(world)
+    truth, lie = np.tile(np.float32([0.9, 0.05, 0.05]), (20, 1)), np.tile(np.float32([0.02, 0.02, 0.96]), (20, 1))
+    told = []
+    for name in ("expguard", "expguard", "competence"):
+        world.settings = replace(world.settings, method=MethodSettings(name))
+        world.restart()
         for device, labels in zip(devices, (truth, truth, lie), strict=True):
-            device.send_map([0] * 20)
             device.contribute(probabilities=labels)
-        accuracy.append(world.consensus()[1][:, 0].mean())
+        told.append(world.consensus()[1][:, 2].mean() - 0.05)  # what the liar adds to the truth
         world.wait(10)
-    assert accuracy[0] == pytest.approx((0.9 + 0.9 + 0.02) / 3, abs=0.02)
-    assert accuracy[1] == pytest.approx(0.9, abs=0.02)
-    assert world.state.consensus.metrics["canary_accuracy"] == 1.0
+    assert told[1] < 0.5 * told[0] < 0.5 * told[2]
+
+
+def test_a_round_whose_probes_nobody_knows_makes_no_consensus_where_the_operator_says_so(tmp_path):
+    rounds = RoundSettings(minimum_online=3, pause_s=10, most_uncovered=0.3)
+    world = World(tmp_path / "s.db", rounds=rounds)
+    devices = fleet(world)
+    for device in devices:
+        device.send_map([FAR] * 7 + [0] * 13)
+        device.contribute()
+    assert (world.state.round.phase, world.state.round.reason.split(":")[0]) == (Phase.ABORTED, "uncovered")
+    assert "35 %" in world.state.round.reason.replace("%", " %")
+    world.wait(10)
+    devices[0].send_map([FAR] * 6 + [0] * 14)
+    for device in devices:
+        device.contribute(seed=1)
+    assert world.state.round.phase is Phase.CLOSED
+    assert world.state.consensus.metrics["uncovered_probes"] == pytest.approx(0.3)
 
 
 # The student.

@@ -11,16 +11,15 @@ from broker_server.cli import CONFIG_NAME, main
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.journal import Journal
+from broker_server.rules import RULES, RuleTerms
+from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.config import load_toml
 from fd_runtime.starting import exclusive
 from fd_runtime.store import Store
-from model_export.building import build
 from model_export.public_set import build_public_set
-from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.artifacts import build_artifacts
 from tests.broker_server.world import World, fleet
-
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 
 
 @pytest.fixture
@@ -31,10 +30,8 @@ def config(tmp_path):
 
 @pytest.fixture
 def artifacts(config):
-    samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
-    data = FactoryData(samples[:0], np.empty(0, np.int64), samples)
-    build(Recipe("small", "mlp-s", tflite="none"), TASK, data, config.parent / "bundle")
-    return build_public_set(config.parent / "public_set", samples, TASK, seed=0)
+    edit(config, 'trust = "canaries"', 'trust = "none"')
+    return build_artifacts(config.parent)
 
 
 def edit(config, before, after):
@@ -118,6 +115,32 @@ def test_settings_that_do_not_fit_the_public_set_are_refused(config, artifacts, 
     assert "the public set has 30" in line
 
 
+def test_a_fleet_without_canaries_must_be_said_to_be_trusted(config, artifacts, capsys):
+    edit(config, 'trust = "none"', 'trust = "canaries"')
+    code, line = failure(capsys, "run", "--config", str(config))
+    assert code == 78
+    assert line.startswith(f"broker-server: {config}: trust: ")
+    assert 'set artifacts.canaries, or say trust = "none"' in line
+
+
+def with_canaries(config, artifacts):
+    known = LabelledProbes((0, 1), (2, 0))
+    (config.parent / "canaries.json").write_bytes(Canaries(artifacts.spec.digest.hex(), known).to_json())
+    edit(config, '# canaries = "canaries.json"', 'canaries = "canaries.json"')
+
+
+@pytest.mark.parametrize(("trust", "judges"), [("canaries", 2), ("none", 0)])
+def test_canaries_judge_devices_unless_all_are_trusted(config, artifacts, trust, judges):
+    with_canaries(config, artifacts)
+    edit(config, 'trust = "none"', f'trust = "{trust}"')
+    assert len(load_equipment(config).trust_canaries.probes) == judges
+
+
+def test_init_writes_whom_the_operator_trusts(tmp_path):
+    assert main(["init", str(tmp_path), "--trust", "none"]) == 0
+    assert load_toml(tmp_path / CONFIG_NAME, Config).trust == "none"
+
+
 def test_artifacts_give_the_server_its_probes_and_its_student(config, artifacts):
     equipment = load_equipment(config)
     assert (equipment.probes.count, equipment.probes.classes) == (30, 3)
@@ -173,10 +196,21 @@ def test_restore_begins_a_new_epoch_and_ends_the_open_round(config, capsys):
     assert json.loads(capsys.readouterr().out)["epoch"] != f"{state.epoch:016x}"
 
 
-def test_methods_are_listed(capsys):
+def test_methods_are_listed_by_their_cards(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["methods"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("mean-probabilities", "mean-logits", "era", "competence"))
+    for name, make in RULES.items():
+        card = make(RuleTerms()).card
+        assert f"│ {name} " in listed
+        assert card.source.split()[0] in listed
+    assert main(["methods", "--json"]) == 0
+    told = {rule["name"]: rule for rule in json.loads(capsys.readouterr().out)}
+    assert list(told) == list(RULES)
+    assert told["competence"]["needs"] == ["competence", "public set"]
+    assert told["competence"]["uses"] == ["canaries", "memory"]
+    assert told["trimmed-mean"]["breakdown"] == 0.2
+    assert told["per-label"]["needs"] == ["competence"]
 
 
 def test_a_command_that_does_not_exist_is_a_usage_error():

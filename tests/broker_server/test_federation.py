@@ -12,13 +12,18 @@ from broker_server.events import (
     DeviceGone,
     DeviceSeen,
     EpochBegun,
+    FindTime,
     OpenRound,
+    Order,
+    Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
     Schedule,
     Scheduled,
     StudentTrained,
+    TimeFound,
+    Timetable,
     TrainStudent,
     from_journal,
     to_journal,
@@ -149,6 +154,85 @@ def test_a_student_that_failed_keeps_its_weights_and_waits_for_the_next_consensu
     assert not effects(state, TrainStudent)
 
 
+NIGHTLY = Timetable("0 3 * * *")
+
+
+def test_a_timetable_is_asked_for_the_time_after_the_last_round_and_that_time_is_waited_for():
+    state = told(BEGUN, Scheduled(Schedule(timetable=NIGHTLY, minimum_online=0), 500))
+    assert (effects(state, FindTime), wake_at_ms(state)) == ([FindTime(NIGHTLY, 500)], None)
+    assert step(state, ClockTicked(600_000)) is state
+    state = step(state, TimeFound(NIGHTLY, 500, 9_000))
+    assert (effects(state, FindTime), wake_at_ms(state)) == ([], 9_000)
+    state = reduce(step, [ClockTicked(9_000), opened(), *ALL, made(at_ms=70_000)], state)
+    assert (effects(state, FindTime), effects(state, OpenRound)) == ([FindTime(NIGHTLY, 70_000)], [])
+
+
+def test_a_time_that_was_found_for_something_else_changes_nothing():
+    state = told(BEGUN, Scheduled(Schedule(timetable=NIGHTLY), 500))
+    assert step(state, TimeFound(NIGHTLY, 499, 9_000)) is state
+    assert step(state, TimeFound(Timetable("0 4 * * *"), 500, 9_000)) is state
+
+
+def test_on_demand_nothing_opens_but_by_order():
+    state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), Scheduled(Schedule(on_demand=True), 10))
+    assert (effects(state, OpenRound), wake_at_ms(state)) == ([], None)
+    assert effects(step(state, ordered("round-now")), OpenRound) == [OpenRound(1)]
+
+
+def test_a_schedule_of_another_kind_does_not_inherit_the_old_time():
+    state = told(BEGUN, Scheduled(Schedule(timetable=NIGHTLY), 0), TimeFound(NIGHTLY, 0, 99_000))
+    assert wake_at_ms(step(state, Scheduled(Schedule(pause_ms=1), 700))) == 700
+
+
+def test_the_first_consensus_of_a_warm_up_is_not_published_and_earns_trust():
+    rule = Schedule(warm_up=True, has_student=True, minimum_online=0)
+    state = told(BEGUN, opened(), *ALL, made(), schedule=rule)
+    assert (state.round.phase, state.trust, state.consensus.sha256) == (Phase.CLOSED, made().trust, made().sha256)
+    assert not effects(state, PublishConsensus)
+    assert not effects(state, TrainStudent)
+    state = reduce(step, [opened(2), *(stored(d, 2) for d in "abc"), made(2)], state)
+    assert not state.round.is_warm_up
+    assert effects(state, PublishConsensus) == [PublishConsensus(round_id(2), made().blocks)]
+
+
+def test_a_warm_up_without_quorum_is_tried_again():
+    state = told(BEGUN, opened(), ClockTicked(60_000), opened(2), schedule=Schedule(warm_up=True))
+    assert state.round.is_warm_up
+
+
+def ordered(command, order="1", at_ms=0):
+    return Ordered(Order(order, 0, "ada", "operator", command), at_ms)
+
+
+def test_an_order_is_obeyed_once():
+    state = told(BEGUN, ordered("pause"))
+    assert state.is_paused
+    assert step(state, ordered("resume")) is state, "it has the same id"
+    assert not step(state, ordered("resume", "2")).is_paused
+
+
+def test_a_paused_federation_opens_what_is_ordered_and_nothing_else():
+    state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), ordered("pause"))
+    assert not effects(state, OpenRound)
+    state = step(state, ordered("round-now", "2"))
+    assert effects(state, OpenRound) == [OpenRound(1)]
+    assert not effects(reduce(step, [opened(), *ALL, made(), ClockTicked(90_000)], state), OpenRound)
+
+
+def test_a_consensus_that_comes_after_its_round_was_aborted_changes_nothing():
+    state = told(BEGUN, opened(), *ALL, ordered("abort", at_ms=50_000))
+    assert state.round.phase is Phase.ABORTED
+    assert step(state, made()) is state
+    assert wake_at_ms(state) == 51_000
+
+
+def test_the_answers_to_the_last_orders_are_remembered_and_no_more():
+    state = told(BEGUN, *(ordered("pause", str(k)) for k in range(200)))
+    assert len(state.answers) == 64
+    assert state.answer_to("199").is_obeyed
+    assert state.answer_to("0") is None
+
+
 devices, numbers = st.sampled_from("abc"), st.sampled_from([1, 2, 3])
 events = st.one_of(
     st.builds(DeviceSeen, devices, st.sampled_from([1, 2])),
@@ -159,8 +243,13 @@ events = st.one_of(
     st.builds(made, numbers),
     st.builds(AggregationFailed, st.builds(round_id, numbers), st.just("rows"), st.just(0)),
     st.builds(StudentTrained, st.builds(round_id, numbers), st.just(sha256(b"theta"))),
-    st.builds(Scheduled, st.builds(Schedule, rounds=st.sampled_from([0, 2]), has_student=st.booleans())),
+    st.builds(
+        Scheduled, st.builds(Schedule, rounds=st.sampled_from([0, 2]), has_student=st.booleans(), warm_up=st.booleans())
+    ),
+    st.builds(Scheduled, st.builds(Schedule, timetable=st.just(NIGHTLY), on_demand=st.booleans()), st.just(5)),
+    st.builds(TimeFound, st.just(NIGHTLY), st.sampled_from([0, 5]), st.integers(0, 200_000)),
     st.builds(EpochBegun, st.sampled_from([8, 9]), st.just(0)),
+    st.builds(ordered, st.sampled_from(["pause", "resume", "abort", "round-now"]), st.sampled_from("123")),
 )
 
 

@@ -44,19 +44,75 @@ def test_a_codec_must_be_understood_by_every_invited_device():
     assert agreed_codec(method, []) == (Codec.TOP_K, 2)
 
 
+def starts(rounds, numbers):
+    return [slice_of(PROBES, Settings(FED, rounds=rounds), number).start for number in numbers]
+
+
 def test_whole_slices_are_taken_in_turn():
-    starts = [slice_of(PROBES, 8, number).start for number in (1, 2, 3)]
-    assert starts == [0, 8, 0]
-    assert slice_of(PROBES, 0, 5) == slice_of(PROBES, 20, 1)
+    assert starts(RoundSettings(probes=8), (1, 2, 3)) == [0, 8, 0]
+    assert starts(RoundSettings(), (1, 5)) == starts(RoundSettings(probes=20), (1, 5)) == [0, 0]
+
+
+def test_a_slice_stays_for_as_many_rounds_as_the_settings_say():
+    assert starts(RoundSettings(probes=8, slice_rounds=3), range(1, 9)) == [0, 0, 0, 8, 8, 8, 0, 0]
+
+
+def test_as_many_devices_are_invited_as_the_settings_ask_for_on_average():
+    settings = Settings(FED, rounds=RoundSettings(invite=20))
+    seeds = [bytes([k]) * 16 for k in range(50)]
+    counts = [len(open_round(settings, PROBES, ONLINE, round_id(), seed=seed, at_ms=0).invited) for seed in seeds]
+    assert 18 < sum(counts) / len(counts) < 22
+    assert len(set(counts)) > 5, "every device draws for itself"
+
+
+def test_fewer_devices_than_are_asked_for_are_all_invited():
+    few = {"a": Presence(1), "b": Presence(1)}
+    assert opening(Settings(FED, rounds=RoundSettings(invite=5)), few).invited == ("a", "b")
+    assert opening(Settings(FED, rounds=RoundSettings(invite=5)), {}).invited == ()
+
+
+def test_a_draw_that_could_not_reach_the_quorum_is_drawn_again():
+    few = {f"dev-{k}": Presence(1) for k in range(4)}
+    settings = Settings(FED, rounds=RoundSettings(fraction=0.25, quorum=3))
+    seeds = [bytes([k]) * 16 for k in range(20)]
+    drawn = [open_round(settings, PROBES, few, round_id(), seed=seed, at_ms=0) for seed in seeds]
+    assert min(len(opening.invited) for opening in drawn) >= 3
+    for opening in drawn:
+        seed = opening.offer.sampling.seed
+        assert opening.invited == tuple(device for device in few if is_sampled(device, seed, 0.25))
+
+
+def test_a_warm_up_round_has_time_of_its_own():
+    settings = Settings(FED, rounds=RoundSettings(duration_s=60, warm_up_s=600))
+    offers = [
+        open_round(settings, PROBES, ONLINE, round_id(), seed=SEED, at_ms=0, is_warm_up=first).offer for first in (0, 1)
+    ]
+    assert [(offer.remaining_s, offer.deadline_utc_s) for offer in offers] == [(60, 60), (600, 600)]
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"quorum": 0}, {"duration_s": 0}, {"fraction": 0.0}, {"pause_s": -1.0}, {"byte_budget": 0}, {"count": -1}],
+    [
+        {"quorum": 0},
+        {"duration_s": 0},
+        {"fraction": 0.0},
+        {"pause_s": -1.0},
+        {"byte_budget": 0},
+        {"count": -1},
+        {"slice_rounds": 0},
+        {"most_uncovered": 1.1},
+        {"invite": -1},
+        {"warm_up_s": -1},
+    ],
 )
 def test_rounds_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InvalidValueError):
         RoundSettings(**wrong)
+
+
+def test_coverage_can_be_asked_for_only_where_devices_send_maps():
+    with pytest.raises(InvalidValueError, match="mean-logits asks for none"):
+        Settings(FED, rounds=RoundSettings(most_uncovered=0.3), method=MethodSettings("mean-logits"))
 
 
 @pytest.mark.parametrize("wrong", [{"name": "vote"}, {"temperature": 0.0}, {"top_k": 3}, {"codec": Codec.TOP_K}])

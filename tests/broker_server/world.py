@@ -5,6 +5,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from broker_server.aggregator import Aggregator
+from broker_server.rate import RateTerms
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.voice import WEIGHT_ONE, Voice
 from broker_server.settings import MethodSettings, ProbeSet, RecordSettings, RoundSettings, Settings
@@ -60,10 +61,16 @@ class FakeLink:
 class World:
     """One federation; `restart` is a crash of the server, as the disk sees it."""
 
-    def __init__(self, path=None, *, rounds=None, method=None, records=None, aggregator=Aggregator, **arguments):
+    def __init__(
+        self, path=None, *, rounds=None, method=None, aggregator=Aggregator, records=None, admission=None, **arguments
+    ):
         self.rounds = rounds or RoundSettings(quorum=2, duration_s=60, minimum_online=3, pause_s=10)
         self.settings = Settings(
-            FED, rounds=self.rounds, method=method or MethodSettings(), records=records or RecordSettings()
+            FED,
+            rounds=self.rounds,
+            method=method or MethodSettings(),
+            records=records or RecordSettings(),
+            admission=admission or RateTerms(0, 0),
         )
         self.path, self.now_ms, self.drawn = path, 1_000_000, 0
         self.make, self.arguments = aggregator, arguments

@@ -77,7 +77,7 @@ def fleet(tmp_path):
 def configured(folder, fleet):
     """A server of two devices and a client more, mean of probabilities, on the fleet's broker."""
     samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
-    main(["init", str(folder), "--federation", FEDERATION])
+    main(["init", str(folder), "--federation", FEDERATION, "--trust", "none"])
     none = FactoryData(samples[:0], np.empty(0, np.int64), samples)
     build(Recipe("small", "mlp-s", tflite="none"), TASK, none, folder / "bundle")
     build_public_set(folder / "public_set", samples, TASK, seed=0)

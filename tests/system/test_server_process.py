@@ -50,7 +50,7 @@ def broker(tmp_path):
 @pytest.fixture
 def config(tmp_path, broker):
     samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
-    main(["init", str(tmp_path), "--federation", "demo"])
+    main(["init", str(tmp_path), "--federation", "demo", "--trust", "none"])
     build(
         Recipe("small", "mlp-s", tflite="none"),
         TASK,

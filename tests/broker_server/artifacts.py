@@ -1,0 +1,18 @@
+"""A bundle and a public set that a server can start with, made in a second."""
+
+import numpy as np
+
+from fd_protocol.manifest import Preprocessing, Task
+from model_export.building import build
+from model_export.public_set import build_public_set
+from model_export.recipe import FactoryData, Recipe
+
+TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
+
+
+def build_artifacts(folder):
+    """Write `bundle` and `public_set` into `folder`, where the settings of `broker-server init` look for them."""
+    samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
+    data = FactoryData(samples[:0], np.empty(0, np.int64), samples)
+    build(Recipe("small", "mlp-s", tflite="none"), TASK, data, folder / "bundle")
+    return build_public_set(folder / "public_set", samples, TASK, seed=0)
