@@ -47,11 +47,8 @@ class TrustTable:
         Raises:
             DecodeError: it did not, or it is of another number of classes.
         """
-        match cbor.decode(data, max_items=2 * len(data) + 1):
-            case [str(method), dict(rows)]:
-                return cls(classes, {str(device): _row(row, classes) for device, row in rows.items()}, method)
-            case _:
-                raise DecodeError("malformed", "not a table of trust")
+        method, rows = _table(data)
+        return cls(classes, {str(device): _row(row, classes) for device, row in rows.items()}, method)
 
 
 def reassigned(table: bytes, device: str, heir: str = "") -> bytes:
@@ -60,11 +57,18 @@ def reassigned(table: bytes, device: str, heir: str = "") -> bytes:
     Raises:
         DecodeError: it is not a table.
     """
-    rows = cbor.decode(table, max_items=len(table) + 1)
-    if not isinstance(rows, dict):
-        raise DecodeError("malformed", "not a table of trust")
+    method, rows = _table(table)
     left = {name: row for name, row in rows.items() if name != device}
-    return cbor.encode({**left, heir: rows[device]} if heir and device in rows else left)
+    return cbor.encode([method, {**left, heir: rows[device]} if heir and device in rows else left])
+
+
+def _table(data: bytes) -> tuple[str, dict[int | str, cbor.Item]]:
+    """Return the method and the encoded rows of a table."""
+    match cbor.decode(data, max_items=2 * len(data) + 1):
+        case [str(method), dict(rows)]:
+            return method, rows
+        case _:
+            raise DecodeError("malformed", "not a table of trust")
 
 
 def _row(row: cbor.Item, classes: int) -> I64:

@@ -116,7 +116,7 @@ def test_rounds_that_it_had_a_part_in_cannot_be_made_again_and_the_others_can(wo
     assert remake(chronicle(world), ended).sha256 == ended.consensus_sha256 != b""
 
 
-def test_a_round_that_it_had_no_part_in_is_made_again_from_trust_without_it(config):
+def test_a_round_that_it_had_no_part_in_is_made_again_from_the_trust_of_those_who_were_heard(config):
     world = World(config.parent / "state" / "server.db", canaries=CANARIES)
     a, b, c = fleet(world, ["a", "b", NAME])
     for device in (a, b, c):
@@ -127,9 +127,10 @@ def test_a_round_that_it_had_no_part_in_is_made_again_from_trust_without_it(conf
         world.store.delete_payload(FED, row)
     for device in (a, b):
         device.contribute(seed=1)
+    assert NAME in trusted(world, chronicle(world).round(world.state.epoch, 2).trust)
     world.wait(60)
     record = chronicle(world).round(world.state.epoch, 2)
-    assert NAME in trusted(world, record.trust)
+    assert trusted(world, record.trust) == {"a", "b"}
     registrar(world).forget(NAME)
     record = chronicle(world).round(record.epoch, record.number)
     assert trusted(world, record.trust) == {"a", "b"}
@@ -308,6 +309,18 @@ def test_forget_says_what_it_did_and_what_it_cannot_do(world, config, capsys):
     assert (code, NAME in line, "state.folder" in line) == (66, True, False)
     code, line = failure(capsys, "forget", "Press 3", "--config", str(config))
     assert code == 78
+
+
+def test_verify_passes_over_the_rounds_that_a_forgotten_device_had_a_part_in(world, config, capsys):
+    world.device("b").contribute(seed=2)
+    world.wait(10)
+    for name in "abd":
+        device = world.device(name)
+        device.send(device.contribution(seed=4)[0])
+    world.wait(60)
+    world.store.close()
+    main(["forget", "d", "--config", str(config)])
+    assert [one["round"] for one in spoken(capsys, "verify", "--config", str(config))] == [3, 2, 1]
 
 
 def test_replace_and_forget_are_written_down(world, config, capsys):
