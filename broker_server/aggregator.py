@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -49,6 +50,7 @@ from broker_server.orders import Placed, Spool
 from broker_server.preparing import Preparation
 from broker_server.publisher import Publisher
 from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.round import Phase, Round
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.standing import Standing
@@ -84,6 +86,8 @@ class _Group:
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
     standings: tuple[Standing, ...] = ()
+    ended: Counter[str] = field(default_factory=Counter)
+    """The round that it ended, as counters count it."""
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -242,6 +246,7 @@ class Aggregator:
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
         self._backlog.clear()
+        self.counters += group.ended
         for message in arrived:
             self._link.ack(message)
         for taken in group.answers:
@@ -310,7 +315,8 @@ class Aggregator:
             self._scribe.prune(kept, number, group.at_ms)
             named = self._scribe.named_blobs(kept, number)
             self._journal.tidy(group.state, self._settings.method.absence, named, words=self._words)
-            self._journal.keep_counters(self.counters)
+            group.ended = _ending(group.state.round)
+            self._journal.keep_counters(self.counters + group.ended)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)
 
@@ -369,3 +375,12 @@ class Aggregator:
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
         return (int.from_bytes(self._entropy(8), "big") >> 1) | 1
+
+
+def _ending(ended: Round | None) -> Counter[str]:
+    """Return how a round that has ended counts: by its phase, and where it was aborted by the reason's first word."""
+    assert ended is not None
+    names = [f"round.{ended.phase.value}"]
+    if ended.phase is Phase.ABORTED:
+        names.append(f"aborted.{ended.reason.partition(':')[0]}")
+    return Counter(names)

@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from broker_server import rules, service
+from broker_server import service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
+from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
 from broker_server.quarantine_command import add_quarantine_command
@@ -21,6 +22,8 @@ from broker_server.record_commands import add_record_commands
 from broker_server.replay_commands import add_replay_commands
 from broker_server.several import end_with_parent, run_several, settings_files
 from broker_server.status import Status
+from broker_server.transfer_commands import add_transfer_commands
+from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
@@ -46,16 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
     _add_run(commands)
     for name, run, text in (
+        ("dashboard", _dashboard, "show the federation to browsers and to Prometheus, until stopped"),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "begin a new epoch after the database was restored from a backup; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
+    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
-    commands.add_parser("methods", help="list the rules that form a consensus").set_defaults(run=_methods)
+    add_methods_command(commands)
     add_order_commands(commands)
-    add_quarantine_command(commands)
     add_record_commands(commands)
+    add_quarantine_command(commands)
     add_replay_commands(commands)
+    add_transfer_commands(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser
@@ -92,6 +98,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _dashboard(arguments: argparse.Namespace) -> int:
+    try:
+        from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
+    except ImportError as error:
+        raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    if arguments.child:
+        end_with_parent()
+    serve(arguments.config)
+    return 0
+
+
 def _status(arguments: argparse.Namespace) -> int:
     status = Status.read(arguments.config)
     print(json.dumps(status.facts, indent=1) if arguments.json else status.lines())
@@ -102,9 +120,4 @@ def _restore(arguments: argparse.Namespace) -> int:
     epoch = secrets.randbits(63) | 1
     service.restore(load_toml(arguments.config, Config), arguments.config, epoch=epoch)
     print(f"epoch {epoch:016x}")
-    return 0
-
-
-def _methods(_arguments: argparse.Namespace) -> int:
-    print(rules.__doc__)
     return 0

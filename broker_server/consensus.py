@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from broker_server.coverage import coverage, is_far
-from broker_server.rules import Rule
-from broker_server.rules.competence import Competence
-from broker_server.rules.per_label import PerLabel, speaking_weights
+from broker_server.rules import Judging, Known, Need, Rule
+from broker_server.rules.per_label import speaking_weights
 from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice
-from broker_server.trust import TrustTable, earned
-from fd_protocol.bodies import U8
+from broker_server.trust import TrustTable
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
@@ -36,17 +34,45 @@ class Joined:
     metrics: Mapping[str, float]
 
 
-def join(voices: Iterable[Voice], rule: Rule, offer: RoundOffer, codec: Codec, canaries: LabelledProbes) -> Joined:
+def join(
+    voices: Iterable[Voice],
+    rule: Rule,
+    offer: RoundOffer,
+    codec: Codec,
+    canaries: LabelledProbes,
+    *,
+    is_judged: bool = False,
+) -> Joined:
     """Return the consensus of `voices` on the offered slice.
+
+    Where the rule judges devices, it does so first, by what they say in this very round: a liar is known before it is
+    heard, not a round later.
+
+    Args:
+        voices: who speak, with the trust that they had before; a collection, unless one pass is all the rule asks for.
+        rule: that joins them.
+        offer: of the round.
+        codec: of the consensus.
+        canaries: labels that the server knows.
+        is_judged: the voices have the trust that this round gave them; a round is made again.
 
     Raises:
         UnheardError: no consensus can be made of these voices.
+        InvalidValueError: what the rule made is not a consensus of the slice.
     """
-    witness = _Witness(offer.slice, canaries)
-    labels = SoftLabels(rule.consensus(witness.watch(voices)), offer.temperature)
-    blocks = to_blocks(quantise(labels, codec), offer, witness.speaking if isinstance(rule, PerLabel) else None)
-    trust = witness.trust(rule) if isinstance(rule, Competence) else TrustTable(offer.slice.classes)
-    return Joined(blocks, trust, {**witness.metrics(), **_numbers(labels.probabilities, witness)})
+    witness = Witness(offer.slice)
+    hearing = Heard(voices, witness)
+    known = Known(*canaries.within(offer.slice))
+    if isinstance(rule, Judging) and not is_judged:
+        hearing.judged = rule.judge(hearing, known)
+    labels = SoftLabels(rule.consensus(hearing), offer.temperature)
+    if labels.probabilities.shape != (offer.slice.count, offer.slice.classes):
+        raise InvalidValueError(f"{rule.card.name} made a consensus of shape {list(labels.probabilities.shape)}")
+    is_of_labels = Need.PUBLIC_SET not in rule.card.needs
+    blocks = to_blocks(quantise(labels, codec), offer, witness.speaking if is_of_labels else None)
+    trust = {**witness.trust, **hearing.judged} if isinstance(rule, Judging) else {}
+    metrics = {**witness.metrics(), **_numbers(labels.probabilities, known)}
+    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics)
 
 
 def rows_in_block(classes: int, bytes_per_row: int) -> int:
@@ -91,51 +117,27 @@ def to_blocks(codes: Codes, offer: RoundOffer, voices: I64 | None = None) -> tup
 
 
 @dataclass(slots=True)
-class _Witness:
-    """Keeps, as voices pass, what coverage and trust are made of: a count a probe, a few bytes a device and canary."""
+class Witness:
+    """Keeps, as voices pass for the first time, what coverage is made of: counts a probe, the trust of each device."""
 
     slice: Slice
-    canaries: LabelledProbes
     counts: I64 = field(init=False)
     speaking: I64 = field(init=False)
-    rows: I64 = field(init=False)
-    labels: I64 = field(init=False)
     absent: int = 0
     far: int = 0
-    claims: dict[str, tuple[I64, U8]] = field(default_factory=dict)
-    before: dict[str, I64] = field(default_factory=dict)
+    trust: dict[str, I64] = field(default_factory=dict)
+    """What each device had before this round."""
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((DISTANCE_CODES, self.slice.count), np.int64)
         self.speaking = np.zeros(self.slice.count, np.int64)
-        self.rows, self.labels = self.canaries.within(self.slice)
 
-    def watch(self, voices: Iterable[Voice]) -> Iterator[Voice]:
-        for voice in voices:
-            self.counts[voice.distances, np.arange(self.slice.count)] += 1
-            self.speaking += speaking_weights(voice)
-            self.absent += voice.weight < WEIGHT_ONE
-            self.far += is_far(voice.distances)
-            if len(self.rows):
-                claimed = voice.integers[self.rows].argmax(axis=1)
-                self.claims[voice.device] = claimed, voice.distances[self.rows]
-            else:
-                self.before[voice.device] = voice.trust
-            yield voice
-
-    def trust(self, rule: Competence) -> TrustTable:
-        """Return what each device earned on the canaries of this slice; where it has none, what it had before."""
-        if not len(self.rows):
-            return TrustTable(self.slice.classes, self.before)
-        weights = rule.weights(self.counts[:, self.rows]) / WEIGHT_ONE
-        rows = np.arange(len(self.rows))
-        return TrustTable(
-            self.slice.classes,
-            {
-                device: earned(claimed, self.labels, weights[distances, rows], self.slice.classes)
-                for device, (claimed, distances) in self.claims.items()
-            },
-        )
+    def see(self, voice: Voice) -> None:
+        self.counts[voice.distances, np.arange(self.slice.count)] += 1
+        self.speaking += speaking_weights(voice)
+        self.absent += voice.weight < WEIGHT_ONE
+        self.far += is_far(voice.distances)
+        self.trust[voice.device] = voice.trust
 
     def metrics(self) -> dict[str, float]:
         covered = coverage(self.counts, self.far)
@@ -147,11 +149,26 @@ class _Witness:
         }
 
 
-def _numbers(probabilities: F32, witness: _Witness) -> dict[str, float]:
+@dataclass(slots=True)
+class Heard:
+    """The voices as a rule hears them: a witness sees each once; those that were judged have their new trust."""
+
+    voices: Iterable[Voice]
+    witness: Witness
+    judged: Mapping[str, I64] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Voice]:
+        for voice in self.voices:
+            if voice.device not in self.witness.trust:
+                self.witness.see(voice)
+            yield replace(voice, trust=self.judged[voice.device]) if voice.device in self.judged else voice
+
+
+def _numbers(probabilities: F32, known: Known) -> dict[str, float]:
     """What an operator may want to know of the consensus itself."""
     p: npt.NDArray[np.float64] = probabilities.astype(np.float64)
     numbers = {"entropy_nats": float(-(p * np.log(np.maximum(p, 1e-12))).sum(axis=1).mean())}
-    if len(witness.rows):
-        right = p[witness.rows].argmax(axis=1) == witness.labels
+    if len(known):
+        right = p[known.rows].argmax(axis=1) == known.labels
         numbers["canary_accuracy"] = float(right.mean())
     return numbers

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from broker_server.canaries import load_canaries
 from broker_server.config import Config
-from broker_server.rules.per_label import PER_LABEL
-from broker_server.settings import ProbeSet
+from broker_server.methods import rule_named
+from broker_server.rules import Need
+from broker_server.settings import MethodSettings, ProbeSet
 from broker_server.student import Student
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.errors import InvalidValueError
@@ -73,7 +74,7 @@ def load_equipment(path: Path) -> Equipment:
     with blame(path, "artifacts.bundle"):
         bundle = load_bundle(artifacts.bundle)
     with blame(path, "artifacts.public_set"):
-        public = _public_set(artifacts.public_set, bundle, config.method.name)
+        public = _public_set(artifacts.public_set, bundle, config.method)
     probes = probe_set(bundle, public)
     with blame(path, "artifacts.canaries"):
         canaries = _canaries(artifacts.canaries, probes)
@@ -92,11 +93,14 @@ def _check_trust(trust: str, canaries: Canaries) -> None:
         )
 
 
-def _public_set(path: Path | None, bundle: Bundle, method: str) -> PublicSet | None:
-    if (path is None) != (method == PER_LABEL):
-        raise InvalidValueError(f"method {PER_LABEL} goes without a public set, and no other method does")
+def _public_set(path: Path | None, bundle: Bundle, method: MethodSettings) -> PublicSet | None:
+    is_needed = Need.PUBLIC_SET in rule_named(method.name, method.terms).card.needs
     if path is None:
+        if is_needed:
+            raise InvalidValueError(f"method {method.name} needs a public set")
         return None
+    if not is_needed:
+        raise InvalidValueError(f"method {method.name} goes without a public set: its probes are the task's labels")
     public = load_public_set(path)
     if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
         raise InvalidValueError(f"{path} was made for another task than the bundle")

@@ -227,6 +227,13 @@ def named_blobs(state: Federation) -> frozenset[bytes]:
     return frozenset((named | {state.trust}) - {b""})
 
 
+def without(state: Federation, device: str) -> Federation:
+    """Return the state as if `device` were gone and had sent nothing in the open round. Its trust is not in here."""
+    online = {name: presence for name, presence in state.online.items() if name != device}
+    current = rounds.without(state.round, device) if state.round is not None else None
+    return replace(state, online=online, round=current)
+
+
 def to_snapshot(state: Federation) -> bytes:
     return cbor.encode(to_item(state))
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
 from broker_server.canaries import load_canaries
 from broker_server.chronicle import Chronicle, RoundRecord
+from broker_server.commanding import Subparsers, chronicle_of, percent, tell, with_config
 from broker_server.config import Config
-from broker_server.record_commands import chronicle_of, percent, tell, with_config
 from broker_server.replaying import NotReplayableError, Remade, Rerun, agreement, remake
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
@@ -25,9 +25,6 @@ from fd_protocol.messages import MAX_PROBES, RoundOffer
 from fd_runtime.config import EX_DATAERR, load_toml, toml_value
 from fd_runtime.pages import Section
 from fd_runtime.starting import blame
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
 
 _VERIFIED = ("round", "published", "made again", "verdict")
 _REPLAYED = ("round", "agreement", "entropy nats", "was", "canaries", "was", "largest share", "was")

@@ -17,7 +17,8 @@ from typing import Any
 
 from broker_server.chronicle import Chronicle, RoundRecord
 from broker_server.consensus import Joined
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.methods import rule_named
+from broker_server.rules import Rule, RuleTerms
 from broker_server.standing import Source, Standing, chosen_classes, numbers
 from broker_server.trust import TrustTable
 from broker_server.voices import Absence, Speakers
@@ -75,7 +76,7 @@ def remake(
         chronicle: of the federation.
         record: of the round.
         rerun: by which rule.
-        canaries: that judge the result.
+        canaries: that judge the result, and where the rule is another one the devices too.
 
     Raises:
         NotReplayableError: the round made no consensus, or its voices are not kept.
@@ -87,9 +88,10 @@ def remake(
     store = chronicle.store
     with store.moment():
         try:
-            speakers = Speakers(store, chronicle.federation, Absence(), _trust(chronicle, record, offer.slice.classes))
-            sources = tuple(_sources(chronicle, record))
-            joined, standings = form(lambda: speakers.recall(sources, offer), rule, offer, canaries or LabelledProbes())
+            trust, is_judged = _trust(chronicle, record, rule, offer.slice.classes), rule.card.name == record.method
+            speakers = Speakers(store, chronicle.federation, Absence(), trust)
+            sources, known = tuple(_sources(chronicle, record)), canaries or LabelledProbes()
+            joined, standings = form(lambda: speakers.recall(sources, offer), rule, offer, known, is_judged=is_judged)
         except MissingBlobError as error:
             raise NotReplayableError(f"round {record.number}: its contributions are not kept any more") from error
     return Remade(joined, standings)
@@ -108,8 +110,9 @@ def _sources(chronicle: Chronicle, record: RoundRecord) -> Iterator[Source]:
         yield Source(one.device, one.sha256, one.labels, one.map, one.weight)
 
 
-def _trust(chronicle: Chronicle, record: RoundRecord, classes: int) -> TrustTable:
-    if not record.trust:
+def _trust(chronicle: Chronicle, record: RoundRecord, rule: Rule, classes: int) -> TrustTable:
+    """Return the trust that the round gave the devices; to another rule they are strangers, and it judges them anew."""
+    if not record.trust or rule.card.name != record.method:
         return TrustTable(classes)
     return TrustTable.from_bytes(chronicle.store.blob(record.trust), classes)
 

@@ -143,3 +143,16 @@ def _end_offer(state: Round) -> Round:
 
 def _end(state: Round, phase: Phase, reason: str = "") -> Round:
     return replace(state, phase=phase, reason=reason, devices={})
+
+
+def without(state: Round, device: str) -> Round:
+    """Return the round as if `device` had sent nothing and nobody waited for it."""
+    sent = state.devices.get(device)
+    if sent is None:
+        return state
+    devices = {name: digest for name, digest in state.devices.items() if name != device}
+    if not sent:
+        return replace(state, devices=devices, awaited=state.awaited - 1)
+    state = replace(state, devices=devices, heard=state.heard - 1)
+    lacks_quorum = state.phase is Phase.AGGREGATING and state.heard < state.offer.quorum
+    return _end(state, Phase.ABORTED, NO_QUORUM) if lacks_quorum else state

@@ -52,7 +52,7 @@ class Scribe:
             if one.presence is not None:
                 self._presence(one.device, one.presence, at_ms, is_news=not one.retained)
             if one.report is not None:
-                self._report(one.device, one.report, at_ms)
+                self._report(one.device, one.report, state, at_ms)
             if one.part is not None:
                 up_bytes[self._hear(one.device, one.part, one.receipt, state, at_ms)] += len(one.part.body)
         self._follow(state, at_ms)
@@ -108,7 +108,8 @@ class Scribe:
         """A retained message tells what was true when it was sent; when that was it does not tell."""
         rows = self._store.rows("devices", self._key(device=device))
         known: dict[str, Any] = rows[0] if rows else {"boot": 0, "first_seen_ms": 0}
-        if presence.boot < known["boot"]:
+        is_echo = not rows and not presence.online and not is_news  # the will of a device that was forgotten
+        if is_echo or presence.boot < known["boot"]:
             return
         values: dict[str, Any] = {"boot": presence.boot, "online": presence.online}
         if presence.online:
@@ -118,9 +119,14 @@ class Scribe:
             values["last_seen_ms"] = at_ms
         self._store.merge("devices", self._key(device=device), lower(values))
 
-    def _report(self, device: str, report: RoundReport, at_ms: int) -> None:
-        values = lower({"report": report.metrics, "last_seen_ms": at_ms})
-        self._store.merge("devices", self._key(device=device), values)
+    def _report(self, device: str, report: RoundReport, state: Federation, at_ms: int) -> None:
+        """Write down what a device found, and beside what it had sent in that round."""
+        metrics = lower({"report": report.metrics})
+        self._store.merge("devices", self._key(device=device), {**metrics, "last_seen_ms": at_ms})
+        if (report.round.federation, report.round.epoch) == (self._federation, state.epoch):
+            sent = self._key(round=report.round.number, device=device, kind=Kind.CONTRIBUTION.value)
+            for row in self._store.rows("hearings", {**sent, "status": Status.STORED.value}):
+                self._store.merge("hearings", {**sent, "sha256": row["sha256"]}, metrics)
 
     def _hear(self, device: str, part: Part, receipt: Receipt | None, state: Federation, at_ms: int) -> int:
         """Write down a piece of a payload, and the payload where it is decided; return the number of its round."""
@@ -168,6 +174,7 @@ class Scribe:
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
+            values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
             made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
             values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else b""}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))

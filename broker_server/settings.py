@@ -7,9 +7,10 @@ from typing import Literal
 
 from broker_server.consensus import rows_in_block
 from broker_server.events import Schedule, Timetable
+from broker_server.methods import rule_named
 from broker_server.portions import grid
 from broker_server.rate import RateTerms
-from broker_server.rules import RuleTerms, rule_named
+from broker_server.rules import Need, RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
@@ -205,7 +206,8 @@ class Settings:
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
-        if self.rounds.most_uncovered < 1 and not rule_named(self.method.name, self.method.terms).needs_competence:
+        needs = rule_named(self.method.name, self.method.terms).card.needs
+        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
             )

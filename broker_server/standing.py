@@ -4,21 +4,19 @@
     agreement_k = share of probes where argmax p_k(x) = argmax z(x)
 
 The shares of a round sum to 1. A rule that weighs nobody (a median) gives each voice its own fading weight. Both need
-the finished consensus, so the voices are heard a second time: a pass over the store costs time, keeping them memory.
+the finished consensus, so the voices are heard again: a pass over the store costs time, keeping them memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from statistics import fmean
 
 import numpy as np
 
-from broker_server.rules import Rule
-from broker_server.rules.competence import Competence, claim_weights
-from broker_server.rules.per_label import PerLabel, speaking_weights
-from broker_server.rules.voice import DISTANCE_CODES, Voice
+from broker_server.rules import Rule, Voice, weigher_of
 from fd_protocol.messages import ConsensusBlock
 from fd_protocol.payload import decode_body
 from fd_protocol.quantisers import I64
@@ -54,57 +52,34 @@ class Standing:
     trust: float | None = None
 
 
-@dataclass(slots=True)
-class Tally:
-    """Keeps, as voices pass, the sum of their weights on each probe; then says what each came to."""
+def standings(
+    hear: Callable[[], Iterable[tuple[Source, Voice]]], rule: Rule, chosen: I64, trust: Mapping[str, float]
+) -> Iterator[Standing]:
+    """Yield the standing of each voice.
 
-    rule: Rule
-    probes: int
-    counts: I64 = field(init=False)
-    sums: I64 = field(init=False)
+    Args:
+        hear: begins to hear the voices as the rule heard them, one at a time; it is called more than once.
+        rule: that joined them.
+        chosen: the consensus' likeliest class on each probe, [n].
+        trust: that devices earned; one that is not in it earned none.
+    """
+    weigh = weigher_of(rule, Afresh(lambda: (voice for _, voice in hear())))
+    totals = reduce(np.add, (weigh(voice) for _, voice in hear()))
+    for source, voice in hear():
+        pull = weigh(voice)
+        share = float((pull[totals > 0] / totals[totals > 0]).mean()) if totals.any() else 0.0
+        agreement = float((voice.integers.argmax(axis=1) == chosen).mean())
+        yield Standing(source, share, agreement, trust.get(voice.device))
 
-    def __post_init__(self) -> None:
-        # By distance code: what the competence rule makes of a code is known when all voices have been heard.
-        self.counts = np.zeros((DISTANCE_CODES, self.probes), np.int64)
-        self.sums = np.zeros((DISTANCE_CODES, self.probes), np.int64)
 
-    def watch(self, voices: Iterable[Voice]) -> Iterator[Voice]:
-        for voice in voices:
-            cells = voice.distances, np.arange(self.probes)
-            self.counts[cells] += 1
-            self.sums[cells] += self._claims(voice)
-            yield voice
+@dataclass(frozen=True, slots=True)
+class Afresh:
+    """Voices that are heard anew each time one goes over them."""
 
-    def standings(
-        self, voices: Iterable[tuple[Source, Voice]], chosen: I64, trust: dict[str, float]
-    ) -> Iterator[Standing]:
-        """Yield the standing of each voice.
+    begin: Callable[[], Iterator[Voice]]
 
-        Args:
-            voices: the same as before, one at a time.
-            chosen: the consensus' likeliest class on each probe, [n].
-            trust: that devices earned; one that is not in it earned none.
-        """
-        factors = self._factors()
-        totals = (factors * self.sums).sum(axis=0)
-        for source, voice in voices:
-            pull = factors[voice.distances, np.arange(self.probes)] * self._claims(voice)
-            share = float((pull[totals > 0] / totals[totals > 0]).mean()) if totals.any() else 0.0
-            agreement = float((voice.integers.argmax(axis=1) == chosen).mean())
-            yield Standing(source, share, agreement, trust.get(voice.device))
-
-    def _claims(self, voice: Voice) -> I64:
-        match self.rule:
-            case Competence():
-                return claim_weights(voice)
-            case PerLabel():
-                return speaking_weights(voice)
-        return np.full(self.probes, voice.weight, np.int64)
-
-    def _factors(self) -> I64:
-        if isinstance(self.rule, Competence):
-            return self.rule.weights(self.counts)
-        return np.ones((DISTANCE_CODES, self.probes), np.int64)
+    def __iter__(self) -> Iterator[Voice]:
+        return self.begin()
 
 
 def numbers(standings: Sequence[Standing]) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Speakers:
         store: where payloads and maps lie.
         federation: whose.
         absence: how absent devices fade.
-        trust: earned in the round before.
+        trust: earned before this round.
     """
 
     store: Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from broker_server.consensus import Joined, join
@@ -17,12 +17,13 @@ from broker_server.events import (
     StudentTrained,
     TrainStudent,
 )
+from broker_server.methods import rule_named
 from broker_server.offers import COMMON_CODEC
 from broker_server.portions import lies_in, renewed, together
-from broker_server.rules import Rule, rule_named
+from broker_server.rules import Rule
 from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
-from broker_server.standing import Source, Standing, Tally, chosen_classes, numbers
+from broker_server.standing import Afresh, Source, Standing, chosen_classes, numbers, standings
 from broker_server.student import Learner
 from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
@@ -77,23 +78,28 @@ Speech: TypeAlias = "Iterable[tuple[Source, Voice]]"
 
 
 def form(
-    hear: Callable[[], Speech], rule: Rule, offer: RoundOffer, canaries: LabelledProbes
+    hear: Callable[[], Speech], rule: Rule, offer: RoundOffer, canaries: LabelledProbes, *, is_judged: bool = False
 ) -> tuple[Joined, tuple[Standing, ...]]:
     """Return the consensus of the voices, and what each of them came to in it.
 
     Args:
-        hear: begins to hear the voices, the same ones each time; it is called twice.
+        hear: begins to hear the voices, the same ones each time; it is called as often as the rule asks for.
         rule: that joins them.
         offer: of the round.
         canaries: that judge the devices; without any nobody earns trust.
+        is_judged: the voices have the trust that this round gave them; a round is made again.
 
     Raises:
         UnheardError: no consensus can be made of these voices.
     """
-    tally = Tally(rule, offer.slice.count)
-    joined = join(tally.watch(voice for _, voice in hear()), rule, offer, COMMON_CODEC, canaries)
+    voices = Afresh(lambda: (voice for _, voice in hear()))
+    joined = join(voices, rule, offer, COMMON_CODEC, canaries, is_judged=is_judged)
     earned = joined.trust.means() if canaries.probes else {}
-    return joined, tuple(tally.standings(hear(), chosen_classes(joined.blocks), earned))
+
+    def as_heard() -> Speech:
+        return ((source, replace(voice, trust=joined.trust.of(voice.device))) for source, voice in hear())
+
+    return joined, tuple(standings(as_heard, rule, chosen_classes(joined.blocks), earned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,7 @@ class Aggregation:
         effect: which contributions.
         offer: of the round.
         method: how they are joined.
-        trust: digest of the trust that was earned in the round before; empty = none.
+        trust: digest of the trust that was earned before this round; empty = none.
         canaries: that judge the devices in this round.
         clock: UTC milliseconds.
         renewal: what stays beside it; None = nothing, the consensus is on the offered slice alone.
@@ -190,7 +196,8 @@ class Aggregation:
 
     def _trust(self, store: Store) -> TrustTable:
         classes = self.offer.slice.classes
-        return TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
+        return table if table.method == self.method.name else TrustTable(classes)
 
 
 @dataclass(frozen=True, slots=True)

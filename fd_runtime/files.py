@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,6 +30,28 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield the name of an empty file to fill: it becomes `path` in one step at the end, or nothing where that raises.
+
+    Raises:
+        FileExistsError: there is a `path` already.
+        OSError: the folder is missing or full.
+    """
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, "exists already", str(path))
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        yield part
+        part.rename(path)
+    finally:
+        for left in path.parent.glob(f"{part.name}*"):  # a database has files beside it
+            left.unlink()
     _sync_folder(path.parent)
 
 

@@ -19,7 +19,7 @@ thread; `reader()` gives another thread its own view. The only home of `sqlite3`
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,8 @@ CREATE TABLE hearings (fed TEXT, round INTEGER, device TEXT, kind TEXT, sha256 B
                        arrived_ms INTEGER NOT NULL DEFAULT 0, payload_bytes INTEGER NOT NULL DEFAULT 0,
                        status TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', share REAL, agreement REAL,
                        weight INTEGER NOT NULL DEFAULT 0, labels BLOB NOT NULL DEFAULT x'',
-                       map BLOB NOT NULL DEFAULT x'', PRIMARY KEY (fed, round, device, kind, sha256)) WITHOUT ROWID;
+                       map BLOB NOT NULL DEFAULT x'', report TEXT NOT NULL DEFAULT '{}',
+                       PRIMARY KEY (fed, round, device, kind, sha256)) WITHOUT ROWID;
 CREATE INDEX hearings_of_a_device ON hearings (fed, device, round);
 CREATE TABLE devices (fed TEXT, device TEXT, first_seen_ms INTEGER NOT NULL DEFAULT 0,
                       last_seen_ms INTEGER NOT NULL DEFAULT 0, online INTEGER NOT NULL DEFAULT 0,
@@ -77,6 +78,9 @@ CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who 
                        arguments TEXT NOT NULL DEFAULT '{}', outcome TEXT NOT NULL DEFAULT '',
                        PRIMARY KEY (fed, id)) WITHOUT ROWID;
 """
+_RECORD_TABLES = ("rounds", "hearings", "devices", "commands")
+_COPY_PAGES = 2048
+"""Of 4 KiB, between two words on progress."""
 _SCHEMAS = (_JOURNAL, _RECORDS)
 """What each version adds to the one before."""
 
@@ -203,6 +207,12 @@ class Store:
                     self._execute(statement)
             self._execute(f"PRAGMA user_version={max(version, self.version)}")
 
+    @property
+    def changes(self) -> int:
+        """A number that is another one once another program has written; of use while this store stays open."""
+        (number,) = self._execute("PRAGMA data_version").fetchone()
+        return int(number)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -288,6 +298,9 @@ class Store:
             raise MissingBlobError(self.path, f"no blob {digest.hex()[:16]}...")
         return bytes(row[0])
 
+    def has_blob(self, digest: bytes) -> bool:
+        return bool(self._execute("SELECT 1 FROM blobs WHERE sha256 = ?", (digest,)).fetchone())
+
     def delete_blobs_except(self, keep: Collection[bytes]) -> int:
         """Delete every blob whose digest is not in `keep`; return how many went."""
         kept = set(keep)
@@ -340,12 +353,17 @@ class Store:
             WHERE fed = ? AND kind = ? AND device = ? AND sha256 = ? ORDER BY part"""
         return [PartRow(*row) for row in self._execute(statement, (federation, kind, device, digest))]
 
-    def delete_parts(self, federation: str, kind: str | None = None, device: str | None = None) -> None:
-        """Forget the parts of one device's payload, or of every payload of the federation."""
+    def delete_parts(self, federation: str, kind: str | None = None, device: str | None = None) -> int:
+        """Forget the parts of one device's payload, or of every payload of the federation; return how many went."""
         statement = "DELETE FROM parts WHERE fed = ? AND kind = ifnull(?, kind) AND device = ifnull(?, device)"
-        self._execute(statement, (federation, kind, device))
+        return self._execute(statement, (federation, kind, device)).rowcount
 
     # Named values.
+
+    def delete_metas(self, prefix: str, holding: bytes) -> int:
+        """Delete the values under keys with this prefix that hold these bytes; return how many went."""
+        statement = "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1 AND instr(value, ?2)"
+        return self._execute(statement, (prefix, holding)).rowcount
 
     def meta(self, key: str) -> bytes | None:
         row = self._execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -380,10 +398,103 @@ class Store:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
+    def count(self, table: str, where: Row) -> int:
+        """Return how many rows `rows` would return."""
+        statement = f"SELECT count(*) FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        (number,) = self._execute(statement, tuple(where.values())).fetchone()
+        return int(number)
+
+    def spread(self, table: str, value: str, by: str, where: Row) -> dict[Any, tuple[float, float, float]]:
+        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`."""
+        statement = f"""SELECT {by}, min({value}), avg({value}), max({value}) FROM {table}
+            WHERE {_all_of(where)} AND {value} IS NOT NULL GROUP BY {by}"""  # noqa: S608 - see above
+        found = self._execute(statement, tuple(where.values())).fetchall()
+        return {key: (least, mean, most) for key, least, mean, most in found}
+
     def delete_rows(self, table: str, where: Row) -> int:
         """Delete the rows that `rows` would return; return how many went."""
         statement = f"DELETE FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
         return self._execute(statement, tuple(where.values())).rowcount
+
+    # The whole of it.
+
+    def dump(self, federation: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every row of a federation with the name of its table, and every blob; half payloads stay behind."""
+        for table, condition, values in (
+            ("snapshots", "fed = ?", (federation,)),
+            ("events", "fed = ? ORDER BY seq", (federation,)),
+            ("payloads", "fed = ?", (federation,)),
+            ("meta", "substr(key, 1, length(?1) + 1) = ?1 || '/'", (federation,)),
+            *((table, "fed = ?", (federation,)) for table in _RECORD_TABLES if self.version >= RECORDS),
+            ("blobs", "true", ()),
+        ):
+            cursor = self._execute(f"SELECT * FROM {table} WHERE {condition}", values)  # noqa: S608 - see above
+            names = [column[0] for column in cursor.description]
+            for row in cursor:
+                yield table, dict(zip(names, row, strict=True))
+
+    def load(self, table: str, row: Row) -> None:
+        """Add a row that `dump` yielded.
+
+        Raises:
+            StoreError: there is no such table or column, or there is such a row already.
+        """
+        known = {name for (name,) in self._execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        if not set(row) <= known:
+            raise StoreError(self.path, f"no table {table[:64]!r} with columns {sorted(set(row) - known)[:4]}")
+        columns, marks = ", ".join(row), ", ".join("?" * len(row))
+        self._execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))  # noqa: S608 - checked
+
+    def copy_to(self, path: Path, progress: Callable[[int, int], None]) -> None:
+        """Write all of this moment to the new file `path`, whoever writes to the database meanwhile.
+
+        Args:
+            path: of the copy; it needs no other file beside it.
+            progress: is told (pages done, pages in all) now and then.
+
+        Raises:
+            StoreError: it cannot be read or written, or the copy is not sound.
+        """
+        try:
+            copy = Store(sqlite3.connect(path, isolation_level=None), path)
+        except sqlite3.Error as error:
+            raise StoreError(path, str(error)) from error
+        try:
+            # In a read transaction the copy is of one snapshot; without, every commit of others would start it anew.
+            with self.moment():
+                self._execute("SELECT count(*) FROM sqlite_master").fetchone()
+                copy._fill_from(self, progress)
+        finally:
+            copy.close()
+
+    def _fill_from(self, source: Store, progress: Callable[[int, int], None]) -> None:
+        def tell(_status: int, left: int, total: int) -> None:
+            progress(total - left, total)
+
+        try:
+            source._connection.backup(self._connection, pages=_COPY_PAGES, progress=tell)
+        except sqlite3.Error as error:
+            raise StoreError(self.path, str(error)) from error
+        self.seal()
+        if faults := self.faults():
+            raise StoreError(self.path, f"the copy is not sound: {faults[0]}")
+
+    def rewrite(self) -> None:
+        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again."""
+        self._execute("VACUUM")
+        self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def seal(self) -> None:
+        """Bring all into the one file, which can be moved then; the next `open` undoes it."""
+        self._execute("PRAGMA journal_mode=DELETE")
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the database: damage that SQLite finds, and payloads whose content is gone."""
+        found = [line for (line,) in self._execute("PRAGMA integrity_check") if line != "ok"]
+        lost = self._execute(
+            "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
+        )
+        return found + [f"the payload of {device} in round {number} has no content" for device, number in lost]
 
 
 def _all_of(where: Row) -> str:

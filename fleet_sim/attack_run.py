@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from broker_server.rules import RULES
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.pages import Section
 from fleet_sim.attacks import ATTACKS
@@ -22,6 +21,7 @@ from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.playing import Job, Played, play_all
 from fleet_sim.report import Curve, Report
+from fleet_sim.rules import PLAYED, check_playable
 from fleet_sim.scenario import Scenario
 
 
@@ -38,14 +38,15 @@ class AttackPlan:
 
     scenario: Scenario
     attacks: tuple[str, ...] = ("lma",)
-    rules: tuple[str, ...] = tuple(RULES)
+    rules: tuple[str, ...] = PLAYED
     shares: tuple[float, ...] = SHARES
     seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        for names, known, what in ((self.attacks, ATTACKS, "attack"), (self.rules, RULES, "rule")):
-            if unknown := [name for name in names if name not in known]:
-                raise InvalidValueError(f"no {what} {unknown[0]!r}; there are {', '.join(known)}")
+        if unknown := [name for name in self.attacks if name not in ATTACKS]:
+            raise InvalidValueError(f"no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
+        for name in self.rules:
+            check_playable(name)
         devices = self.scenario.devices
         if most := [share for share in self.shares if attackers_of(devices, share) >= devices]:
             raise InvalidValueError(f"at a share of {most[0]:g} nobody is honest")

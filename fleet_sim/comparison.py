@@ -26,7 +26,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from broker_server.rules import RULES
+from broker_server.methods import names
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Role
 from fleet_sim.baselines.catalogue import BASELINES, Part
@@ -36,15 +36,17 @@ from fleet_sim.cells import Cell, read_cell
 from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
 from fleet_sim.rule_cells import play_rule
+from fleet_sim.rules import PLAYED, check_playable
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
 from fleet_sim.worlds import Samples, World, digits
 
 MakeWorld: TypeAlias = Callable[[int], World]
 """The world of a seed; a function of a module or a `partial` of one, so that other processes can call it."""
 
-METHODS: tuple[str, ...] = (*RULES, *BASELINES)
+METHODS: tuple[str, ...] = (*PLAYED, *BASELINES)
+"""All that are built in."""
 DEFAULT_METHODS: tuple[str, ...] = (
-    *dict.fromkeys(("competence", *RULES)),  # the first is ours
+    *PLAYED,  # the first is ours
     *("factory-model", "local-only", "server-only", "centralised"),
     *("fedavg/tail", "fedavg/tail/int8", "fedavg/tail/int4", "fedavg/tail/fine-tuned"),
     *("fedprox/tail", "fedavgm/tail", "feddf/tail"),
@@ -61,7 +63,7 @@ class Comparison:
         world: of each seed.
         scenario: of the federations, with each rule in turn. Rounds and models hold for baselines, too; in them
             nobody lies and nothing fails.
-        methods: by name, see `METHODS`; differences are taken to the first.
+        methods: by name, see `METHODS`, or rules of other distributions; differences are taken to the first.
         seeds: fresh ones.
         tuning_seeds: whose worlds' validation rows choose the settings of baselines; none of `seeds`.
         budget: settings that are tried for each baseline, at most.
@@ -79,8 +81,11 @@ class Comparison:
     target: float | None = None
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in (*self.methods, *self.settings) if name not in METHODS]:
-            raise InvalidValueError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
+        for name in (*self.methods, *self.settings):
+            if name not in BASELINES and name not in names():
+                raise InvalidValueError(f"no method {name!r}; there are {', '.join((*names(), *BASELINES))}")
+            if name not in BASELINES:
+                check_playable(name)
         if not (self.methods and self.seeds and self.tuning_seeds) or self.budget < 1:
             raise InvalidValueError("a comparison needs methods, seeds, and seeds and a budget for tuning")
         if shared := {*self.seeds} & {*self.tuning_seeds}:
@@ -233,7 +238,7 @@ class _Stage:
         """Return a cell."""
         (seed, name), scenario = place, self.comparison.scenario
         world = self.comparison.world(seed)
-        if name in RULES:
+        if name not in BASELINES:
             scenario = replace(scenario, method=replace(scenario.method, name=name))
             path = self._cell(place, _identity(world), scenario)
             return _kept(path, lambda: play_rule(scenario, world, self._equipment(world, seed, "tail"), seed))
@@ -252,11 +257,11 @@ class _Stage:
     def _playable(self) -> list[str]:
         """Return the methods, in order, but for those that need what the worlds lack."""
         world = self.comparison.world(self.comparison.seeds[0])
-        return [name for name in self.comparison.methods if name in RULES or BASELINES[name].is_possible(world)]
+        return [name for name in self.comparison.methods if name not in BASELINES or BASELINES[name].is_possible(world)]
 
 
 def _part(method: str) -> Part:
-    return "tail" if method in RULES else BASELINES[method].part
+    return BASELINES[method].part if method in BASELINES else "tail"
 
 
 def _lineage(name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from broker_server.rules import rule_named
+from broker_server.methods import rule_named
 from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
 from broker_server.student import StudentWeights
@@ -67,7 +67,7 @@ def _calibration(logits: F32, rows: LabelledRows) -> float:
 
 
 def last_round(simulation: Simulation, world: World, equipment: Equipment, trust: TrustTable) -> RoundMetrics:
-    """Return the metrics of the round that ended last; `trust` is what devices had earned before it."""
+    """Return the metrics of the round that ended last; `trust` is what counted in it."""
     ended = simulation.server.aggregator.state.round
     assert ended is not None
     voices = last_voices(simulation.server, trust)

@@ -1,84 +1,76 @@
-"""Rules: many devices' soft labels -> one consensus. All behind one interface, none with a memory.
+"""Rules: many devices' soft labels -> one consensus, all behind one interface (`rule.Rule`).
 
-    name                 consensus on a probe                           from
-    mean-probabilities   mean of p_k                      Itahara et al. 2021 (DS-FL), SA
-    mean-logits          softmax(mean of log p_k)         Li and Wang 2019 (FedMD), algorithm 1
-    era                  softmax((mean of p_k) / T)       Itahara et al. 2021 (DS-FL), ERA
-    competence           sum w_k t_k p_k / sum w_k t_k    docs/adr/0004-methods.md
-    per-label            mean of p_k, probes are labels   Jeong et al. 2018 (FD), algorithm 1
-
-A voice's `weight` fades the last payload of an absent device in each of them.
+Each has a module with its paper and equation, and a card that says what it needs and promises; `broker-server methods`
+prints the cards, docs/methods.md says which to use when. A voice's `weight` fades the last payload of an absent device
+in each of them. Rules of other distributions join by an entry point: `broker_server.methods`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
+from broker_server.rules.card import Card, Need, Promise
 from broker_server.rules.competence import Competence
+from broker_server.rules.cronus import Cronus
+from broker_server.rules.enhanced_era import EnhancedEra
+from broker_server.rules.entropy_weighted import EntropyWeighted
 from broker_server.rules.era import Era
+from broker_server.rules.expguard import ExpGuard
+from broker_server.rules.geometric_median import GeometricMedian
 from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
-from broker_server.rules.per_label import PER_LABEL, PerLabel
-from broker_server.rules.voice import Voice
-from fd_protocol.errors import InvalidValueError
-from fd_protocol.soft_labels import F32
+from broker_server.rules.order_statistics import Median, TrimmedMean
+from broker_server.rules.per_label import PerLabel
+from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weigher, Weighing, to_row_weights, weigher_of
+from broker_server.rules.selective import Selective
+from broker_server.rules.terms import RuleTerms
+from broker_server.rules.variance_weighted import VarianceWeighted
+from broker_server.rules.voice import Voice, claims_of, heard, normalise, probabilities_of
+from broker_server.rules.votes import MajorityVote, WeightedVote
 
+__all__ = [
+    "RULES",
+    "Card",
+    "Judging",
+    "Known",
+    "MakeRule",
+    "Need",
+    "Promise",
+    "RowWeighted",
+    "Rule",
+    "RuleTerms",
+    "Voice",
+    "Weigher",
+    "Weighing",
+    "claims_of",
+    "heard",
+    "normalise",
+    "probabilities_of",
+    "to_row_weights",
+    "weigher_of",
+]
+"""The names that a rule of another distribution may build on."""
 
-class Rule(Protocol):
-    """How a consensus is made. A rule is a value; its fields are its constants."""
+MakeRule = Callable[[RuleTerms], Rule]
 
-    @property
-    def needs_competence(self) -> bool:
-        """Whether devices must be asked for their maps."""
-        ...
+_BUILT_IN: tuple[MakeRule, ...] = (
+    lambda terms: Competence(terms.sharpness, terms.clip_rank),
+    lambda _: MeanProbabilities(),
+    lambda _: MeanLogits(),
+    lambda terms: Era(terms.era_temperature),
+    lambda terms: EnhancedEra(terms.beta, terms.beta_agreement, terms.entropy_floor),
+    lambda terms: EntropyWeighted(terms.least_entropy),
+    lambda _: VarianceWeighted(),
+    lambda terms: Selective(terms.farthest),
+    lambda _: MajorityVote(),
+    lambda _: WeightedVote(),
+    lambda _: Median(),
+    lambda terms: TrimmedMean(terms.trim),
+    lambda _: GeometricMedian(),
+    lambda terms: Cronus(terms.cronus_liars),
+    lambda terms: ExpGuard(terms.expguard_rate),
+    lambda _: PerLabel(),
+)
 
-    def consensus(self, voices: Iterable[Voice]) -> F32:
-        """Return float32 [n, classes], rows summing to 1, bit for bit the same for any order of `voices`.
-
-        The voices are heard once, one at a time: memory does not grow with their number.
-
-        Raises:
-            UnheardError: no voice, one device twice, different shapes, or too many.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RuleTerms:
-    """The constants of all rules; each reads its own.
-
-    Attributes:
-        sharpness: competence: b of exp(-b (d_k - d_(m))).
-        clip_rank: competence: m, one more than the attackers assumed.
-        era_temperature: era: T.
-    """
-
-    sharpness: float = 12.0
-    clip_rank: int = 2
-    era_temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.sharpness <= 0 or self.clip_rank < 1 or self.era_temperature <= 0:
-            raise InvalidValueError("sharpness and era_temperature are above 0, clip_rank is at least 1")
-
-
-RULES: Mapping[str, Callable[[RuleTerms], Rule]] = {
-    "mean-probabilities": lambda _: MeanProbabilities(),
-    "mean-logits": lambda _: MeanLogits(),
-    "era": lambda terms: Era(terms.era_temperature),
-    "competence": lambda terms: Competence(terms.sharpness, terms.clip_rank),
-    PER_LABEL: lambda _: PerLabel(),
-}
-
-
-def rule_named(name: str, terms: RuleTerms) -> Rule:
-    """Return the rule.
-
-    Raises:
-        InvalidValueError: there is none of this name.
-    """
-    if name not in RULES:
-        raise InvalidValueError(f"no method {name!r}; there are {', '.join(RULES)}")
-    return RULES[name](terms)
+RULES: Mapping[str, MakeRule] = {make(RuleTerms()).card.name: make for make in _BUILT_IN}
+"""By name, as their cards have it; the default first."""

@@ -1,5 +1,7 @@
 """The mean of logits, Li and Wang 2019 (FedMD), algorithm 1: the geometric mean of the distributions.
 
+    z = softmax(sum_k a_k log p_k / sum_k a_k)        a_k = weight of the voice
+
 Devices send distributions softened at the offered temperature, which tell logits up to a constant a row; softmax of the
 mean does not see the constant. One device that is sure a class is wrong all but vetoes it.
 """
@@ -8,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from broker_server.rules.card import Card, Promise
 from broker_server.rules.voice import Voice, heard, softmax
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32
@@ -21,11 +25,15 @@ _NAT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class MeanLogits:
-    """z = softmax(sum a_k log p_k / sum a_k), with a_k the weight of a voice."""
+    """Logits are integers, 2^16 a nat."""
 
-    @property
-    def needs_competence(self) -> bool:
-        return False
+    card: ClassVar[Card] = Card(
+        name="mean-logits",
+        formula="softmax(mean of log p_k)",
+        source="Li and Wang 2019 (FedMD), algorithm 1",
+        fails="under label skew, and where anyone lies: a single voice that is sure vetoes a class",
+        promises=frozenset({Promise.HEARS_ONCE, Promise.UNANIMITY}),
+    )
 
     def consensus(self, voices: Iterable[Voice]) -> F32:
         logits: I64 | None = None

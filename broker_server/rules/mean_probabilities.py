@@ -1,25 +1,33 @@
 """The plain mean of probabilities: "simple aggregation" (SA), Itahara et al. 2021 (DS-FL).
 
+    z = sum_k a_k p_k / sum_k a_k        a_k = weight of the voice
+
 The right choice where every device knows every class, and wherever nobody can be trusted more than another. Under
 label skew it lies below the model that devices started from, unless they train jointly (docs/adr/0004-methods.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
-from broker_server.rules.voice import Voice, normalise, weighted_sum
-from fd_protocol.soft_labels import F32
+from broker_server.rules.card import Card, Promise
+from broker_server.rules.rule import RowWeighted, by_age
+from broker_server.rules.voice import Voice
+from fd_protocol.quantisers import I64
 
 
 @dataclass(frozen=True, slots=True)
-class MeanProbabilities:
-    """z = sum a_k p_k / sum a_k, with a_k the weight of a voice."""
+class MeanProbabilities(RowWeighted):
+    """A voice weighs by its age alone."""
 
-    @property
-    def needs_competence(self) -> bool:
-        return False
+    card: ClassVar[Card] = Card(
+        name="mean-probabilities",
+        formula="mean of p_k",
+        source="Itahara et al. 2021 (DS-FL), SA",
+        fails="under label skew: those who do not know a probe outvote those who do; where anyone lies",
+        promises=frozenset(Promise),
+    )
 
-    def consensus(self, voices: Iterable[Voice]) -> F32:
-        return normalise(weighted_sum(voices))
+    def row_weights(self, voice: Voice) -> I64:
+        return by_age(voice)

@@ -15,32 +15,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from broker_server.rules.voice import Voice, heard, normalise
+from broker_server.rules.card import Card, Need, Promise
+from broker_server.rules.rule import Weigher
+from broker_server.rules.voice import Voice, normalise, weighted_sum
 from fd_protocol.competence import FAR
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32
-
-PER_LABEL = "per-label"
 
 
 @dataclass(frozen=True, slots=True)
 class PerLabel:
     """A device without a map of the label set speaks of nothing."""
 
-    @property
-    def needs_competence(self) -> bool:
-        return True
+    card: ClassVar[Card] = Card(
+        name="per-label",
+        formula="mean of p_k over those who have the label; the probes are the labels",
+        source="Jeong et al. 2018 (FD), algorithm 1",
+        fails="where devices lack classes: of those they learn nothing; where anyone lies",
+        needs=frozenset({Need.COMPETENCE}),
+        promises=frozenset({Promise.HEARS_ONCE, Promise.UNANIMITY}),
+    )
 
     def consensus(self, voices: Iterable[Voice]) -> F32:
-        sums: I64 | None = None
-        for voice in heard(voices):
-            part = speaking_weights(voice)[:, None] * voice.integers
-            sums = part if sums is None else sums + part
-        assert sums is not None
+        sums = weighted_sum(voices, lambda voice: speaking_weights(voice)[:, None])
         return normalise(np.where(sums.any(axis=1, keepdims=True), sums, 1))
+
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:  # noqa: ARG002 - nobody's weight depends on others
+        return speaking_weights
 
 
 def speaking_weights(voice: Voice) -> I64:

@@ -6,8 +6,10 @@ sums of shards add up exactly. Division comes once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ from fd_protocol.competence import FAR
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32
+
+F64: TypeAlias = npt.NDArray[np.float64]
 
 WEIGHT_ONE = 1 << 12
 """The integer that stands for weight 1. A weight above 0 is never rounded down to 0: a voice can fade, not vanish."""
@@ -90,21 +94,39 @@ def heard(voices: Iterable[Voice]) -> Iterator[Voice]:
         raise UnheardError("nobody speaks")
 
 
-def weighted_sum(voices: Iterable[Voice]) -> I64:
-    """Return the sum of weight x integers: int64 [n, classes]."""
-    parts = (voice.weight * voice.integers for voice in heard(voices))
+def probabilities_of(voice: Voice) -> F64:
+    """Return what was said: float64 [n, classes], rows summing to 1."""
+    probabilities: F64 = voice.integers / voice.integers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def claims_of(voice: Voice) -> I64:
+    """Return the class that the device holds likeliest, the first of equals: int64 [n]."""
+    claims: I64 = voice.integers.argmax(axis=1).astype(np.int64)
+    return claims
+
+
+def entropies_of(probabilities: F64) -> F64:
+    """Return the entropy of each row in nats, [n]."""
+    entropies: F64 = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=1)
+    return entropies
+
+
+def weighted_sum(voices: Iterable[Voice], weights_of: Callable[[Voice], int | I64] = attrgetter("weight")) -> I64:
+    """Return the sum of weights x integers, int64 [n, classes]; a voice's weights are one number or [n, 1]."""
+    parts = (weights_of(voice) * voice.integers for voice in heard(voices))
     total = next(parts)
     for part in parts:
         total += part
     return total
 
 
-def normalise(sums: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> F32:
+def normalise(sums: I64 | F64) -> F32:
     """Return rows that sum to 1: float32 [n, classes]."""
     rows: F32 = (sums / sums.sum(axis=1, keepdims=True)).astype(np.float32)
     return rows
 
 
-def softmax(scores: npt.NDArray[np.float64]) -> F32:
+def softmax(scores: F64) -> F32:
     """Return softmax of each row: float32 [n, classes]."""
     return normalise(np.exp(scores - scores.max(axis=1, keepdims=True)))

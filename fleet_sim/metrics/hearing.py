@@ -41,12 +41,10 @@ def last_voices(server: Server, trust: TrustTable) -> tuple[Voice, ...]:
 def heard_rounds(simulation: Simulation) -> Iterator[tuple[RoundResult, TrustTable]]:
     """Play to the last round; yield each result, and the trust that counted in its round.
 
-    The server's store forgets that trust as soon as the round has ended.
+    The server's store forgets that trust when the next round has ended.
     """
-    trust = _trust_of(simulation.server)
     for result in simulation.run():
-        yield result, trust
-        trust = _trust_of(simulation.server)
+        yield result, _trust_of(simulation.server)
 
 
 def _trust_of(server: Server) -> TrustTable:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from broker_server.rules import Rule
-from broker_server.rules.competence import Competence, claim_weights
-from broker_server.rules.voice import DISTANCE_CODES, Voice
+from broker_server.rules import Rule, weigher_of
+from broker_server.rules.voice import Voice
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
 from fd_runtime.model import I64
@@ -21,14 +20,10 @@ F64 = npt.NDArray[np.float64]
 def weights_of(rule: Rule, voices: Sequence[Voice]) -> F64:
     """Return what the rows of each voice weigh in the consensus of `rule`, [devices, probes].
 
-    A rule that is not told of competence weighs a voice by nothing but its age.
+    A rule whose consensus is no weighted mean is taken to weigh a voice by its age.
     """
-    if not isinstance(rule, Competence):
-        return np.array([np.full(len(voice.distances), voice.weight) for voice in voices], np.float64)
-    distances = np.stack([voice.distances for voice in voices])
-    counts = np.stack([(distances == code).sum(axis=0) for code in range(DISTANCE_CODES)])
-    competence = np.take_along_axis(rule.weights(counts), distances.astype(np.int64), axis=0)
-    return (competence * np.stack([claim_weights(voice) for voice in voices])).astype(np.float64)
+    weigh = weigher_of(rule, voices)
+    return np.array([weigh(voice) for voice in voices], np.float64)
 
 
 def shares(weights: F64) -> F64:

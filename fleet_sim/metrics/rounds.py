@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from broker_server.rules import Rule
+from broker_server.rules import Need, Rule
 from broker_server.rules.voice import Voice
 from fd_runtime.model import I64
 from fleet_sim.metrics.gains import leave_one_out_gains
@@ -55,7 +55,7 @@ def examine(rule: Rule, voices: Sequence[Voice], labels: I64) -> RoundMetrics:
     """
     weights, names = weights_of(rule, voices), [voice.device for voice in voices]
     distances = np.stack([voice.distances for voice in voices])
-    has_maps, is_small = rule.needs_competence, len(voices) <= MOST_GAINS
+    has_maps, is_small = Need.COMPETENCE in rule.card.needs, len(voices) <= MOST_GAINS
     rows = np.arange(len(labels))
     return RoundMetrics(
         devices=len(voices),

@@ -44,7 +44,7 @@ class Observer:
         student: round -> accuracy on test.
         state: the server's, as of the last look; None before it has begun.
         traffic: round -> bytes of all devices together when its consensus was first seen.
-        trust: round -> what the devices earned in it.
+        trust: round -> the trust that counted in it.
     """
 
     scenario: Scenario

@@ -99,7 +99,7 @@ def _result(observer: Observer, number: int) -> RoundResult:
 
 def _last_round(observer: Observer, fleet: Fleet, world: World, equipment: Equipment) -> RoundMetrics:
     scenario = observer.scenario
-    trust = observer.trust.get(scenario.rounds - 1, TrustTable(len(world.task.classes)))
+    trust = observer.trust.get(scenario.rounds, TrustTable(len(world.task.classes)))
     with Store.view(fleet.server_store) as store:
         ended = Journal(store, FEDERATION).replay().round
         assert ended is not None

@@ -1,6 +1,8 @@
 """The operator's program: one line says what is wrong, and the exit code what kind of wrong."""
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import asdict
 
@@ -11,6 +13,7 @@ from broker_server.cli import CONFIG_NAME, main
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.journal import Journal
+from broker_server.rules import RULES, RuleTerms
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.config import load_toml
@@ -194,13 +197,50 @@ def test_restore_begins_a_new_epoch_and_ends_the_open_round(config, capsys):
     assert state.round.reason == "epoch"
 
 
-def test_methods_are_listed(capsys):
+def test_methods_are_listed_by_their_cards(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["methods"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("mean-probabilities", "mean-logits", "era", "competence"))
+    for name, make in RULES.items():
+        card = make(RuleTerms()).card
+        assert f"│ {name} " in listed
+        assert card.source.split()[0] in listed
+    assert main(["methods", "--json"]) == 0
+    told = {rule["name"]: rule for rule in json.loads(capsys.readouterr().out)}
+    assert list(told) == list(RULES)
+    assert told["competence"]["needs"] == ["competence", "public set"]
+    assert told["competence"]["uses"] == ["canaries", "memory"]
+    assert told["trimmed-mean"]["breakdown"] == 0.2
+    assert told["per-label"]["needs"] == ["competence"]
 
 
 def test_a_command_that_does_not_exist_is_a_usage_error():
     with pytest.raises(SystemExit) as caught:
         main(["dance"])
     assert caught.value.code == 64
+
+
+def test_the_server_runs_without_what_the_dashboard_needs():
+    program = "import sys; import broker_server.cli, broker_server.service; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "broker_server.aggregator" in modules
+    assert not {"starlette", "uvicorn", "jinja2", "prometheus_client"} & set(modules)
+
+
+def test_a_dashboard_that_is_not_installed_is_told_in_one_line(config, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    for name in [name for name in sys.modules if name.startswith("broker_server.dashboard.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    _, line = failure(capsys, "dashboard", "--config", str(config))
+    assert line.endswith("pip install 'fedistill[dashboard]'")
+
+
+def test_a_token_that_others_may_read_is_refused(config, artifacts, capsys):
+    token = config.parent / "operator.token"
+    token.write_text("x" * 40)
+    token.chmod(0o644)
+    edit(config, "# operator_token_file", "operator_token_file")
+    code, line = failure(capsys, "dashboard", "--config", str(config))
+    assert code == 78
+    assert "dashboard: " in line
+    assert "may be read by others: chmod 600" in line

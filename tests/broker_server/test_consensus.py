@@ -8,7 +8,12 @@ import pytest
 from broker_server.consensus import join, rows_in_block, to_blocks
 from broker_server.coverage import Coverage, coverage
 from broker_server.rules.competence import Competence
+from broker_server.rules.expguard import ExpGuard
+from broker_server.rules.geometric_median import GeometricMedian
 from broker_server.rules.mean_probabilities import MeanProbabilities
+from broker_server.rules.order_statistics import Median
+from broker_server.rules.rule import Known
+from broker_server.rules.voice import WEIGHT_ONE, Voice
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.codec import MAX_MESSAGE_BYTES
@@ -18,7 +23,7 @@ from fd_protocol.identity import sha256
 from fd_protocol.messages import MAX_PART_BYTES, Codec, Slice
 from fd_protocol.payload import Codes, decode_body
 from tests.broker_server import builders
-from tests.laws.rule_laws import voices_of
+from tests.laws.rule_laws import labels_of, voices_of
 
 NO_CANARIES = LabelledProbes()
 
@@ -70,6 +75,42 @@ def test_joining_gives_the_rules_own_consensus():
     assert joined.metrics["voices"] == 6
     assert joined.metrics["absent_voices"] == 2
     assert not joined.trust.by_device
+
+
+def test_a_rule_that_goes_over_the_voices_many_times_is_told_of_each_device_once():
+    voices, offer = voices_of(3), offer_of(17, 5)
+    joined = join(voices, GeometricMedian(), offer, Codec.U8_SQRT, NO_CANARIES)
+    assert (joined.metrics["voices"], joined.metrics["absent_voices"]) == (6, 2)
+
+
+def test_a_rule_that_hears_voices_once_is_given_a_stream():
+    joined = join(iter(voices_of(3)), Median(), offer_of(17, 5), Codec.U8_SQRT, NO_CANARIES)
+    assert joined.metrics["voices"] == 6
+
+
+def test_canaries_of_the_round_count_in_its_consensus():
+    """All stand near; three say class 0 and two say class 1, which the canaries prove wrong."""
+    say = np.zeros((5, 17, 3), np.float32)
+    say[:3, :, 0], say[3:, :, 1] = 1, 1
+    voices = [
+        Voice(f"device-{k}", labels_of(said), np.zeros(17, np.uint8), np.full(3, WEIGHT_ONE))
+        for k, said in enumerate(say)
+    ]
+    canaries = LabelledProbes(tuple(range(8)), (0,) * 8)
+    joined = join(voices, Competence(2.0, 2), offer_of(17, 3), Codec.U8_SQRT, canaries)
+    (block,) = joined.blocks
+    told = decode_body(block.body, block.codec, 17, 3).probabilities()
+    assert (told[:, 0] > 0.99).all()
+    assert joined.trust.of("device-3")[1] < 10 < joined.trust.of("device-0")[0]
+
+
+def test_expguard_remembers_without_canaries():
+    joined = join(voices_of(3), ExpGuard(2.0), offer_of(17, 5), Codec.U8_SQRT, NO_CANARIES)
+    assert joined.trust.method == "expguard"
+    judged = ExpGuard(2.0).judge(voices_of(3), Known(np.empty(0, int), np.empty(0, int)))
+    assert {name: trust.tolist() for name, trust in joined.trust.by_device.items()} == {
+        name: trust.tolist() for name, trust in judged.items()
+    }
 
 
 def test_each_device_earns_trust_where_the_slice_has_canaries():

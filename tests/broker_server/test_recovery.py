@@ -75,7 +75,7 @@ def test_nothing_is_published_twice_at_one_connection(world):
 
 
 def test_a_failed_aggregation_ends_the_round_with_its_reason(world, monkeypatch):
-    monkeypatch.setattr("broker_server.work.join", lambda *_: 1 / 0)
+    monkeypatch.setattr("broker_server.work.join", lambda *_, **__: 1 / 0)
     for device in fleet(world):
         device.contribute()
     assert (world.state.round.phase, world.state.round.reason) == (Phase.ABORTED, "ZeroDivisionError")

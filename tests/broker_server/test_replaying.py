@@ -36,7 +36,7 @@ def play(world, rounds=4):
             if number > 1 and place == (number + 1) % 4:
                 continue
             p = rng.dirichlet(np.ones(3), 20) * 0.5
-            p[np.arange(20), (RIGHT + (place == 1)) % 3] += 0.5
+            p[np.arange(20), (RIGHT + (place in (1, 2))) % 3] += 0.5  # half of them lie
             device.contribute(probabilities=p.astype(np.float32))
         world.wait(60)
         world.wait(10)
@@ -139,6 +139,24 @@ def test_a_round_is_made_again_with_the_constants_that_it_had(tmp_path):
     assert record.method == "era"
     assert json.loads(record.terms)["era_temperature"] == 0.1
     assert remake(chronicle(world), record).sha256 == record.consensus_sha256
+
+
+@pytest.mark.parametrize("method", ["expguard", "competence", "selective", "median"])
+def test_a_rule_that_judges_devices_is_not_asked_to_judge_twice(tmp_path, method):
+    rounds = RoundSettings(quorum=2, duration_s=60, minimum_online=4, pause_s=10)
+    world = World(tmp_path / "server.db", rounds=rounds, method=MethodSettings(method), canaries=CANARIES)
+    play(world)
+    for record in ended(world):
+        again = remake(chronicle(world), record, canaries=CANARIES)
+        assert again.sha256 == record.consensus_sha256
+        assert again.metrics == record.metrics
+
+
+def test_another_rule_judges_the_devices_for_itself(world):
+    record = ended(world)[0]
+    blind, seeing = (remake(chronicle(world), record, Rerun("expguard", {"expguard_rate": r})) for r in (1e-6, 5.0))
+    spread = [np.ptp([one.share for one in remade.standings]) for remade in (blind, seeing)]
+    assert spread[0] < spread[1]
 
 
 def test_what_is_not_kept_is_said(tmp_path):

@@ -8,7 +8,7 @@ from broker_server.rules.competence import Competence
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.per_label import PerLabel
 from broker_server.rules.voice import WEIGHT_ONE, Voice
-from broker_server.standing import Source, Tally, chosen_classes, numbers
+from broker_server.standing import Source, chosen_classes, numbers, standings
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.competence import FAR
 from fd_protocol.messages import Codec, Slice
@@ -29,11 +29,10 @@ def voice(device, seed=0, *, distances=0, trust=WEIGHT_ONE, weight=WEIGHT_ONE, p
     return Voice(device, codes.integers(), near, full, weight)
 
 
-def standings(voices, rule, trust=None):
-    tally = Tally(rule, PROBES)
-    joined = join(tally.watch(voices), rule, OFFER, Codec.U8_SQRT, LabelledProbes())
-    again = [(Source(one.device, b"", b"", b"", one.weight), one) for one in voices]
-    stood = tally.standings(again, chosen_classes(joined.blocks), trust or {})
+def standing(voices, rule, trust=None):
+    joined = join(voices, rule, OFFER, Codec.U8_SQRT, LabelledProbes())
+    heard = [(Source(one.device, b"", b"", b"", one.weight), one) for one in voices]
+    stood = standings(lambda: iter(heard), rule, chosen_classes(joined.blocks), trust or {})
     return {one.source.device: one for one in stood}
 
 
@@ -41,11 +40,11 @@ def standings(voices, rule, trust=None):
 def test_the_shares_of_a_round_sum_to_1(rule):
     rng = np.random.default_rng(0)
     voices = [voice(name, distances=rng.integers(0, FAR, PROBES), weight=100 * k + 7) for k, name in enumerate("abc")]
-    assert sum(one.share for one in standings(voices, rule).values()) == pytest.approx(1.0)
+    assert sum(one.share for one in standing(voices, rule).values()) == pytest.approx(1.0)
 
 
 def test_equal_voices_have_equal_shares_and_a_faded_one_less():
-    stood = standings([voice("a"), voice("b"), voice("c", weight=WEIGHT_ONE // 2)], MeanProbabilities())
+    stood = standing([voice("a"), voice("b"), voice("c", weight=WEIGHT_ONE // 2)], MeanProbabilities())
     assert [stood[name].share for name in "abc"] == pytest.approx([0.4, 0.4, 0.2])
 
 
@@ -59,13 +58,13 @@ def test_shares_are_those_of_the_competence_rule():
         for k, (name, trust) in enumerate(zip("abc", trusts, strict=True))
     ]
     published = rule.consensus(voices).mean(axis=0)
-    stood = standings(voices, rule)
+    stood = standing(voices, rule)
     assert [stood[name].share for name in "abc"] == pytest.approx(published[:3].tolist(), abs=1e-6)
     assert max(stood[name].share for name in "abc") - min(stood[name].share for name in "abc") > 0.1
 
 
 def test_who_speaks_of_no_label_has_no_share():
-    stood = standings([voice("a"), voice("b", distances=FAR)], PerLabel())
+    stood = standing([voice("a"), voice("b", distances=FAR)], PerLabel())
     assert (stood["a"].share, stood["b"].share) == (1.0, 0.0)
 
 
@@ -75,17 +74,17 @@ def test_agreement_is_the_share_of_probes_with_the_class_of_the_consensus():
     wrong = classes.copy()
     wrong[:3] = (wrong[:3] + 1) % CLASSES
     lone = np.eye(CLASSES)[wrong] * 0.7 + 0.075
-    stood = standings([voice("a", p=crowd), voice("b", p=crowd), voice("c", p=lone)], MeanProbabilities())
+    stood = standing([voice("a", p=crowd), voice("b", p=crowd), voice("c", p=lone)], MeanProbabilities())
     assert [stood[name].agreement for name in "abc"] == [1.0, 1.0, 0.75]
 
 
 def test_what_a_device_earned_stands_with_it():
-    stood = standings([voice("a"), voice("b")], MeanProbabilities(), {"a": 0.25})
+    stood = standing([voice("a"), voice("b")], MeanProbabilities(), {"a": 0.25})
     assert (stood["a"].trust, stood["b"].trust) == (0.25, None)
 
 
 def test_the_numbers_of_a_round_tell_whether_one_voice_owns_it():
-    stood = standings([voice("a"), voice("b"), voice("c", weight=1)], MeanProbabilities())
+    stood = standing([voice("a"), voice("b"), voice("c", weight=1)], MeanProbabilities())
     told = numbers(tuple(stood.values()))
     assert told["largest_share"] == pytest.approx(0.5, abs=0.001)
     assert told["effective_voices"] == pytest.approx(2.0, abs=0.01)

@@ -50,7 +50,7 @@ def test_attacks_are_tables_of_rules_and_shares_and_without_attackers_all_are_on
 def test_a_plan_of_attacks_refuses_what_there_is_not_and_a_federation_of_liars():
     with pytest.raises(InvalidValueError, match="no attack 'bribe'; there are lma"):
         AttackPlan(PRESETS["digits"], attacks=("bribe",))
-    with pytest.raises(InvalidValueError, match="no rule 'majority'"):
+    with pytest.raises(InvalidValueError, match="no method 'majority'"):
         AttackPlan(PRESETS["digits"], rules=("majority",))
     with pytest.raises(InvalidValueError, match="nobody is honest"):
         AttackPlan(PRESETS["digits"], shares=(0.2, 1.0))

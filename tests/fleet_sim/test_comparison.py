@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from broker_server.rules import RULES
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.baselines.tuning import Knobs
@@ -128,9 +129,15 @@ def test_a_comparison_that_makes_no_sense_is_refused():
             Comparison(world, PRESETS["digits"], **wrong)
 
 
-def test_defaults_name_each_method_once():
+def test_defaults_name_each_method_once_and_none_that_no_scenario_can_play():
     assert len({*DEFAULT_METHODS}) == len(DEFAULT_METHODS)
     assert {*DEFAULT_METHODS} <= {*METHODS}
+    assert {*RULES} - {*DEFAULT_METHODS} == {"per-label"}
+
+
+def test_a_rule_without_a_public_set_is_refused():
+    with pytest.raises(InvalidValueError, match="'per-label' goes without a public set"):
+        Comparison(partial(digits, validation=100), PRESETS["digits"], methods=("per-label",))
 
 
 # Cells.

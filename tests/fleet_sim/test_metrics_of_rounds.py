@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker_server.rules import RULES, RuleTerms, rule_named
+from broker_server.methods import rule_named
+from broker_server.rules import RULES, RuleTerms
 from broker_server.rules.voice import WEIGHT_ONE, Voice
 from fd_protocol import codec
 from fd_protocol.messages import Codec, ConsensusBlock

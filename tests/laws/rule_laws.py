@@ -1,11 +1,13 @@
-"""The laws of every rule, written once and inherited by each rule's tests."""
+"""The laws of every rule, written once: a rule's tests inherit those that its card promises."""
 
 import random
+import weakref
 from functools import partial
 
 import numpy as np
 import pytest
 
+from broker_server.rules import Judging, Known, Promise, Weighing
 from broker_server.rules.voice import WEIGHT_ONE, UnheardError, Voice
 from fd_protocol.messages import Codec
 from fd_protocol.payload import quantise
@@ -41,16 +43,46 @@ def fades_of(voices):
     return np.array([voice.weight for voice in voices])[:, None, None] / WEIGHT_ONE
 
 
+def weighted_mean(weights, probabilities):
+    """Of [devices, probes] and [devices, probes, classes]."""
+    return (weights[:, :, None] * probabilities).sum(axis=0) / weights.sum(axis=0)[:, None]
+
+
 # Not hypothesis: an inherited `given` would run under several classes, which it refuses.
 seeds = pytest.mark.parametrize("seed", range(10))
 
 
+def where(condition):
+    """Mark a law that holds for rules of which `condition` does."""
+
+    def mark(law):
+        law.condition = condition
+        return law
+
+    return mark
+
+
+def promised(promise):
+    return where(lambda rule: promise in rule.card.promises)
+
+
+HELD = set()
+"""Names of the rules that have inherited the laws."""
+
+
 class RuleLaws:
-    """Inherit, give `rule` and `oracle`; inherit the laws below too where the rule promises them."""
+    """Inherit, and give `rule` and `oracle`."""
 
     rule = None
-    tolerance = 2e-3
-    """Integers of 12 bits stand for weights."""
+    tolerance = 1e-5
+    same = 2e-5
+    """How far a consensus of equal voices may lie from them."""
+
+    def __init_subclass__(cls):
+        HELD.add(cls.rule.card.name)
+        for name, law in vars(RuleLaws).items():
+            if not getattr(law, "condition", lambda _: True)(cls.rule):
+                setattr(cls, name, None)
 
     def oracle(self, voices):
         """The paper's formula in plain float64: [probes, classes]."""
@@ -70,14 +102,17 @@ class RuleLaws:
         assert np.array_equal(self.rule.consensus(voices), before)
 
     @seeds
+    def test_a_replay_gives_the_same_bits_whatever_was_heard_between(self, seed):
+        voices = voices_of(seed)
+        before = self.rule.consensus(voices)
+        self.rule.consensus(voices_of(seed + 100))
+        assert np.array_equal(self.rule.consensus(voices), before)
+
+    @seeds
     def test_rows_are_distributions(self, seed):
         consensus = self.rule.consensus(voices_of(seed))
         assert consensus.dtype == np.float32
         SoftLabels(consensus, 2.0)  # refuses to exist otherwise
-
-    def test_voices_are_heard_once_and_one_at_a_time(self):
-        stream = iter(voices_of(0))
-        assert np.array_equal(self.rule.consensus(stream), self.rule.consensus(voices_of(0)))
 
     def test_a_device_that_speaks_twice_is_refused(self):
         voices = voices_of(0)
@@ -103,10 +138,27 @@ class RuleLaws:
         alone, far, near = (self.rule.consensus(v).astype(float) for v in ([here], [here, loud], [here, faint]))
         assert np.abs(near - alone).max() <= np.abs(far - alone).max() + 1e-6
 
+    @promised(Promise.HEARS_ONCE)
+    def test_a_stream_gives_the_same_bits_as_a_collection(self):
+        assert np.array_equal(self.rule.consensus(iter(voices_of(0))), self.rule.consensus(voices_of(0)))
 
-class HullLaws:
-    """For rules whose consensus lies between what was said."""
+    @promised(Promise.HEARS_ONCE)
+    def test_no_voice_is_kept_when_the_next_is_heard(self):
+        heard = []
 
+        def stream():
+            for number in range(30):
+                voice = voices_of(number, 1)[0]
+                voice = Voice(f"device-{number}", voice.integers, voice.distances, voice.trust)
+                heard.append(weakref.ref(voice.integers))
+                yield voice
+                del voice
+                assert sum(ref() is not None for ref in heard) <= 2
+
+        self.rule.consensus(stream())
+        assert len(heard) == 30
+
+    @promised(Promise.HULL)
     @seeds
     def test_it_lies_between_the_voices(self, seed):
         voices = voices_of(seed)
@@ -114,12 +166,60 @@ class HullLaws:
         assert (consensus >= p.min(axis=0) - 1e-5).all()
         assert (consensus <= p.max(axis=0) + 1e-5).all()
 
-
-class UnanimityLaws:
-    """For rules that repeat what all say."""
-
+    @promised(Promise.UNANIMITY)
     @seeds
     def test_unanimous_voices_are_the_consensus(self, seed):
         first, *others = voices_of(seed)
         voices = [first, *(Voice(v.device, first.integers, v.distances, v.trust, v.weight) for v in others)]
-        np.testing.assert_allclose(self.rule.consensus(voices), probabilities_of(voices)[0], atol=2e-5)
+        expected = np.where(
+            self.is_spoken_of(voices)[:, None], probabilities_of(voices)[0], 1 / first.integers.shape[1]
+        )
+        np.testing.assert_allclose(self.rule.consensus(voices), expected, atol=self.same)
+
+    def is_spoken_of(self, voices):
+        """Which rows anybody speaks of, [probes]."""
+        return np.ones(len(voices[0].distances), bool)
+
+    @where(lambda rule: rule.card.breakdown > 0)
+    @pytest.mark.parametrize("lie", ["alike", "each its own"])
+    @seeds
+    def test_below_its_breakdown_point_liars_do_not_move_what_the_others_agree_on(self, seed, lie):
+        count = 9
+        liars = int(np.ceil(self.rule.card.breakdown * count)) - 1
+        rng = np.random.default_rng(seed)
+        first, *rest = voices_of(seed, count)
+        honest = [Voice(v.device, first.integers, v.distances, v.trust) for v in (first, *rest[liars:])]
+        aim = rng.integers(0, 5, 17)
+        lying = [self._lie(v, aim if lie == "alike" else rng.integers(0, 5, 17)) for v in rest[:liars]]
+        assert liars
+        assert len(honest) + len(lying) == count
+        expected = self.rule.consensus(honest)
+        np.testing.assert_allclose(self.rule.consensus([*lying, *honest]), expected, atol=self.same)
+
+    @staticmethod
+    def _lie(voice, classes):
+        return Voice(voice.device, labels_of(np.eye(5)[classes]), np.zeros_like(voice.distances), voice.trust)
+
+    @where(lambda rule: isinstance(rule, Weighing))
+    @seeds
+    def test_it_is_the_mean_by_the_weights_that_it_tells(self, seed):
+        voices = voices_of(seed)
+        weights = np.array(list(map(self.rule.weigher(voices), voices)), np.float64)
+        is_weighed = weights.any(axis=0)
+        mean = weighted_mean(weights[:, is_weighed], probabilities_of(voices)[:, is_weighed])
+        np.testing.assert_allclose(self.rule.consensus(voices)[is_weighed], mean, atol=2e-5)
+
+    @where(lambda rule: isinstance(rule, Judging))
+    @seeds
+    def test_its_judgement_is_trust_and_does_not_depend_on_order_or_on_earlier_ones(self, seed):
+        voices, known = voices_of(seed), Known(np.array([0, 3, 7, 11]), np.array([1, 0, 4, 1]))
+        before = self.rule.judge(voices, known)
+        assert set(before) == {voice.device for voice in voices}
+        for trust in before.values():
+            assert trust.dtype == np.int64
+            assert 1 <= trust.min() <= trust.max() <= WEIGHT_ONE
+        random.Random(seed).shuffle(voices)
+        again = self.rule.judge(voices, known)
+        assert {device: trust.tolist() for device, trust in again.items()} == {
+            device: trust.tolist() for device, trust in before.items()
+        }

@@ -1,17 +1,30 @@
-"""Each rule under the laws of all rules, against its paper in plain NumPy."""
+"""Each rule under the laws that its card promises, against its paper in plain NumPy."""
 
 import numpy as np
 import pytest
 
-from broker_server.rules import RULES, RuleTerms, rule_named
+from broker_server.methods import rule_named
+from broker_server.rules import RULES, Known, Need, RuleTerms
 from broker_server.rules.competence import Competence
+from broker_server.rules.cronus import Cronus
+from broker_server.rules.enhanced_era import EnhancedEra, sharpened
+from broker_server.rules.entropy_weighted import EntropyWeighted
 from broker_server.rules.era import Era
+from broker_server.rules.expguard import ExpGuard
+from broker_server.rules.geometric_median import GeometricMedian
+from broker_server.rules.histograms import by_cell, levels_of
 from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
+from broker_server.rules.order_statistics import Median, TrimmedMean
+from broker_server.rules.per_label import PerLabel
+from broker_server.rules.selective import Selective
+from broker_server.rules.stacks import by_probe
+from broker_server.rules.variance_weighted import VarianceWeighted
 from broker_server.rules.voice import WEIGHT_ONE, Voice
-from fd_protocol.competence import distances_of
+from broker_server.rules.votes import MajorityVote, WeightedVote
+from fd_protocol.competence import FAR, distances_of
 from fd_protocol.errors import InvalidValueError
-from tests.laws.rule_laws import HullLaws, RuleLaws, UnanimityLaws, fades_of, labels_of, probabilities_of
+from tests.laws.rule_laws import HELD, RuleLaws, fades_of, labels_of, probabilities_of, seeds, voices_of, weighted_mean
 
 
 def softmax(scores):
@@ -19,16 +32,19 @@ def softmax(scores):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-class TestMeanProbabilities(RuleLaws, HullLaws, UnanimityLaws):
+def normalised(rows):
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+class TestMeanProbabilities(RuleLaws):
     rule = MeanProbabilities()
-    tolerance = 1e-5
 
     def oracle(self, voices):
         fades = fades_of(voices)
         return (fades * probabilities_of(voices)).sum(axis=0) / fades.sum(axis=0)
 
 
-class TestMeanLogits(RuleLaws, UnanimityLaws):
+class TestMeanLogits(RuleLaws):
     rule = MeanLogits()
     tolerance = 1e-4
 
@@ -46,18 +62,229 @@ class TestEra(RuleLaws):
         return softmax(TestMeanProbabilities().oracle(voices) / 0.1)
 
 
-class TestCompetence(RuleLaws, HullLaws, UnanimityLaws):
+class TestEnhancedEra(RuleLaws):
+    rule = EnhancedEra(beta=3.0, agreement=0.2, entropy_floor=0.0)
+    tolerance = 1e-4
+
+    def oracle(self, voices):
+        mean = TestMeanProbabilities().oracle(voices)
+        return normalised(mean ** self.exponent(voices, mean))
+
+    @staticmethod
+    def exponent(voices, mean):
+        agrees = probabilities_of(voices).argmax(axis=2) == mean.argmax(axis=1)
+        agreement = np.average(agrees.mean(axis=1), weights=fades_of(voices).ravel())
+        return 1 + 2 * max(0, (agreement - 0.2) / 0.8)
+
+
+class TestEnhancedEraWithAFloor(TestEnhancedEra):
+    rule = EnhancedEra(beta=3.0, agreement=0.2, entropy_floor=0.7)
+
+    def oracle(self, voices):
+        mean = TestMeanProbabilities().oracle(voices)
+        return np.stack([self.kept_at_floor(row, self.exponent(voices, mean)) for row in mean])
+
+    @staticmethod
+    def kept_at_floor(row, most):
+        """A fine grid in the place of bisection."""
+        powers = normalised(row[None, :] ** np.linspace(1, most, 20_001)[:, None])
+        entropies = -(powers * np.log(np.maximum(powers, 1e-300))).sum(axis=1)
+        kept = np.flatnonzero(entropies >= 0.7)
+        return powers[kept[-1] if len(kept) else 0]
+
+
+class TestEntropyWeighted(RuleLaws):
+    rule = EntropyWeighted(least_entropy=0.25)
+
+    def oracle(self, voices):
+        p = probabilities_of(voices)
+        entropies = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=2)
+        return weighted_mean(fades_of(voices)[:, 0] * np.exp(1 / np.maximum(entropies, 0.25)), p)
+
+
+class TestVarianceWeighted(RuleLaws):
+    rule = VarianceWeighted()
+
+    def oracle(self, voices):
+        p = probabilities_of(voices)
+        return weighted_mean(fades_of(voices)[:, 0] * np.log(np.maximum(p, 2.0**-20)).var(axis=2), p)
+
+
+class TestSelective(RuleLaws):
+    rule = Selective(farthest=1)
+
+    def oracle(self, voices):
+        fades, near = fades_of(voices)[:, 0], np.stack([voice.distances <= 1 for voice in voices])
+        return weighted_mean(np.where(near | ~near.any(axis=0), fades, 0.0), probabilities_of(voices))
+
+
+class TestMajorityVote(RuleLaws):
+    rule = MajorityVote()
+
+    def oracle(self, voices):
+        p = probabilities_of(voices)
+        votes = (fades_of(voices) * np.eye(p.shape[2])[p.argmax(axis=2)]).sum(axis=0)
+        return normalised(np.isclose(votes, votes.max(axis=1, keepdims=True)) * 1.0)
+
+
+class TestWeightedVote(RuleLaws):
+    rule = WeightedVote()
+
+    def oracle(self, voices):
+        p = probabilities_of(voices)
+        votes = np.eye(p.shape[2])[p.argmax(axis=2)] * p
+        return normalised((fades_of(voices) * votes).sum(axis=0))
+
+
+class TestMedian(RuleLaws):
+    """On the grid the oracle is exact; `same` is half a step of it."""
+
+    rule = Median()
+    same = 0.01
+
+    def oracle(self, voices):
+        return normalised(per_cell(voices, self.of_cell))
+
+    @staticmethod
+    def of_cell(values, weights):
+        order = np.argsort(values)
+        values, cumulated = values[order], weights[order].cumsum()
+        half = cumulated[-1] / 2
+        return (values[np.flatnonzero(cumulated >= half)[0]] + values[np.flatnonzero(cumulated > half)[0]]) / 2
+
+
+class TestTrimmedMean(RuleLaws):
+    rule = TrimmedMean(0.2)
+    same = 0.01
+    tolerance = 1e-3  # a part of a voice's weight is cut by whole units of 2^-12
+
+    def oracle(self, voices):
+        return normalised(per_cell(voices, self.of_cell))
+
+    @staticmethod
+    def of_cell(values, weights):
+        order = np.argsort(values)
+        values, ends = values[order], weights[order].cumsum()
+        starts, cut = ends - weights[order], 0.2 * weights.sum()
+        kept = np.maximum(0, np.minimum(ends, ends[-1] - cut) - np.maximum(starts, cut))
+        return (kept * values).sum()
+
+
+def per_cell(voices, of_cell):
+    """A statistic of each cell by itself, of values on the grid of 256 steps; a row of zeros becomes uniform."""
+    values = (levels_of(np.stack([voice.integers for voice in voices])) / 255.0) ** 2
+    weights = fades_of(voices).ravel()
+    rows = np.array(
+        [[of_cell(values[:, x, c], weights) for c in range(values.shape[2])] for x in range(values.shape[1])]
+    )
+    return np.where(rows.any(axis=1, keepdims=True), rows, 1.0)
+
+
+class TestGeometricMedian(RuleLaws):
+    """The sum of distances is checked to be the least, within 1e-3 of a distance, without Weiszfeld's steps."""
+
+    rule = GeometricMedian()
+    same = 2e-3
+    tolerance = 2e-3
+
+    def oracle(self, voices):
+        p, fades = probabilities_of(voices), fades_of(voices)[:, 0, 0]
+        consensus = self.rule.consensus(voices).astype(np.float64)
+        return np.stack([self.least(p[:, x], fades, consensus[x]) for x in range(p.shape[1])])
+
+    @staticmethod
+    def least(points, weights, found):
+        """The best of the voices, and of what the rule found; both where nothing near it is better."""
+
+        def cost(z):
+            return (weights * np.linalg.norm(points - z, axis=1)).sum()
+
+        rng = np.random.default_rng(0)
+        steps = rng.normal(size=(50, points.shape[1])) * 0.01
+        around = [found + step - step.mean() for step in steps]
+        return min([*points, *around, found], key=lambda z: cost(z) - (1e-3 * weights.sum() if z is found else 0))
+
+
+class TestCronus(RuleLaws):
+    rule = Cronus(liars=0.45)
+    tolerance = 1e-4
+
+    def oracle(self, voices):
+        p, fades = probabilities_of(voices), fades_of(voices)[:, 0, 0]
+        return np.stack([self.filtered(p[:, x], fades) for x in range(p.shape[1])])
+
+    @staticmethod
+    def filtered(points, weights):
+        dropped = int(0.45 * len(points) / 2)
+        for _ in range(2):
+            mean = np.average(points, axis=0, weights=weights)
+            covariance = np.cov(points, rowvar=False, aweights=weights, bias=True)
+            direction = np.linalg.svd(covariance)[0][:, 0] if len(points) > 1 else np.zeros(points.shape[1])
+            kept = np.argsort(np.abs((points - mean) @ direction), kind="stable")[: len(points) - dropped]
+            points, weights = points[kept], weights[kept]
+        return np.average(points, axis=0, weights=weights)
+
+
+class TestExpGuard(RuleLaws):
+    rule = ExpGuard(rate=2.0)
+
+    def oracle(self, voices):
+        memory = np.array([voice.trust.mean() for voice in voices])[:, None]
+        return weighted_mean(memory * fades_of(voices)[:, 0] * np.ones(17), probabilities_of(voices))
+
+    @seeds
+    def test_weights_fall_by_the_distance_to_the_mean(self, seed):
+        voices = voices_of(seed)
+        p, mean = probabilities_of(voices), TestMeanProbabilities().oracle(voices)
+        losses = np.linalg.norm(p - mean, axis=2).mean(axis=1)
+        weights = np.array([voice.trust.mean() for voice in voices]) * np.exp(-2.0 * losses)
+        judged = self.rule.judge(voices, Known(np.empty(0, int), np.empty(0, int)))
+        for voice, weight in zip(voices, weights / weights.max(), strict=True):
+            assert judged[voice.device].tolist() == [max(1, round(weight * WEIGHT_ONE))] * 5
+
+
+class TestPerLabel(RuleLaws):
+    rule = PerLabel()
+
+    def oracle(self, voices):
+        """Jeong et al. 2018, algorithm 1, over the devices that have the label."""
+        has_label = np.stack([voice.distances < FAR for voice in voices])[:, :, None] * fades_of(voices)
+        sums = (has_label * probabilities_of(voices)).sum(axis=0)
+        counts = has_label.sum(axis=0)
+        return np.where(counts > 0, sums / np.maximum(counts, 1e-12), 1 / sums.shape[1])
+
+    def is_spoken_of(self, voices):
+        return np.any([voice.distances < FAR for voice in voices], axis=0)
+
+    @seeds
+    def test_a_device_that_lacks_a_label_does_not_speak_of_it(self, seed):
+        voices = voices_of(seed)
+        there = [Voice(v.device, v.integers, np.zeros_like(v.distances), v.trust, v.weight) for v in voices[1:]]
+        silent = Voice("silent", voices[0].integers, np.full_like(voices[0].distances, FAR), voices[0].trust)
+        assert np.array_equal(self.rule.consensus([*there, silent]), self.rule.consensus(there))
+
+
+class TestCompetence(RuleLaws):
     rule = Competence(sharpness=2.0, clip_rank=2)
+    tolerance = 2e-3  # integers of 12 bits stand for weights
 
     def oracle(self, voices):
         d = np.stack([distances_of(voice.distances) for voice in voices]).astype(np.float64)
-        clip = np.sort(d, axis=0)[min(self.rule.clip_rank, len(d)) - 1]
-        w = np.minimum(1.0, np.exp(-self.rule.sharpness * (d - clip)))
         p = probabilities_of(voices)
         trust = np.stack([voice.trust for voice in voices]) / WEIGHT_ONE
-        t = np.take_along_axis(trust, p.argmax(axis=2), axis=1)
-        weights = np.maximum(w, 1 / WEIGHT_ONE) * np.maximum(t * fades_of(voices)[:, 0], 1 / WEIGHT_ONE)
-        return (weights[:, :, None] * p).sum(axis=0) / weights.sum(axis=0)[:, None]
+        claims = np.take_along_axis(trust, p.argmax(axis=2), axis=1) * fades_of(voices)[:, 0]
+        t = np.maximum(np.floor(claims * WEIGHT_ONE + 1e-9), 1)
+        share = min(self.rule.clip_rank, len(d)) / len(d)
+        clip = np.stack([self.clip(d[:, x], t[:, x], share) for x in range(d.shape[1])])
+        w = np.minimum(1.0, np.exp(-self.rule.sharpness * (d - clip)))
+        return weighted_mean(np.maximum(w, 1 / WEIGHT_ONE) * t, p)
+
+    @staticmethod
+    def clip(distances, trust, share):
+        """The least distance within which this share of all trust lies."""
+        order = np.argsort(distances)
+        within = trust[order].cumsum() / trust.sum()
+        return distances[order][np.flatnonzero(within >= share - 1e-12)[0]]
 
 
 class TestSharpCompetence(TestCompetence):
@@ -67,6 +294,10 @@ class TestSharpCompetence(TestCompetence):
 
 class TestLenientCompetence(TestCompetence):
     rule = Competence(sharpness=6.0, clip_rank=7)
+
+
+def test_every_rule_that_is_built_in_has_its_laws():
+    assert set(RULES) <= HELD
 
 
 def voice(device, probabilities, code, trust=None):
@@ -93,6 +324,13 @@ def test_one_device_that_claims_to_stand_everywhere_gains_no_more_than_an_honest
     assert Competence(6.0, clip_rank=1).consensus([*honest, liar])[0].argmax() == 2
 
 
+def test_liars_that_the_canaries_caught_do_not_count_towards_the_clip():
+    honest = [voice("near", EXPERT, code=1), voice("next", EXPERT, code=1), voice("far", NOVICE, code=3)]
+    liars = [voice(f"liar-{k}", NOVICE, 0, [1, 1, 1]) for k in range(4)]
+    told = Competence(6.0, 2).consensus([*honest, *liars])[0]
+    assert told == pytest.approx(Competence(6.0, 2).consensus(honest)[0], abs=2e-3)
+
+
 def test_a_claim_that_the_canaries_proved_wrong_weighs_nothing_and_other_claims_of_the_device_do():
     honest = voice("honest", EXPERT, code=0)
     flips = [WEIGHT_ONE, WEIGHT_ONE, 1]
@@ -101,14 +339,105 @@ def test_a_claim_that_the_canaries_proved_wrong_weighs_nothing_and_other_claims_
     assert Competence(6.0, 2).consensus([honest, agreeing])[0] == pytest.approx([0.49, 0.49, 0.02], abs=1e-2)
 
 
-def test_rules_are_found_by_name_and_only_competence_asks_for_maps():
-    needing = {name for name in RULES if rule_named(name, RuleTerms()).needs_competence}
-    assert needing == {"competence", "per-label"}
-    with pytest.raises(InvalidValueError, match="no method 'vote'; there are mean-probabilities"):
+def test_the_name_on_a_card_finds_its_rule_and_no_other_name_does():
+    for name in RULES:
+        assert rule_named(name, RuleTerms()).card.name == name
+    with pytest.raises(InvalidValueError, match="no method 'vote'; there are competence, mean-probabilities"):
         rule_named("vote", RuleTerms())
 
 
-@pytest.mark.parametrize("wrong", [{"sharpness": 0.0}, {"clip_rank": 0}, {"era_temperature": -1.0}])
+def test_devices_are_asked_for_maps_where_a_rule_reads_them():
+    needing = {name for name, make in RULES.items() if Need.COMPETENCE in make(RuleTerms()).card.needs}
+    assert needing == {"competence", "selective", "per-label"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sharpness": 0.0},
+        {"clip_rank": 0},
+        {"era_temperature": -1.0},
+        {"beta": 0.9},
+        {"beta_agreement": 1.0},
+        {"entropy_floor": -0.1},
+        {"least_entropy": 0.0},
+        {"farthest": 3},
+        {"trim": 0.5},
+        {"cronus_liars": 0.5},
+        {"expguard_rate": 0.0},
+    ],
+)
 def test_constants_out_of_range_are_refused(wrong):
     with pytest.raises(InvalidValueError):
         RuleTerms(**wrong)
+
+
+def test_a_label_that_nobody_has_is_uniform():
+    labels = labels_of(np.array([[0.9, 0.1], [0.2, 0.8]]))
+    only = Voice("only", labels, np.array([0, FAR], np.uint8), np.full(2, WEIGHT_ONE))
+    np.testing.assert_allclose(PerLabel().consensus([only]), [[0.9, 0.1], [0.5, 0.5]], atol=0.01)
+
+
+def test_what_is_sharpened_starts_at_the_mean_and_rises_with_agreement_alone():
+    rule = EnhancedEra(beta=2.0, agreement=0.8, entropy_floor=0.0)
+    assert [rule.exponent(a) for a in (0.0, 0.5, 0.8)] == [1.0, 1.0, 1.0]
+    assert [rule.exponent(a) for a in (0.9, 1.0)] == pytest.approx([1.5, 2.0])
+
+
+def test_a_row_that_is_sharper_than_the_floor_stays_as_it_is():
+    row = np.array([[0.98, 0.01, 0.01]])
+    np.testing.assert_allclose(sharpened(row, 3.0, entropy_floor=0.5), row, atol=1e-6)
+
+
+def test_a_tie_is_shared():
+    votes = [voice("a", (0.6, 0.3, 0.1), 0), voice("b", (0.1, 0.5, 0.4), 0)]
+    assert MajorityVote().consensus(votes).tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_where_nobody_stands_near_selective_hears_all():
+    far = [voice("a", (0.9, 0.05, 0.05), 3), voice("b", (0.05, 0.9, 0.05), 2)]
+    assert np.array_equal(Selective(1).consensus(far), MeanProbabilities().consensus(far))
+
+
+def test_where_no_class_is_likely_to_half_of_the_devices_the_median_does_not_know():
+    apart = [voice(f"device-{c}", np.eye(3)[c], 0) for c in range(3)]
+    np.testing.assert_allclose(Median().consensus(apart), [[1 / 3] * 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("budget_bytes", [1, 20 << 10, 1 << 20])
+def test_histograms_in_blocks_of_rows_give_the_same_bits(budget_bytes):
+    voices = voices_of(0)
+    statistic = TrimmedMean(0.2)._means
+    assert np.array_equal(by_cell(voices, statistic, budget_bytes), by_cell(voices, statistic))
+
+
+@pytest.mark.parametrize("budget_bytes", [1, 1000, 1 << 20])
+def test_stacks_of_few_rows_give_the_same_bits(budget_bytes):
+    voices, statistic = voices_of(0), Cronus(0.45)._filtered
+    assert np.array_equal(by_probe(voices, statistic, budget_bytes), by_probe(voices, statistic))
+
+
+def test_in_a_stack_devices_stand_by_name_in_whatever_order_they_came():
+    """Sums of floats depend on their order, if seldom in the bits that a float32 shows."""
+    voices = voices_of(0)
+    first = by_probe(voices[::-1], lambda _, labels: labels[0])
+    np.testing.assert_allclose(first, probabilities_of(voices)[0], atol=1e-6)
+
+
+def test_a_lone_liar_is_filtered_by_cronus_where_the_mean_follows_it():
+    honest = [voice(f"honest-{k}", (0.90 - 0.01 * k, 0.06 + 0.01 * k, 0.04), 0) for k in range(5)]
+    liar = voice("liar", (0.0, 0.0, 1.0), 0)
+    assert Cronus(0.4).consensus([*honest, liar])[0, 2] < 0.05
+    assert MeanProbabilities().consensus([*honest, liar])[0, 2] > 0.15
+
+
+def test_expguard_silences_a_stubborn_liar_round_by_round_and_does_not_forget():
+    rule, nobody = ExpGuard(rate=2.0), Known(np.empty(0, int), np.empty(0, int))
+    honest = [voice(f"honest-{k}", (0.8, 0.1, 0.1), 0) for k in range(3)]
+    lie, truth, trust, memory = (0.0, 0.1, 0.9), (0.8, 0.1, 0.1), None, []
+    for said in [*[lie] * 8, *[truth] * 8]:
+        trust = rule.judge([*honest, voice("liar", said, 0, trust)], nobody)["liar"]
+        memory.append(int(trust[0]))
+    assert memory[:8] == sorted(memory[:8], reverse=True)
+    assert memory[7] < 0.01 * WEIGHT_ONE
+    assert memory[-1] <= memory[7]  # weights are relative: who is as good as all others stays where it was

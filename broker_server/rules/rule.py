@@ -1,0 +1,104 @@
+"""What every rule is, and what some can do beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from broker_server.rules.card import Card
+from broker_server.rules.voice import F64, WEIGHT_ONE, Voice, normalise, weighted_sum
+from fd_protocol.quantisers import I64
+from fd_protocol.soft_labels import F32
+
+ROW_WEIGHT_ONE = 1 << 24
+"""The integer that stands for the largest weight of a row: 2^20 (a label) x 2^24 x 2^18 voices stay below 2^63."""
+
+
+Weigher: TypeAlias = Callable[[Voice], I64]
+
+
+class Rule(Protocol):
+    """How a consensus is made. A rule is a value; its fields are its constants."""
+
+    @property
+    def card(self) -> Card:
+        """What it needs and promises."""
+        ...
+
+    def consensus(self, voices: Iterable[Voice]) -> F32:
+        """Return float32 [n, classes], rows summing to 1, bit for bit the same for any order of `voices`.
+
+        Who promises `HEARS_ONCE` takes them from an iterator; others go over them again, and need a collection.
+
+        Raises:
+            UnheardError: no voice, one device twice, different shapes, or too many.
+        """
+        ...
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A rule whose consensus is a weighted mean of what was said."""
+
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:
+        """Return what tells the weight of each row of a voice among `voices`, int64 [n]; only their ratios count."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """Rows of the slice whose labels the server knows: int64 [q] each. Devices know nothing of it."""
+
+    rows: I64
+    labels: I64
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A rule that weighs a device by how it has done, this round included; what it learns is the voices' `trust`."""
+
+    def judge(self, voices: Iterable[Voice], known: Known) -> Mapping[str, I64]:
+        """Return the trust of each device after what it says now, int64 [classes] in 1..WEIGHT_ONE.
+
+        A device that is not among them keeps the trust that its voice has.
+        """
+        ...
+
+
+class RowWeighted:
+    """z(x) = sum_k w_k(x) p_k(x) / sum_k w_k(x), where w_k(x) follows from the voice alone."""
+
+    __slots__ = ()
+
+    def row_weights(self, voice: Voice) -> I64:
+        """Return what each row of a voice weighs: int64 [n] in 1..ROW_WEIGHT_ONE."""
+        raise NotImplementedError
+
+    def weigher(self, voices: Iterable[Voice]) -> Weigher:  # noqa: ARG002 - nobody's weight depends on others
+        return self.row_weights
+
+    def consensus(self, voices: Iterable[Voice]) -> F32:
+        return normalise(weighted_sum(voices, lambda voice: self.row_weights(voice)[:, None]))
+
+
+def to_row_weights(shares: F64, voice: Voice) -> I64:
+    """Return the integers of weights [n] in [0, 1], faded with the voice; none is 0."""
+    faded = shares * (voice.weight / WEIGHT_ONE * ROW_WEIGHT_ONE)
+    weights: I64 = np.maximum(1, np.rint(faded)).astype(np.int64)
+    return weights
+
+
+def weigher_of(rule: Rule, voices: Iterable[Voice]) -> Weigher:
+    """Return what tells how a rule weighs the rows of a voice; one that weighs nobody is taken to go by age."""
+    return rule.weigher(voices) if isinstance(rule, Weighing) else by_age
+
+
+def by_age(voice: Voice) -> I64:
+    """Return the weight of the voice for each of its rows, int64 [n]."""
+    return np.full(len(voice.distances), voice.weight, np.int64)

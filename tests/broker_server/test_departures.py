@@ -1,0 +1,326 @@
+"""A device that goes for good: nothing of it is left, or another stands where it stood."""
+
+import json
+from contextlib import closing
+from getpass import getuser
+
+import numpy as np
+import pytest
+
+from broker_server.chronicle import Chronicle
+from broker_server.cli import CONFIG_NAME, main
+from broker_server.departures import Registrar, UnknownDeviceError
+from broker_server.federation import without
+from broker_server.journal import Journal
+from broker_server.replaying import NotReplayableError, remake
+from broker_server.round import NO_QUORUM, Phase
+from broker_server.trust import TrustTable
+from fd_protocol import codec
+from fd_protocol.canaries import LabelledProbes
+from fd_protocol.errors import InvalidValueError
+from fd_protocol.messages import DeviceState, Kind
+from fd_runtime.link import Arrived
+from fd_runtime.starting import exclusive
+from fd_runtime.store import Store
+from tests.broker_server.builders import FED, made
+from tests.broker_server.test_federation import ALL, BEGUN, opened, stored, told
+from tests.broker_server.world import TOPICS, World, fleet
+
+CANARIES = LabelledProbes(tuple(range(20)), tuple((np.arange(20) % 3).tolist()))
+NAME = "press-3"
+
+
+@pytest.fixture
+def config(tmp_path):
+    assert main(["init", str(tmp_path), "--federation", FED]) == 0
+    (tmp_path / "state").mkdir()
+    return tmp_path / CONFIG_NAME
+
+
+@pytest.fixture
+def world(config):
+    """Two closed rounds, with `press-3` in the first alone, and an open one to which it has contributed."""
+    world = World(config.parent / "state" / "server.db", canaries=CANARIES)
+    a, b, c = fleet(world, ["a", "b", NAME])
+    for device in (a, b, c):
+        device.send_map([0, 1] * 10)
+        device.contribute()
+    world.wait(10)
+    c.die()
+    for device in (a, b):
+        device.contribute(seed=1)
+    world.wait(60)
+    c.say_state(c.birth)
+    world.wait(10)
+    world.device("d")
+    a.contribute(seed=2)
+    c.contribute(seed=2)
+    c.send(c.contribution(seed=3)[0], part_bytes=40, parts={0})
+    world.arrive(TOPICS.upload(NAME), b"rubbish of press-3")
+    world.settle()
+    assert world.state.number == 3
+    return world
+
+
+def registrar(world):
+    return Registrar(world.store, world.settings)
+
+
+def chronicle(world):
+    return Chronicle(world.store, FED)
+
+
+def trusted(world, digest):
+    return set(TrustTable.from_bytes(world.store.blob(digest), 3).by_device)
+
+
+# Forgetting.
+
+
+def test_nothing_of_a_forgotten_device_is_left_in_the_files(world):
+    told_of = world.store.payloads(FED, Kind.CONTRIBUTION.value, NAME)
+    contents = [world.store.blob(row.content) for row in told_of]
+    digests = [row.sha256 for row in told_of]
+    before = files_of(world)
+    assert NAME.encode() in before
+    assert all(one in before for one in (*contents, *digests))
+    registrar(world).forget(NAME)
+    after = files_of(world)
+    assert NAME.encode() not in after
+    assert not any(one in after for one in (*contents, *digests))
+
+
+def files_of(world):
+    """The bytes of the database and the files beside it."""
+    return b"".join(path.read_bytes() for path in sorted(world.path.parent.glob("server.db*")))
+
+
+def test_what_was_erased_is_counted(world):
+    forgotten = registrar(world).forget(NAME)
+    assert forgotten.payloads == 3, "two contributions and a map"
+    assert (forgotten.parts, forgotten.unreadable) == (1, 1)
+    assert forgotten.hearings == 4, "a map, a contribution, its last words, the open round's contribution"
+    assert forgotten.rounds == (1, 2)
+
+
+def test_rounds_that_it_had_a_part_in_cannot_be_made_again_and_the_others_can(world):
+    assert remake(chronicle(world), chronicle(world).rounds()[1]).sha256
+    registrar(world).forget(NAME)
+    world.restart()
+    third, second, first = chronicle(world).rounds()
+    for record in (second, first):
+        with pytest.raises(NotReplayableError, match="no voice is on record"):
+            remake(chronicle(world), record)
+    world.device("b").contribute(seed=4)
+    ended = chronicle(world).round(third.epoch, third.number)
+    assert remake(chronicle(world), ended).sha256 == ended.consensus_sha256 != b""
+
+
+def test_a_round_that_it_had_no_part_in_is_made_again_from_trust_without_it(config):
+    world = World(config.parent / "state" / "server.db", canaries=CANARIES)
+    a, b, c = fleet(world, ["a", "b", NAME])
+    for device in (a, b, c):
+        device.contribute()
+    world.wait(10)
+    world.store.delete_rows("hearings", {"fed": FED, "device": NAME})
+    for row in world.store.payloads(FED, Kind.CONTRIBUTION.value, NAME):
+        world.store.delete_payload(FED, row)
+    for device in (a, b):
+        device.contribute(seed=1)
+    world.wait(60)
+    record = chronicle(world).round(world.state.epoch, 2)
+    assert NAME in trusted(world, record.trust)
+    registrar(world).forget(NAME)
+    record = chronicle(world).round(record.epoch, record.number)
+    assert trusted(world, record.trust) == {"a", "b"}
+    assert remake(chronicle(world), record).sha256 == record.consensus_sha256
+
+
+def test_the_consensus_and_the_trust_of_others_stay(world):
+    consensus, heard = world.state.consensus, world.state.round.heard
+    before = trusted(world, world.state.trust)
+    registrar(world).forget(NAME)
+    world.restart()
+    assert world.state.consensus == consensus
+    assert [world.store.blob(digest) for digest in consensus.blocks]
+    assert trusted(world, world.state.trust) == before - {NAME}
+    assert (world.state.round.heard, set(world.state.online)) == (heard - 1, {"a", "b", "d"})
+
+
+def test_the_round_goes_on_without_the_forgotten_device(world):
+    registrar(world).forget(NAME)
+    world.restart()
+    world.device("b").contribute(seed=2)
+    record = chronicle(world).round(world.state.epoch, 3)
+    assert (record.phase, record.heard) == ("closed", 2)
+    assert NAME not in {one.device for one in chronicle(world).hearings(record.epoch, record.number)}
+
+
+def test_a_forgotten_device_does_not_come_back_by_the_brokers_memory_of_its_will(world):
+    will = codec_state(online=False)
+    registrar(world).forget(NAME)
+    world.restart()
+    world.link.events.put(Arrived(TOPICS.state(NAME), will, retained=True, token=0))
+    world.settle()
+    assert chronicle(world).device(NAME) is None
+
+
+def codec_state(*, online):
+    return codec.encode(DeviceState(9, online=online))
+
+
+def test_a_device_that_nobody_knows_cannot_be_forgotten(world):
+    with pytest.raises(UnknownDeviceError, match="press-9"):
+        registrar(world).forget("press-9")
+    assert len(chronicle(world).devices()) == 4
+
+
+def test_a_name_that_begins_like_another_is_another(world):
+    world.device("press-33")
+    registrar(world).forget(NAME)
+    assert chronicle(world).device("press-33") is not None
+
+
+@pytest.mark.parametrize("phase", ["offered", "aggregating"])
+def test_without_a_device_the_open_round_counts_one_less(phase):
+    """Quorum is 2; all three are invited."""
+    events = ALL if phase == "aggregating" else ALL[:1]
+    state = told(BEGUN, opened(), *events)
+    after = without(state, "a")
+    assert after.round.heard == state.round.heard - 1
+    assert "a" not in after.round.devices
+    assert after.round.phase.value == phase
+
+
+def test_without_quorum_a_round_that_was_being_aggregated_ends():
+    state = told(BEGUN, opened(invited=("a", "b")), stored("a"), stored("b"))
+    assert state.round.phase is Phase.AGGREGATING
+    after = without(state, "a").round
+    assert (after.phase, after.reason) == (Phase.ABORTED, NO_QUORUM)
+
+
+def test_nobody_waits_for_a_device_that_is_gone():
+    state = without(told(BEGUN, opened(), stored("a")), "b")
+    assert (state.round.awaited, state.round.heard) == (1, 1)
+
+
+def test_a_round_that_has_ended_stays_as_it_is_without_a_device():
+    state = told(BEGUN, opened(), *ALL, made())
+    assert without(state, "a").round is state.round
+
+
+# Replacing.
+
+
+def test_a_new_device_has_the_words_the_map_the_trust_and_the_counts_of_the_old_one(world):
+    old = chronicle(world).device(NAME)
+    trust = TrustTable.from_bytes(world.store.blob(world.state.trust), 3).of(NAME).tolist()
+    registrar(world).replace(NAME, "press-4")
+    state = Journal(world.store, FED).replay()
+    assert TrustTable.from_bytes(world.store.blob(state.trust), 3).of("press-4").tolist() == trust
+    assert trusted(world, state.trust) == {"a", "b", "press-4"}
+    rows = [*world.store.payloads(FED, "contribution", "press-4"), *world.store.payloads(FED, "competence", "press-4")]
+    assert [(row.kind, row.round) for row in rows] == [("contribution", 1), ("competence", 1)]
+    new, gone = chronicle(world).device("press-4"), chronicle(world).device(NAME)
+    assert (new.rounds, new.up_bytes, new.trust, new.first_seen_ms) == (
+        old.rounds,
+        old.up_bytes,
+        old.trust,
+        old.first_seen_ms,
+    )
+    assert (gone.replaced_by, gone.online) == ("press-4", False)
+    assert NAME not in state.online
+
+
+def test_the_history_of_a_new_device_goes_on_from_that_of_the_old_one_and_its_rounds_can_be_made_again(world):
+    registrar(world).replace(NAME, "press-4")
+    registrar(world).replace("press-4", "press-5")
+    heard = chronicle(world).hearings_of("press-5")
+    assert {one.device for one in heard} == {NAME}
+    assert [one.round for one in heard] == [3, 2, 1, 1]
+    assert len(chronicle(world).hearings_of("press-5", limit=2)) == 2
+    for record in chronicle(world).rounds()[1:]:
+        assert remake(chronicle(world), record).sha256 == record.consensus_sha256
+
+
+def test_the_last_words_of_the_old_device_are_heard_as_the_new_ones_and_once(world):
+    registrar(world).replace(NAME, "press-4")
+    world.restart()
+    world.device("b").contribute(seed=4)
+    heard = [one for one in chronicle(world).hearings(world.state.epoch, 3) if one.weight]
+    assert [(one.device, one.status) for one in heard] == [
+        ("a", "stored"),
+        ("b", "stored"),
+        ("press-4", "absent"),
+    ]
+
+
+def test_a_new_device_that_has_spoken_keeps_its_own_words(world):
+    own = world.store.payloads(FED, "competence", "a") + world.store.payloads(FED, "contribution", "a")
+    registrar(world).replace(NAME, "a")
+    assert world.store.payloads(FED, "competence", "a") + world.store.payloads(FED, "contribution", "a") == own
+    assert list(world.store.payloads(FED, "contribution", NAME)) == []
+
+
+@pytest.mark.parametrize(("old", "new"), [(NAME, NAME), ("b", "a"), ("a", "b")])
+def test_a_device_cannot_be_replaced_by_itself_or_twice(world, old, new):
+    registrar(world).replace("b", "press-9")
+    with pytest.raises(InvalidValueError, match="two devices"):
+        registrar(world).replace(old, new)
+
+
+# At the command line.
+
+
+def spoken(capsys, *arguments):
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def failure(capsys, *arguments):
+    capsys.readouterr()
+    return main(list(arguments)), capsys.readouterr().err
+
+
+def test_tags_take_the_place_of_those_before_and_the_server_may_run(world, config, capsys):
+    with exclusive(world.path.with_name("server.lock")):
+        spoken(capsys, "devices", "tag", "a", "hall-2", "spare", "--config", str(config))
+        assert spoken(capsys, "devices", "show", "a", "--config", str(config))["tags"] == ["hall-2", "spare"]
+        listed = spoken(capsys, "devices", "--tag", "spare", "--config", str(config))
+        assert [one["device"] for one in listed] == ["a"]
+        spoken(capsys, "devices", "tag", "a", "--config", str(config))
+    assert spoken(capsys, "devices", "show", "a", "--config", str(config))["tags"] == []
+    world.device("b", agent="0.9")
+    assert failure(capsys, "devices", "tag", "z", "spare", "--config", str(config))[0] == 66
+    assert failure(capsys, "devices", "tag", "a", "Two Words", "--config", str(config))[0] == 78
+
+
+def test_forget_says_what_it_did_and_what_it_cannot_do(world, config, capsys):
+    world.store.close()
+    capsys.readouterr()
+    assert main(["forget", NAME, "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "3 payloads" in said
+    assert "consensuses that it had a part in stay" in said
+    assert "revoke its certificate" in said
+    code, line = failure(capsys, "forget", NAME, "--config", str(config))
+    assert (code, NAME in line, "state.folder" in line) == (66, True, False)
+    code, line = failure(capsys, "forget", "Press 3", "--config", str(config))
+    assert code == 78
+
+
+def test_replace_and_forget_are_written_down(world, config, capsys):
+    world.store.close()
+    spoken(capsys, "devices", "replace", "a", "press-4", "--config", str(config))
+    assert spoken(capsys, "forget", NAME, "--config", str(config))["payloads"] == 3
+    with closing(Store.open(world.path)) as store:
+        commands = Chronicle(store, FED).commands()
+    assert {(one.command, one.who) for one in commands} == {("replace", getuser()), ("forget", getuser())}
+
+
+@pytest.mark.parametrize("command", [("forget", NAME), ("devices", "replace", NAME, "press-4")])
+def test_while_the_server_runs_no_device_is_struck_off(world, config, capsys, command):
+    with exclusive(world.path.with_name("server.lock")):
+        code, line = failure(capsys, *command, "--config", str(config))
+    assert (code, "in use" in line) == (75, True)
