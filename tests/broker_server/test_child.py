@@ -1,5 +1,6 @@
 """A child is started again, ends with its server however that ends, and never troubles it."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,12 @@ from broker_server.child import Child
 
 PATIENCE_S = 60.0
 READS_TO_THE_END = "import sys; print('up', flush=True); sys.stdin.buffer.read()"
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_heard(caplog):
+    """Other tests silence the server's log for the process that they run in."""
+    caplog.set_level(logging.WARNING, "broker-server")
 
 
 @pytest.fixture
