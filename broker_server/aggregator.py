@@ -133,7 +133,7 @@ class Aggregator:
         spool: Spool | None = None,
     ) -> None:
         settings.check_against(probes)
-        self._settings = settings
+        self._settings, self._words = settings, settings.words(probes)
         self._preparation = Preparation(settings, probes, canaries or LabelledProbes(), store, clock, entropy)
         self._store, self._link, self._clock, self._student = store, link, clock, student
         self._worker, self._entropy = worker or InlineWorker(), entropy
@@ -314,7 +314,7 @@ class Aggregator:
             kept, number = self._settings.records, group.state.number
             self._scribe.prune(kept, number, group.at_ms)
             named = self._scribe.named_blobs(kept, number)
-            self._journal.tidy(group.state, self._settings.method.absence, named)
+            self._journal.tidy(group.state, self._settings.method.absence, named, words=self._words)
             group.ended = _ending(group.state.round)
             self._journal.keep_counters(self.counters + group.ended)
         if has_ended or self._journal.is_long:

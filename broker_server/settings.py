@@ -235,6 +235,11 @@ class Settings:
         if self.rounds.choose == "need":
             self._check_blocks(probes)
 
+    def words(self, probes: ProbeSet) -> int:
+        """Return of how many rounds a device's contributions must be kept to have its last words about all probes."""
+        slices = len(grid(probes.whole, self.rounds.probes)) if self.rounds.probes else 1
+        return slices * self.rounds.slice_rounds if slices > 1 else 1
+
     def _check_blocks(self, probes: ProbeSet) -> None:
         slices = grid(probes.whole, self.rounds.probes)
         blocks = len(slices) * -(-self.rounds.probes // rows_in_block(probes.classes, probes.classes))
