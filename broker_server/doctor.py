@@ -126,10 +126,10 @@ class _Patient:
         equipment = load_equipment(self.path)
         student = "with a student" if equipment.student() is not None else "without a student"
         found = f"bundle {equipment.bundle.manifest.name}, {equipment.probes.count} probes, {student}"
-        if not equipment.canaries.trust.probes:
-            remedy = "`artifacts.canaries`: without them do not trust an open fleet"
-            return Finding("artifacts", Verdict.WARNING, f"{found}, no canaries", remedy)
-        return Finding("artifacts", Verdict.OK, f"{found}, {len(equipment.canaries.trust.probes)} canaries")
+        if not equipment.trust_canaries.probes:
+            remedy = "an open fleet needs `artifacts.canaries` and `trust`"
+            return Finding("artifacts", Verdict.WARNING, f"{found}; every device is trusted", remedy)
+        return Finding("artifacts", Verdict.OK, f"{found}, {len(equipment.trust_canaries.probes)} canaries")
 
     def clock(self) -> Finding:
         now_ms = round(self.now.timestamp() * 1000)

@@ -47,7 +47,7 @@ class TrustTable:
         Raises:
             DecodeError: it did not, or it is of another number of classes.
         """
-        method, rows = _table(data)
+        method, rows = _parts(data)
         return cls(classes, {str(device): _row(row, classes) for device, row in rows.items()}, method)
 
 
@@ -57,16 +57,18 @@ def reassigned(table: bytes, device: str, heir: str = "") -> bytes:
     Raises:
         DecodeError: it is not a table.
     """
-    method, rows = _table(table)
+    method, rows = _parts(table)
     left = {name: row for name, row in rows.items() if name != device}
     return cbor.encode([method, {**left, heir: rows[device]} if heir and device in rows else left])
 
 
-def _table(data: bytes) -> tuple[str, dict[int | str, cbor.Item]]:
-    """Return the method and the encoded rows of a table."""
-    match cbor.decode(data, max_items=2 * len(data) + 1):
+def _parts(table: bytes) -> tuple[str, dict[int | str, cbor.Item]]:
+    """Return the rule and the rows of an encoded table; one from before tables named their rule is of competence."""
+    match cbor.decode(table, max_items=2 * len(table) + 1):
         case [str(method), dict(rows)]:
             return method, rows
+        case dict(rows):
+            return "competence", rows
         case _:
             raise DecodeError("malformed", "not a table of trust")
 

@@ -272,7 +272,8 @@ class Store:
         try:
             yield
         finally:
-            self._execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
 
     # The journal.
 

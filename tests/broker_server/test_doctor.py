@@ -102,8 +102,10 @@ def test_a_damaged_bundle_is_found_with_its_file(config):
     assert findings(config)["artifacts"].exit_code == 66
 
 
-def test_no_canaries_are_a_warning(config):
+def test_a_fleet_that_is_trusted_without_canaries_is_a_warning(config):
     edit(config, "canaries =", "# canaries =")
+    assert "nothing to weigh devices by" in failed(config)["artifacts"]
+    edit(config, 'trust = "canaries"', 'trust = "none"')
     assert findings(config)["artifacts"].verdict is Verdict.WARNING
 
 
