@@ -129,6 +129,35 @@ def role_of(certificate: x509.Certificate) -> Role:
     return Role(unit.value)
 
 
+def outlook(certificate_pem: bytes) -> tuple[str, datetime]:
+    """Return whom the first certificate of a chain names, and when it ends.
+
+    Raises:
+        InvalidValueError: there is none.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError as error:
+        raise InvalidValueError("not a certificate in PEM") from error
+    names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return " ".join(names), certificate.not_valid_after_utc
+
+
+def next_update(crl_pem: bytes) -> datetime:
+    """Return when a revocation list ends.
+
+    Raises:
+        InvalidValueError: it is none, or it never ends.
+    """
+    try:
+        ends = x509.load_pem_x509_crl(crl_pem).next_update_utc
+    except ValueError as error:
+        raise InvalidValueError("not a revocation list in PEM") from error
+    if ends is None:
+        raise InvalidValueError("a revocation list without an end")
+    return ends
+
+
 def requested_key(request_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
     """Return the key of a signing request made for `name`. Nothing else in the request is believed.
 

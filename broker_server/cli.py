@@ -14,6 +14,7 @@ from typing import Any
 from broker_server import service
 from broker_server.ca_commands import add_ca_commands
 from broker_server.config import Config
+from broker_server.doctor import add_doctor_command
 from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
@@ -51,17 +52,21 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("dashboard", _dashboard, "show the federation to browsers and to Prometheus, until stopped"),
         ("status", _status, "say where the federation stands"),
-        ("restore", _restore, "begin a new epoch after the database was restored from a backup; the server is stopped"),
+        ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
     commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    commands.choices["status"].add_argument("--json", action="store_true", help="print JSON")
+    for name in ("status", "restore"):
+        commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
+    text = "what `backup` wrote; without it the database is in its place already"
+    commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
     add_methods_command(commands)
     add_order_commands(commands)
     add_record_commands(commands)
     add_quarantine_command(commands)
     add_replay_commands(commands)
     add_transfer_commands(commands)
+    add_doctor_command(commands)
     add_ca_commands(commands)
     add_mosquitto_command(commands)
     return parser
@@ -117,7 +122,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    epoch = secrets.randbits(63) | 1
-    service.restore(load_toml(arguments.config, Config), arguments.config, epoch=epoch)
+    epoch, config = secrets.randbits(63) | 1, load_toml(arguments.config, Config)
+    aside = service.restore(config, arguments.config, epoch=epoch, backup=arguments.backup)
+    if arguments.json:
+        print(json.dumps({"epoch": f"{epoch:016x}", "database_before": str(aside) if aside else None}))
+        return 0
+    if aside is not None:
+        print(f"the database before: {aside}")
     print(f"epoch {epoch:016x}")
     return 0

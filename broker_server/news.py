@@ -8,6 +8,10 @@ from broker_server.coverage import WARN_UNCOVERED
 from broker_server.federation import Federation
 from broker_server.round import Phase, Round
 
+WARN_SHARE = 0.5
+"""Above it one device outweighs all others together."""
+_FEW_VOICES = 2
+
 
 def news(before: Federation, after: Federation) -> Iterator[str]:
     """Yield a line for each change worth telling."""
@@ -40,6 +44,8 @@ def _of_consensus(metrics: Mapping[str, float]) -> Iterator[str]:
     yield f"consensus: {_listed(metrics)}"
     if metrics.get("uncovered_probes", 0.0) > WARN_UNCOVERED:
         yield "many probes lie far from every device's data: distillation on them may do harm"
+    if metrics.get("largest_share", 0.0) > WARN_SHARE and metrics.get("voices", 0.0) > _FEW_VOICES:
+        yield f"one device holds {metrics['largest_share']:.0%} of the consensus: `broker-server rounds show` names it"
 
 
 def _listed(metrics: Mapping[str, float]) -> str:

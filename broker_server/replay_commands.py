@@ -17,7 +17,7 @@ from broker_server.canaries import load_canaries
 from broker_server.chronicle import Chronicle, RoundRecord
 from broker_server.commanding import Subparsers, chronicle_of, percent, tell, with_config
 from broker_server.config import Config
-from broker_server.replaying import NotReplayableError, Remade, Rerun, agreement, remake
+from broker_server.replaying import GoneError, NotReplayableError, Remade, Rerun, agreement, remake
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
@@ -66,8 +66,10 @@ def _kept(chronicle: Chronicle, arguments: argparse.Namespace) -> Iterator[_Kept
         try:
             canaries = _canaries(arguments.config, record)
             yield _Kept(record, canaries, remake(chronicle, record, canaries=canaries))
+        except GoneError:
+            break
         except NotReplayableError:
-            break  # nor are those before
+            continue  # a device that had a part in it was forgotten
         count += 1
     if not count:
         which = "no round" if number is None else f"not round {number}"

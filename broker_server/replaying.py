@@ -38,6 +38,10 @@ class NotReplayableError(FedistillError):
     exit_code = EX_NOINPUT
 
 
+class GoneError(NotReplayableError):
+    """The round is older than those that are kept, and so are those before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remade:
     """A consensus that was made again."""
@@ -79,7 +83,7 @@ def remake(
         canaries: that judge the result, and where the rule is another one the devices too.
 
     Raises:
-        NotReplayableError: the round made no consensus, or its voices are not kept.
+        NotReplayableError: the round made no consensus, or not all of its voices are known; GoneError: not any more.
         InvalidValueError, InvalidDocumentError: there is no such rule, or no such constant.
     """
     rerun = rerun or Rerun()
@@ -93,7 +97,7 @@ def remake(
             sources, known = tuple(_sources(chronicle, record)), canaries or LabelledProbes()
             joined, standings = form(lambda: speakers.recall(sources, offer), rule, offer, known, is_judged=is_judged)
         except MissingBlobError as error:
-            raise NotReplayableError(f"round {record.number}: its contributions are not kept any more") from error
+            raise GoneError(f"round {record.number}: its contributions are not kept any more") from error
     return Remade(joined, standings)
 
 

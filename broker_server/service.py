@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from broker_server import transfer
 from broker_server.aggregator import Aggregator
 from broker_server.child import Child
 from broker_server.config import Config
@@ -65,18 +66,26 @@ def run(path: Path, *, version: str) -> None:
         until_signalled(lambda: _pump(aggregator), aggregator.wake)
 
 
-def restore(config: Config, path: Path, *, epoch: int) -> None:
-    """Begin a new epoch: say so after a database was restored by hand, with the server stopped.
+def restore(config: Config, path: Path, *, epoch: int, backup: Path | None = None) -> Path | None:
+    """Begin a new epoch with the server stopped: of `backup`, or of a database that was put there by hand.
+
+    Returns:
+        Where the database lies in whose place the backup came; None = there was none.
 
     Raises:
-        StartError: the server runs, or there is no database.
+        StartError: the server runs, there is no database, or the backup is no sound one.
     """
-    with blame(path, "state.folder"):
+    begun = EpochBegun(epoch, utc_ms())
+    with ExitStack() as stack, blame(path, "state.folder"):
+        if backup is not None:
+            config.state.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(config.state.lock))
+            return transfer.restore(backup, config.federation, config.state.store, begun)
         if not config.state.store.is_file():
             raise MissingArtifactError(config.state.store)
-    with ExitStack() as stack:
         store = _enter_store(stack, path, config)
-        Journal(store, config.federation).write([EpochBegun(epoch, utc_ms())], utc_ms())
+        Journal(store, config.federation).write([begun], begun.at_ms)
+    return None
 
 
 def utc_ms() -> int:

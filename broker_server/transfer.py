@@ -101,6 +101,31 @@ def backup(store: Store, path: Path, progress: Callable[[int, int], None] = lamb
         store.copy_to(part, progress)
 
 
+def restore(path: Path, federation: str, database: Path, epoch: EpochBegun) -> Path | None:
+    """Put the backup at `path` in the place of `database`, in a new epoch; return where the one before lies now.
+
+    Raises:
+        StoreError: it is no database, or not a sound one; nothing has changed.
+        TransferError: it knows nothing of the federation; nothing has changed.
+    """
+    fresh = database.with_name(f"{database.name}.restored")
+    fresh.unlink(missing_ok=True)
+    with Store.view(path) as kept:
+        if federation not in kept.federations():
+            raise TransferError(path, f"knows nothing of federation {federation!r}")
+        backup(kept, fresh)
+    with closing(Store.open(fresh)) as store:
+        Journal(store, federation).write([epoch], epoch.at_ms)
+        store.seal()
+    aside = database.with_name(f"{database.name}.{epoch.at_ms}")
+    for end in ("-wal", "-shm", ""):  # a log that stayed here would be played into the backup
+        left = database.with_name(database.name + end)
+        if left.exists():
+            left.rename(aside.with_name(aside.name + end))
+    fresh.rename(database)
+    return aside if aside.exists() else None
+
+
 def _fill(store: Store, path: Path, federation: str, frames: Iterator[cbor.Item], told: Told) -> int:
     """Load what stands between the first frame and the last."""
     store.upgrade(_schema(path, federation, next(frames)))

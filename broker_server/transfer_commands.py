@@ -56,6 +56,8 @@ def _import(arguments: argparse.Namespace) -> int:
         config.state.folder.mkdir(parents=True, exist_ok=True)
         lock = exclusive(config.state.lock)
         with lock, _progress("import", "rows") as bar:
+            for left in config.state.folder.glob(f".{config.state.store.name}.*"):
+                left.unlink()  # of an import that was killed
             if any(path != config.state.lock for path in config.state.folder.iterdir()):
                 raise FileExistsError(EEXIST, "is not empty", str(config.state.folder))
             rows = transfer.import_federation(

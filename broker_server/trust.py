@@ -47,11 +47,8 @@ class TrustTable:
         Raises:
             DecodeError: it did not, or it is of another number of classes.
         """
-        match cbor.decode(data, max_items=2 * len(data) + 1):
-            case [str(method), dict(rows)]:
-                return cls(classes, {str(device): _row(row, classes) for device, row in rows.items()}, method)
-            case _:
-                raise DecodeError("malformed", "not a table of trust")
+        method, rows = _parts(data)
+        return cls(classes, {str(device): _row(row, classes) for device, row in rows.items()}, method)
 
 
 def reassigned(table: bytes, device: str, heir: str = "") -> bytes:
@@ -60,11 +57,20 @@ def reassigned(table: bytes, device: str, heir: str = "") -> bytes:
     Raises:
         DecodeError: it is not a table.
     """
-    rows = cbor.decode(table, max_items=len(table) + 1)
-    if not isinstance(rows, dict):
-        raise DecodeError("malformed", "not a table of trust")
+    method, rows = _parts(table)
     left = {name: row for name, row in rows.items() if name != device}
-    return cbor.encode({**left, heir: rows[device]} if heir and device in rows else left)
+    return cbor.encode([method, {**left, heir: rows[device]} if heir and device in rows else left])
+
+
+def _parts(table: bytes) -> tuple[str, dict[int | str, cbor.Item]]:
+    """Return the rule and the rows of an encoded table; one from before tables named their rule is of competence."""
+    match cbor.decode(table, max_items=2 * len(table) + 1):
+        case [str(method), dict(rows)]:
+            return method, rows
+        case dict(rows):
+            return "competence", rows
+        case _:
+            raise DecodeError("malformed", "not a table of trust")
 
 
 def _row(row: cbor.Item, classes: int) -> I64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def new_file(path: Path) -> Iterator[Path]:
         yield part
         part.rename(path)
     finally:
-        for left in path.parent.glob(f"{part.name}*"):  # a database has files beside it
+        for left in path.parent.glob(f"{glob.escape(part.name)}*"):  # a database has files beside it
             left.unlink()
     _sync_folder(path.parent)
 

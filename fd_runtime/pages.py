@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fd_runtime.files import write_atomically
 
@@ -37,16 +38,16 @@ class Page:
 
 
 def print_sections(title: str, summary: Sequence[str], sections: Sequence[Section], console: Console) -> None:
-    """Print all but the pictures to the terminal."""
-    console.print(f"\n[bold]{title}[/bold]")
+    """Print all but the pictures to the terminal. Text is text: what a device says of itself is no markup."""
+    console.print(Text(f"\n{title}", style="bold"))
     for line in summary:
-        console.print(f"  {line}", highlight=False)
+        console.print(Text(f"  {line}"), highlight=False)
     for section in sections:
         table = Table(title=section.title, title_justify="left", caption=section.note, caption_justify="left")
         for index, column in enumerate(section.columns):
             table.add_column(column, justify="left" if index == 0 else "right")
         for row in section.rows:
-            table.add_row(*row, style="bold" if row[0] in section.highlighted else None)
+            table.add_row(*map(Text, row), style="bold" if row[0] in section.highlighted else None)
         console.print(table)
 
 

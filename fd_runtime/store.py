@@ -139,6 +139,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self.path = path
         self._connection = connection
+        self._columns: dict[str, frozenset[str]] = {}
 
     @classmethod
     def open(cls, path: Path | None) -> Store:
@@ -220,8 +221,21 @@ class Store:
         try:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            full = "disk is full" in str(error)
-            raise (StoreFullError if full else StoreError)(self.path, str(error)) from error
+            raise self._error(error) from error
+
+    def _stream(self, statement: str, values: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
+        """Yield rows as maps; a database may turn out torn at any of them."""
+        try:
+            cursor = self._connection.execute(statement, values)
+            names = [column[0] for column in cursor.description]
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def _error(self, error: sqlite3.Error) -> StoreError:
+        full = "disk is full" in str(error)
+        return (StoreFullError if full else StoreError)(self.path, str(error))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -258,7 +272,8 @@ class Store:
         try:
             yield
         finally:
-            self._execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
 
     # The journal.
 
@@ -391,12 +406,8 @@ class Store:
     ) -> list[dict[str, Any]]:
         """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
         order = f"ORDER BY {order}" if order else ""
-        cursor = self._execute(
-            f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?",  # noqa: S608 - see above
-            (*where.values(), limit),
-        )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        statement = f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?"  # noqa: S608 - see above
+        return list(self._stream(statement, (*where.values(), limit)))
 
     def count(self, table: str, where: Row) -> int:
         """Return how many rows `rows` would return."""
@@ -428,10 +439,8 @@ class Store:
             *((table, "fed = ?", (federation,)) for table in _RECORD_TABLES if self.version >= RECORDS),
             ("blobs", "true", ()),
         ):
-            cursor = self._execute(f"SELECT * FROM {table} WHERE {condition}", values)  # noqa: S608 - see above
-            names = [column[0] for column in cursor.description]
-            for row in cursor:
-                yield table, dict(zip(names, row, strict=True))
+            statement = f"SELECT * FROM {table} WHERE {condition}"  # noqa: S608 - see above
+            yield from ((table, row) for row in self._stream(statement, values))
 
     def load(self, table: str, row: Row) -> None:
         """Add a row that `dump` yielded.
@@ -439,9 +448,12 @@ class Store:
         Raises:
             StoreError: there is no such table or column, or there is such a row already.
         """
-        known = {name for (name,) in self._execute("SELECT name FROM pragma_table_info(?)", (table,))}
-        if not set(row) <= known:
-            raise StoreError(self.path, f"no table {table[:64]!r} with columns {sorted(set(row) - known)[:4]}")
+        if table not in self._columns:
+            names = self._execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+            self._columns[table] = frozenset(name for (name,) in names)
+        unknown = row.keys() - self._columns[table]
+        if unknown:
+            raise StoreError(self.path, f"no table {table[:64]!r} with columns {sorted(unknown)[:4]}")
         columns, marks = ", ".join(row), ", ".join("?" * len(row))
         self._execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))  # noqa: S608 - checked
 
@@ -484,17 +496,26 @@ class Store:
         self._execute("VACUUM")
         self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def federations(self) -> set[str]:
+        """Return whose rows are in it."""
+        statement = "SELECT fed FROM snapshots UNION SELECT fed FROM events UNION SELECT fed FROM payloads"
+        return {name for (name,) in self._execute(statement)}
+
     def seal(self) -> None:
         """Bring all into the one file, which can be moved then; the next `open` undoes it."""
         self._execute("PRAGMA journal_mode=DELETE")
 
     def faults(self) -> list[str]:
         """Return what is wrong with the database: damage that SQLite finds, and payloads whose content is gone."""
-        found = [line for (line,) in self._execute("PRAGMA integrity_check") if line != "ok"]
-        lost = self._execute(
-            "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
-        )
-        return found + [f"the payload of {device} in round {number} has no content" for device, number in lost]
+        lost = "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
+        try:
+            found = [row["integrity_check"] for row in self._stream("PRAGMA integrity_check")]
+            found += [
+                f"the payload of {row['device']} in round {row['round']} has no content" for row in self._stream(lost)
+            ]
+        except StoreError as error:
+            return [str(error)]
+        return [line for line in found if line != "ok"]
 
 
 def _all_of(where: Row) -> str:

@@ -195,6 +195,8 @@ def test_restore_begins_a_new_epoch_and_ends_the_open_round(config, capsys):
     assert state.epoch != world.state.epoch
     assert f"{state.epoch:016x}" in capsys.readouterr().out
     assert state.round.reason == "epoch"
+    assert main(["restore", "--config", str(config), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epoch"] != f"{state.epoch:016x}"
 
 
 def test_methods_are_listed_by_their_cards(capsys, monkeypatch):

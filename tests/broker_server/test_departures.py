@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from getpass import getuser
 
 import numpy as np
@@ -117,23 +118,21 @@ def test_rounds_that_it_had_a_part_in_cannot_be_made_again_and_the_others_can(wo
 
 
 def test_a_round_that_it_had_no_part_in_is_made_again_from_trust_without_it(config):
+    """Its table of trust may know the device from before."""
     world = World(config.parent / "state" / "server.db", canaries=CANARIES)
-    a, b, c = fleet(world, ["a", "b", NAME])
-    for device in (a, b, c):
+    for device in fleet(world):
         device.contribute()
-    world.wait(10)
-    world.store.delete_rows("hearings", {"fed": FED, "device": NAME})
-    for row in world.store.payloads(FED, Kind.CONTRIBUTION.value, NAME):
-        world.store.delete_payload(FED, row)
-    for device in (a, b):
-        device.contribute(seed=1)
-    world.wait(60)
-    record = chronicle(world).round(world.state.epoch, 2)
-    assert NAME in trusted(world, record.trust)
+    record = chronicle(world).round(world.state.epoch, 1)
+    known = TrustTable.from_bytes(world.store.blob(record.trust), 3)
+    more = replace(known, by_device={**known.by_device, NAME: known.of("a")})
+    digest = world.store.put_blob(more.to_bytes())
+    world.store.merge("rounds", {"fed": FED, "number": 1}, {"trust": digest})
+    world.device(NAME)
     registrar(world).forget(NAME)
-    record = chronicle(world).round(record.epoch, record.number)
-    assert trusted(world, record.trust) == {"a", "b"}
+    record = chronicle(world).round(record.epoch, 1)
+    assert trusted(world, record.trust) == {"a", "b", "c"}
     assert remake(chronicle(world), record).sha256 == record.consensus_sha256
+    assert not world.store.has_blob(digest)
 
 
 def test_the_consensus_and_the_trust_of_others_stay(world):
@@ -308,6 +307,18 @@ def test_forget_says_what_it_did_and_what_it_cannot_do(world, config, capsys):
     assert (code, NAME in line, "state.folder" in line) == (66, True, False)
     code, line = failure(capsys, "forget", "Press 3", "--config", str(config))
     assert code == 78
+
+
+def test_verify_passes_over_the_rounds_that_a_forgotten_device_had_a_part_in(world, config, capsys):
+    world.device("b").contribute(seed=2)
+    world.wait(10)
+    for name in "abd":
+        device = world.device(name)
+        device.send(device.contribution(seed=4)[0])
+    world.wait(60)
+    world.store.close()
+    main(["forget", "d", "--config", str(config)])
+    assert [one["round"] for one in spoken(capsys, "verify", "--config", str(config))] == [3, 2, 1]
 
 
 def test_replace_and_forget_are_written_down(world, config, capsys):

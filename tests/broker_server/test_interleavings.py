@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker_server.chronicle import Chronicle
+from broker_server.replaying import remake
 from broker_server.round import Phase
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.messages import Kind
 from fd_protocol.parts import split
 from fd_runtime.link import Arrived
+from tests.broker_server.builders import FED
 from tests.broker_server.world import TOPICS, World, fleet
 
 NAMES = "abc"
@@ -59,6 +62,19 @@ def test_any_order_doubling_and_crashes_give_the_same_consensus(tmp_path, seed):
     assert world.state.round.phase is Phase.CLOSED
     assert world.state.round.heard == 3
     assert [block.body for block in world.consensus()[0]] == undisturbed()
+    the_records_tell_it_once(Chronicle(world.store, FED))
+
+
+def the_records_tell_it_once(chronicle):
+    (record,) = chronicle.rounds()
+    heard = chronicle.hearings(record.epoch, 1)
+    kinds = [kind.value for kind in (Kind.COMPETENCE, Kind.CONTRIBUTION)]
+    assert [(one.device, one.kind, one.status) for one in heard] == [(n, k, "stored") for n in NAMES for k in kinds]
+    assert [one.rounds for one in chronicle.devices()] == [1, 1, 1]
+    assert (
+        record.up_bytes == sum(one.up_bytes for one in chronicle.devices()) >= sum(one.payload_bytes for one in heard)
+    )
+    assert remake(chronicle, record).sha256 == record.consensus_sha256
 
 
 @pytest.fixture(scope="module")

@@ -45,3 +45,14 @@ def test_probes_that_nobody_knows_are_warned_of():
     state = reduce(step, [EpochBegun(7, 0), opened(), *ALL], Federation())
     poor = replace(made(), metrics={"uncovered_probes": 0.7})
     assert any("may do harm" in line for line in news(state, step(state, poor)))
+
+
+def test_a_device_that_outweighs_all_others_is_warned_of():
+    state = reduce(step, [EpochBegun(7, 0), opened(), *ALL], Federation())
+
+    def warned(**metrics):
+        return any("of the consensus" in line for line in news(state, step(state, replace(made(), metrics=metrics))))
+
+    assert warned(largest_share=0.62, voices=5.0)
+    assert not warned(largest_share=0.5, voices=5.0)
+    assert not warned(largest_share=0.62, voices=2.0), "of two, one has more"

@@ -123,3 +123,11 @@ def test_a_database_from_before_the_records_has_empty_tables(config, capsys):
     Store.open(config.parent / "state" / "server.db").close()
     assert told(capsys, "rounds", "--config", str(config)) == []
     assert told(capsys, "devices", "--config", str(config)) == []
+
+
+def test_what_a_device_says_of_itself_is_text_and_no_markup(world, config, capsys):
+    world.device("d", agent="[/x]", problem="[red]it[/red]", runtime="[link=file:///etc]x[/link]")
+    assert "[red]it[/red]" in printed(capsys, "devices", "--config", str(config))
+    shown = printed(capsys, "devices", "show", "d", "--config", str(config))
+    assert "[/x]" in shown
+    assert "[link=file:///etc]x[/link]" in shown

@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import json
+import shutil
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -284,3 +286,61 @@ def test_a_backup_of_the_command_line_can_be_restored(config, capsys, tmp_path):
     assert copy["bytes"] == (tmp_path / "copy.db").stat().st_size
     code, line = failure(capsys, "backup", str(tmp_path / "copy.db"), "--config", str(here))
     assert (code, "exists already" in line) == (73, True)
+    for name in "abc":
+        world.device(name).contribute()
+    assert world.state.round.phase.value == "closed"
+    world.store.close()
+    assert main(["restore", "--from", str(tmp_path / "copy.db"), "--config", str(here)]) == 0
+    aside = Path(capsys.readouterr().out.splitlines()[0].split(": ")[1])
+    with closing(Store.open(world.path)) as store:
+        state = Journal(store, FED).replay()
+    assert (state.number, state.round.reason) == (1, "epoch")
+    assert state.epoch != world.state.epoch
+    with closing(Store.open(aside)) as store:
+        assert Journal(store, FED).replay() == world.state, "nothing of what was there is lost"
+    world.restart()
+    assert world.presence.epoch == state.epoch
+
+
+def test_a_backup_that_is_not_sound_or_of_others_is_not_restored(config, world, capsys, tmp_path):
+    here = config("here")
+    (here.parent / "state").mkdir()
+    (tmp_path / "rubbish.db").write_bytes(b"rubbish" * 1000)
+    with closing(Store.open(tmp_path / "other.db")) as store:
+        Journal(store, "other").write([BEGUN], 5)
+    backup(world.store, here.parent / "state" / "server.db")
+    before = (here.parent / "state" / "server.db").read_bytes()
+    for name, text in (("rubbish.db", "not a database"), ("other.db", "knows nothing"), ("none.db", "unable to open")):
+        code, line = failure(capsys, "restore", "--from", str(tmp_path / name), "--config", str(here))
+        assert code != 0
+        assert text in line
+    assert (here.parent / "state" / "server.db").read_bytes() == before
+    assert {path.name for path in (here.parent / "state").iterdir()} == {"server.db", "server.lock"}
+
+
+def test_the_log_of_a_server_that_crashed_is_not_played_into_a_backup(config, world, capsys, tmp_path):
+    """What a crash leaves: the database as it was, and all since in a write-ahead log beside it."""
+    here = config("here")
+    state = here.parent / "state"
+    state.mkdir()
+    backup(world.store, tmp_path / "copy.db")
+    world.device("b").contribute(seed=7)
+    for end in ("", "-wal"):
+        shutil.copy(f"{world.path}{end}", state / f"server.db{end}")
+    assert main(["restore", "--from", str(tmp_path / "copy.db"), "--config", str(here)]) == 0
+    aside = Path(capsys.readouterr().out.splitlines()[-2].split(": ")[1])
+    with closing(Store.open(state / "server.db")) as store:
+        assert store.faults() == []
+        assert rows(store)
+        assert Journal(store, FED).replay().round.heard == 1
+    with closing(Store.open(aside)) as store:
+        assert Journal(store, FED).replay() == world.state
+
+
+def test_what_a_killed_import_left_behind_does_not_stop_the_next(config, exported, capsys):
+    there = config("there")
+    (there.parent / "state").mkdir()
+    (there.parent / "state" / ".server.db.abcd1234").write_bytes(b"half")
+    (there.parent / "state" / ".server.db.abcd1234-wal").write_bytes(b"half")
+    told(capsys, "import", str(exported), "--config", str(there))
+    assert {path.name for path in (there.parent / "state").iterdir()} == {"server.db", "server.lock"}

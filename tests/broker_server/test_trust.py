@@ -5,7 +5,8 @@ import pytest
 
 from broker_server.rules.canary_trust import earned
 from broker_server.rules.voice import WEIGHT_ONE
-from broker_server.trust import TrustTable
+from broker_server.trust import TrustTable, reassigned
+from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 
 LABELS = np.tile(np.arange(4), 25)
@@ -90,3 +91,19 @@ def test_a_table_survives_its_bytes_and_trusts_whom_it_does_not_know():
 def test_a_damaged_table_is_refused(data):
     with pytest.raises(DecodeError):
         TrustTable.from_bytes(data, 3)
+
+
+def test_a_table_of_the_version_before_is_read_as_one_of_competence():
+    """It was a map of devices to rows alone."""
+    rows = {"a": np.array([4096, 7], "<u2").tobytes()}
+    table = TrustTable.from_bytes(cbor.encode(rows), 2)
+    assert (table.method, table.of("a").tolist()) == ("competence", [4096, 7])
+
+
+def test_trust_is_handed_on_or_forgotten_without_a_word_on_the_others():
+    table = TrustTable(2, {name: np.array([k, 9]) for k, name in enumerate("abc", 1)}, "competence")
+    heir = TrustTable.from_bytes(reassigned(table.to_bytes(), "a", "d"), 2)
+    assert {name: row.tolist() for name, row in heir.by_device.items()} == {"b": [2, 9], "c": [3, 9], "d": [1, 9]}
+    nobody = TrustTable.from_bytes(reassigned(table.to_bytes(), "a"), 2)
+    assert (set(nobody.by_device), nobody.method) == ({"b", "c"}, "competence")
+    assert reassigned(table.to_bytes(), "z", "d") == table.to_bytes()

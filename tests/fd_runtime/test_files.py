@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fd_runtime.files import write_atomically
+from fd_runtime.files import new_file, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
@@ -50,3 +50,34 @@ def test_a_secret_is_never_readable_by_others_while_it_is_written(tmp_path, monk
     monkeypatch.setattr(Path, "replace", spy)
     write_atomically(tmp_path / "key", b"secret", mode=0o600)
     assert modes == [0o600]
+
+
+def fill(path, *, fail=False):
+    with new_file(path) as part:
+        part.write_bytes(b"whole")
+        part.with_name(f"{part.name}-wal").write_bytes(b"beside it")
+        if fail:
+            raise ValueError("half")
+
+
+@pytest.mark.parametrize("name", ["value", "va[l]ue*"])
+def test_a_new_file_has_its_name_when_it_is_whole_and_nothing_stays_beside_it(tmp_path, name):
+    with new_file(tmp_path / name) as part:
+        assert not (tmp_path / name).exists()
+        part.write_bytes(b"whole")
+        part.with_name(f"{part.name}-wal").write_bytes(b"beside it")
+    assert (tmp_path / name).read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_new_file_that_was_not_finished_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="half"):
+        fill(tmp_path / "value", fail=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_is_not_written_over_an_old_one(tmp_path):
+    (tmp_path / "value").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        fill(tmp_path / "value")
+    assert (tmp_path / "value").read_bytes() == b"old"

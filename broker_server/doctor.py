@@ -1,0 +1,230 @@
+"""`broker-server doctor`: is everything there that a server needs? A verdict a line, and what to do about it.
+
+It changes nothing and may be asked while the server runs: the database is read, and at the broker it knocks without a
+word of MQTT, for a second connection by the server's certificate would end the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from pathlib import Path
+from typing import TypeAlias
+
+from broker_server.certificates import next_update, outlook
+from broker_server.chronicle import Chronicle
+from broker_server.commanding import Subparsers, tell, utc, with_config
+from broker_server.config import Config
+from broker_server.equipment import load_equipment
+from broker_server.federation import Federation, named_blobs
+from broker_server.journal import Journal
+from fd_protocol.errors import FedistillError
+from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, exit_code_for, load_toml
+from fd_runtime.knocking import knock
+from fd_runtime.pages import Section
+from fd_runtime.starting import FolderInUseError, exclusive
+from fd_runtime.store import Store
+
+_MIB = 1 << 20
+_LEAST_FREE_BYTES, _ENOUGH_FREE_BYTES = 64 * _MIB, 512 * _MIB
+_WARN_BEFORE = timedelta(days=21)
+_CRL_WARN_BEFORE = timedelta(days=7)
+_FIRST_YEAR = 2025
+"""No clock that was ever set says less."""
+
+
+class Verdict(str, Enum):
+    """Of one look."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found; `remedy` is empty where nothing is to be done, `exit_code` 0 where it has not failed."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+    exit_code: int = 0
+
+
+class FaultError(FedistillError):
+    """What a look found must not be so."""
+
+    def __init__(self, found: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(found)
+
+
+Look: TypeAlias = Callable[[], Finding]
+
+
+def add_doctor_command(subparsers: Subparsers) -> None:
+    """Add `doctor`; it leaves `run(arguments) -> exit code` in the namespace."""
+    parser = subparsers.add_parser("doctor", help="look whether all is there that the server needs")
+    with_config(parser, _run).add_argument("--crl", type=Path, help="the broker's revocation list; else pki/crl.pem")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    findings = tuple(examine(arguments.config, arguments.crl, datetime.now(timezone.utc)))
+    rows = tuple((one.check, one.verdict.value, one.found, one.remedy) for one in findings)
+    failed = frozenset(one.check for one in findings if one.verdict is Verdict.FAILED)
+    section = Section("", ("check", "verdict", "found", "remedy"), rows, highlighted=failed)
+    told = [{**asdict(one), "verdict": one.verdict.value} for one in findings]
+    tell(arguments, told, f"A look at {arguments.config}", [section])
+    return next((one.exit_code for one in findings if one.exit_code), 0)
+
+
+def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
+    """Yield what was found about the server of the settings file at `path`; nothing more where that cannot be read."""
+    settings = _look("settings", lambda: _settings(path), "`broker-server init` elsewhere writes every key explained")
+    yield settings
+    if settings.verdict is Verdict.FAILED:
+        return
+    config = load_toml(path, Config)
+    patient = _Patient(path, config, crl or path.parent / "pki" / "crl.pem", now)
+    yield _look("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
+    yield _look("clock", patient.clock, "set the clock: `timedatectl set-ntp true`")
+    yield _look("disk", patient.disk, "make room; the server waits meanwhile, it loses nothing")
+    yield _look("database", patient.database, "stop the server and bring back a backup, then `broker-server restore`")
+    yield _look("server", patient.server, "give the folder to the user that the server runs as")
+    yield _look("broker", patient.broker, "is it running, at this host and port? `broker-server mosquitto` sets it up")
+    yield _look("certificate", patient.certificate, "`broker-server ca sign`, then start the server again")
+    yield _look("revocations", patient.revocations, "`broker-server ca crl`, then SIGHUP to the broker")
+
+
+def _look(check: str, look: Look, remedy: str) -> Finding:
+    try:
+        return look()
+    except (FedistillError, OSError, ImportError) as error:
+        return Finding(check, Verdict.FAILED, " ".join(str(error).split()), remedy, exit_code_for(error))
+
+
+def _settings(path: Path) -> Finding:
+    config = load_toml(path, Config)
+    return Finding("settings", Verdict.OK, f"federation {config.federation}, method {config.method.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    """A server's surroundings. Each look returns a finding or raises what failed."""
+
+    path: Path
+    config: Config
+    crl: Path
+    now: datetime
+
+    def artifacts(self) -> Finding:
+        equipment = load_equipment(self.path)
+        student = "with a student" if equipment.student() is not None else "without a student"
+        found = f"bundle {equipment.bundle.manifest.name}, {equipment.probes.count} probes, {student}"
+        if not equipment.trust_canaries.probes:
+            remedy = "an open fleet needs `artifacts.canaries` and `trust`"
+            return Finding("artifacts", Verdict.WARNING, f"{found}; every device is trusted", remedy)
+        return Finding("artifacts", Verdict.OK, f"{found}, {len(equipment.trust_canaries.probes)} canaries")
+
+    def clock(self) -> Finding:
+        now_ms = round(self.now.timestamp() * 1000)
+        last_ms = self._last_ms()
+        found = f"{utc(now_ms)} UTC"
+        if self.now.year < _FIRST_YEAR:
+            raise FaultError(f"{found}: it was never set", EX_TEMPFAIL)
+        if now_ms < last_ms:
+            raise FaultError(f"{found}, but the database knows of {utc(last_ms)}", EX_TEMPFAIL)
+        return Finding("clock", Verdict.OK, found)
+
+    def _last_ms(self) -> int:
+        if not self.config.state.store.is_file():
+            return 0
+        with Store.view(self.config.state.store) as store:
+            chronicle = Chronicle(store, self.config.federation)
+            rounds = [max(one.opened_ms, one.ended_ms) for one in chronicle.rounds(2)]
+            return max([*rounds, *(one.last_seen_ms for one in chronicle.devices())], default=0)
+
+    def disk(self) -> Finding:
+        folder = self.config.state.folder
+        existing = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+        free = shutil.disk_usage(existing).free
+        size = self.config.state.store.stat().st_size if self.config.state.store.is_file() else 0
+        found = f"{free / _MIB:,.0f} MiB free, the database has {size / _MIB:,.1f}"
+        if free < _LEAST_FREE_BYTES:
+            raise FaultError(found, EX_TEMPFAIL)
+        if free < max(_ENOUGH_FREE_BYTES, 2 * size):
+            return Finding("disk", Verdict.WARNING, found, "make room: a backup needs as much again as the database")
+        return Finding("disk", Verdict.OK, found)
+
+    def database(self) -> Finding:
+        database = self.config.state.store
+        if not database.is_file():
+            return Finding("database", Verdict.OK, "none yet: the server has never run")
+        with Store.view(database) as store, store.moment():
+            state = Journal(store, self.config.federation).replay()
+            faults = [*store.faults(), *_lost(store, state)]
+            strangers = store.federations() - {self.config.federation}
+            schema = store.version
+        if faults:
+            raise FaultError("; ".join(faults[:3]), EX_DATAERR)
+        if strangers:
+            found = f"it holds rows of another federation: {', '.join(sorted(strangers))}"
+            return Finding("database", Verdict.WARNING, found, "one folder, one federation: see [state] folder")
+        found = f"sound, schema {schema}, epoch {state.epoch & 0xFFFF:04x}, round {state.number}"
+        return Finding("database", Verdict.OK, found)
+
+    def server(self) -> Finding:
+        if not self.config.state.lock.is_file():
+            return Finding("server", Verdict.OK, "not running")
+        try:
+            with exclusive(self.config.state.lock):
+                return Finding("server", Verdict.OK, "not running")
+        except FolderInUseError:
+            return Finding("server", Verdict.OK, "running")
+
+    def broker(self) -> Finding:
+        broker = self.config.broker
+        try:
+            answer = knock(broker.host, broker.port, broker.tls)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FaultError(f"{broker.host}:{broker.port}: {reason}", EX_UNAVAILABLE) from error
+        return Finding("broker", Verdict.OK, f"{broker.host}:{broker.port} answers, {answer}")
+
+    def certificate(self) -> Finding:
+        tls = self.config.broker.tls
+        if tls is None:
+            return Finding("certificate", Verdict.OK, "none: the broker is on this machine, without TLS")
+        name, end = outlook(tls.certificate.read_bytes())
+        if name != self.config.aggregator:
+            raise FaultError(f"it names {name!r}, the settings say aggregator = {self.config.aggregator!r}", EX_CONFIG)
+        return self._expiring("certificate", f"of {name}", end, _WARN_BEFORE)
+
+    def revocations(self) -> Finding:
+        if self.config.broker.tls is None:
+            return Finding("revocations", Verdict.OK, "none: no TLS")
+        if not self.crl.is_file():
+            remedy = "name the broker's list by --crl; past its end it locks out every client"
+            return Finding("revocations", Verdict.WARNING, f"no list at {self.crl}", remedy)
+        return self._expiring("revocations", "list", next_update(self.crl.read_bytes()), _CRL_WARN_BEFORE)
+
+    def _expiring(self, check: str, what: str, end: datetime, warn_before: timedelta) -> Finding:
+        found = f"{what} ends {end:%Y-%m-%d %H:%M} UTC"
+        if end <= self.now:
+            raise FaultError(f"{found}: it has ended", EX_CONFIG)
+        if end - self.now < warn_before:
+            remedy = (
+                "renew it: `broker-server ca crl`" if check == "revocations" else "`broker-server ca sign` renews it"
+            )
+            return Finding(check, Verdict.WARNING, found, remedy)
+        return Finding(check, Verdict.OK, found)
+
+
+def _lost(store: Store, state: Federation) -> list[str]:
+    """Return what the federation would ask the store for in vain."""
+    return [f"blob {digest.hex()[:16]} is gone" for digest in named_blobs(state) if not store.has_blob(digest)]
