@@ -3,7 +3,7 @@
     foreign_round        of another federation, or of a round that was never offered
     foreign_epoch        of an epoch that has ended
     round_closed         late, by more than a round, or where absent devices do not count: it could not be heard
-    not_a_member         the round's sampling does not invite this device
+    not_a_member         the round does not invite this device
     over_budget          more bytes than the offer allows
     second_payload       the device has contributed to this round already, with other bytes
     foreign_public_set   speaks of other probes
@@ -32,7 +32,6 @@ from fd_protocol import codec
 from fd_protocol.bodies import U8
 from fd_protocol.competence import decode_map
 from fd_protocol.errors import FedistillError
-from fd_protocol.identity import is_sampled
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Contribution, Kind, Part, RoundOffer
 from fd_protocol.payload import Codes, decode_body
 
@@ -70,7 +69,7 @@ def check_part(part: Part, device: str, federation: str, state: Federation, *, h
     offer = state.round.offer if part.kind is Kind.COMPETENCE else _offer_of(part, state, hears_late=hears_late)
     if part.total_bytes > offer.byte_budget:
         raise RefusedError("over_budget", f"{part.total_bytes} of {offer.byte_budget} bytes")
-    if part.kind is Kind.CONTRIBUTION and not is_sampled(device, offer.sampling.seed, offer.sampling.fraction):
+    if part.kind is Kind.CONTRIBUTION and not offer.invites(device):
         raise RefusedError("not_a_member")
     return offer
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -37,7 +38,6 @@ from broker_server.events import (
     PublishConsensus,
     PublishOffer,
     PublishPresence,
-    RoundOpened,
     Scheduled,
     TimeFound,
     TrainStudent,
@@ -46,22 +46,20 @@ from broker_server.federation import Federation, outstanding, step, wake_at_ms
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
 from broker_server.news import news
-from broker_server.offers import open_round
 from broker_server.orders import Placed, Spool
-from broker_server.portions import grid, standing
+from broker_server.preparing import Preparation
 from broker_server.publisher import Publisher
 from broker_server.rate import RATE_LIMITED, Allowances
-from broker_server.round import Round
+from broker_server.round import Phase, Round
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.timetable import next_time_ms
-from broker_server.work import Aggregation, Finished, Renewal, Task, Teaching, work_on
+from broker_server.work import Finished, Task, Teaching, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError
-from fd_protocol.identity import RoundId
 from fd_protocol.messages import RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
@@ -88,6 +86,8 @@ class _Group:
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
     standings: tuple[Standing, ...] = ()
+    ended: Counter[str] = field(default_factory=Counter)
+    """The round that it ended, as counters count it."""
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -133,7 +133,8 @@ class Aggregator:
         spool: Spool | None = None,
     ) -> None:
         settings.check_against(probes)
-        self._settings, self._probes, self._canaries = settings, probes, canaries or LabelledProbes()
+        self._settings, self._words = settings, settings.words(probes)
+        self._preparation = Preparation(settings, probes, canaries or LabelledProbes(), store, clock, entropy)
         self._store, self._link, self._clock, self._student = store, link, clock, student
         self._worker, self._entropy = worker or InlineWorker(), entropy
         self._on_report, self._spool = on_report, spool
@@ -245,6 +246,7 @@ class Aggregator:
             self._keep(group)
         arrived = [item for item in self._backlog if isinstance(item, Arrived)]
         self._backlog.clear()
+        self.counters += group.ended
         for message in arrived:
             self._link.ack(message)
         for taken in group.answers:
@@ -312,8 +314,9 @@ class Aggregator:
             kept, number = self._settings.records, group.state.number
             self._scribe.prune(kept, number, group.at_ms)
             named = self._scribe.named_blobs(kept, number)
-            self._journal.tidy(group.state, self._settings.method.absence, named)
-            self._journal.keep_counters(self.counters)
+            self._journal.tidy(group.state, self._settings.method.absence, named, words=self._words)
+            group.ended = _ending(group.state.round)
+            self._journal.keep_counters(self.counters + group.ended)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)
 
@@ -359,52 +362,25 @@ class Aggregator:
                 found = TimeFound(timetable, after_ms, next_time_ms(timetable, after_ms))
                 self._inbox.put(Finished((found,)))
             case OpenRound(number):
-                self._inbox.put(Finished((self._open(number),)))
+                self._inbox.put(Finished((self._preparation.opening(self.state, number),)))
             case Aggregate():
-                assert self.state.round is not None
-                self._start(self._aggregation(effect, self.state.round))
+                self._start(self._preparation.aggregation(self.state, effect))
             case TrainStudent():
                 assert self._student is not None  # the schedule says so
                 self._start(Teaching(effect, self._student))
 
-    def _aggregation(self, effect: Aggregate, current: Round) -> Aggregation:
-        return Aggregation(
-            effect,
-            current.offer,
-            self._settings.method,
-            self.state.trust,
-            self._canaries,
-            self._clock,
-            self._renewal(current),
-            self._settings.rounds.most_uncovered,
-        )
-
-    def _renewal(self, current: Round) -> Renewal | None:
-        """Return what of the last consensus stays beside that of `current`; None: nothing, by the settings."""
-        if self._settings.rounds.choose == "turn":
-            return None
-        last, offer = self.state.consensus, current.offer
-        slices = grid(self._probes.whole, offer.slice.count)
-        held = standing(last.portions, slices, offer.temperature) if last is not None else ()
-        return Renewal(held, last.blocks if last is not None else (), current.up_bytes)
-
     def _start(self, task: Task) -> None:
         self._worker.start(lambda: work_on(task, self._store, self._inbox.put))
-
-    def _open(self, number: int) -> RoundOpened:
-        round_id, at_ms = RoundId(self._settings.federation, self.state.epoch, number), self._clock()
-        opening = open_round(
-            self._settings,
-            self._probes,
-            self.state.online,
-            round_id,
-            seed=self._entropy(16),
-            at_ms=at_ms,
-            is_warm_up=self.state.is_warming_up,
-            portions=self.state.consensus.portions if self.state.consensus is not None else (),
-        )
-        return RoundOpened(opening.offer, opening.invited, at_ms)
 
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
         return (int.from_bytes(self._entropy(8), "big") >> 1) | 1
+
+
+def _ending(ended: Round | None) -> Counter[str]:
+    """Return how a round that has ended counts: by its phase, and where it was aborted by the reason's first word."""
+    assert ended is not None
+    names = [f"round.{ended.phase.value}"]
+    if ended.phase is Phase.ABORTED:
+        names.append(f"aborted.{ended.reason.partition(':')[0]}")
+    return Counter(names)

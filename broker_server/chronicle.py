@@ -96,6 +96,7 @@ class HearingRecord:
         weight: of the voice, `rules.voice.WEIGHT_ONE` or less where it was absent; 0 = it was not heard.
         sha256: of the payload as it was sent.
         labels, map: digests of the blobs from which the voice was made; empty = none.
+        report: metrics that the device reported after the round; empty = none.
     """
 
     epoch: int
@@ -112,6 +113,7 @@ class HearingRecord:
     sha256: bytes = b""
     labels: bytes = b""
     map: bytes = b""
+    report: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +183,15 @@ class Chronicle:
     def round(self, epoch: int, number: int) -> RoundRecord | None:
         return next(iter(self._read("rounds", RoundRecord, {"epoch": epoch, "number": number})), None)
 
-    def hearings(self, epoch: int, number: int) -> tuple[HearingRecord, ...]:
-        """Return what was heard in a round, in the order of devices."""
-        where: Row = {"epoch": epoch, "round": number}
+    def hearings(
+        self, epoch: int, number: int, status: str = "", between: tuple[str, str] | None = None
+    ) -> tuple[HearingRecord, ...]:
+        """Return what was heard in a round, in the order of devices: of one status, of devices from one to another."""
+        where: dict[str, Value] = {"epoch": epoch, "round": number}
+        if status:
+            where["status"] = status
+        if between is not None:
+            where["device >="], where["device <="] = between
         return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms")
 
     def hearings_of(self, device: str, limit: int = 50) -> tuple[HearingRecord, ...]:
@@ -197,9 +205,26 @@ class Chronicle:
         heard.sort(key=lambda one: -one.round)
         return tuple(heard if limit < 0 else heard[:limit])
 
+    def reported(self, metric: str, first: int, last: int) -> dict[int, tuple[float, float, float]]:
+        """Return (least, mean, most) of what devices reported of `metric`, in each of these rounds where any did."""
+        if self.store.version < RECORDS:
+            return {}
+        where: Row = {"fed": self.federation, "round >=": first, "round <=": last}
+        return self.store.spread("hearings", f"json_extract(report, '$.{metric}')", "round", where)
+
     def devices(self) -> tuple[DeviceRecord, ...]:
         """Return all devices in the order of names."""
         return self._read("devices", DeviceRecord, {}, "device")
+
+    def count_devices(self, *, online: bool | None = None) -> int:
+        """Return how many devices there are, or how many that are online or not."""
+        if self.store.version < RECORDS:
+            return 0
+        return self.store.count("devices", {"fed": self.federation, **({} if online is None else {"online": online})})
+
+    def ill_devices(self, limit: int = 100) -> tuple[DeviceRecord, ...]:
+        """Return devices that are online and say that they cannot take part."""
+        return self._read("devices", DeviceRecord, {"online": True, "problem >": ""}, "device", limit)
 
     def device(self, name: str) -> DeviceRecord | None:
         return next(iter(self._read("devices", DeviceRecord, {"device": name})), None)

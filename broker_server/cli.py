@@ -24,6 +24,7 @@ from broker_server.replay_commands import add_replay_commands
 from broker_server.several import end_with_parent, run_several, settings_files
 from broker_server.status import Status
 from broker_server.transfer_commands import add_transfer_commands
+from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
     _add_run(commands)
     for name, run, text in (
+        ("dashboard", _dashboard, "show the federation to browsers and to Prometheus, until stopped"),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
@@ -57,10 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
+    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_methods_command(commands)
     add_order_commands(commands)
-    add_quarantine_command(commands)
     add_record_commands(commands)
+    add_quarantine_command(commands)
     add_replay_commands(commands)
     add_transfer_commands(commands)
     add_doctor_command(commands)
@@ -97,6 +100,18 @@ def _run(arguments: argparse.Namespace) -> int:
         run_several(files)
     else:
         service.run(files[0] if files else arguments.config[0] / CONFIG_NAME, version=version("fedistill"))
+    return 0
+
+
+def _dashboard(arguments: argparse.Namespace) -> int:
+    try:
+        from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
+    except ImportError as error:
+        raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    if arguments.child:
+        end_with_parent()
+    serve(arguments.config)
     return 0
 
 

@@ -5,6 +5,7 @@ federation, aggregator, trust, bundles
 [state]      folder
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
+[dashboard]  viewer_token_file, operator_token_file, ...  [dashboard.tls]  [dashboard.proxy]
 [rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_server.dashboard.settings import DashboardSettings
 from broker_server.settings import Settings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
@@ -74,3 +76,4 @@ class Config(Settings):
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     student: StudentSettings = StudentSettings()
+    dashboard: DashboardSettings = DashboardSettings()

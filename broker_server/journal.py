@@ -1,6 +1,6 @@
 """A federation's memory in the store: snapshot and events, and what must go when a round has ended.
 
-Memory on disk: the state that the journal folds to; the last contribution of every device that still counts; the
+Memory on disk: the state that the journal folds to; the last contributions of every device that still count; the
 competence map of every device that ever sent one (a few hundred bytes; a device sends its map once); records of as many
 rounds as the settings say (`scribe`); blobs that one of these names. All else goes when a round ends.
 """
@@ -59,18 +59,25 @@ class Journal:
         self._store.snapshot(self._federation, to_snapshot(state))
         self._events = 0
 
-    def tidy(self, state: Federation, absence: Absence, named: Collection[bytes] = ()) -> None:
-        """Drop what no later round can ask for, but for the blobs `named`. Call it when no round is open."""
-        kept = [*self._trim(Kind.CONTRIBUTION, state, absence), *self._trim(Kind.COMPETENCE, state, None)]
+    def tidy(self, state: Federation, absence: Absence, named: Collection[bytes] = (), *, words: int = 1) -> None:
+        """Drop what no later round can ask for. Call it when no round is open.
+
+        Args:
+            state: of the federation.
+            absence: how contributions fade.
+            named: digests of blobs that stay as well.
+            words: contributions of a device that stay while they count: rounds may ask for other probes each time.
+        """
+        kept = [*self._trim(Kind.CONTRIBUTION, state, absence, words), *self._trim(Kind.COMPETENCE, state, None)]
         self._store.delete_parts(self._federation)
         self._store.delete_blobs_except({row.content for row in kept} | named_blobs(state) | set(named))
 
-    def _trim(self, kind: Kind, state: Federation, absence: Absence | None) -> Iterable[PayloadRow]:
-        """Keep each device's last payload, where it still counts; yield what is kept."""
-        device = ""
+    def _trim(self, kind: Kind, state: Federation, absence: Absence | None, words: int = 1) -> Iterable[PayloadRow]:
+        """Keep each device's last payloads, where they still count; yield what is kept."""
+        seen: Counter[str] = Counter()
         for row in self._store.payloads(self._federation, kind.value):
-            is_last, device = row.device != device, row.device
-            if is_last and (absence is None or absence.weight(state.number + 1 - row.round)):
+            seen[row.device] += 1
+            if seen[row.device] <= words and (absence is None or absence.weight(state.number + 1 - row.round)):
                 yield row
             else:
                 self._store.delete_payload(self._federation, row)

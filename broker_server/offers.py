@@ -12,11 +12,13 @@ from broker_server.portions import choose, grid, standing
 from broker_server.rules import Need
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from fd_protocol.identity import RoundId, is_sampled, sha256
-from fd_protocol.messages import Codec, RoundOffer, Sampling, Slice
+from fd_protocol.messages import MAX_NAMED, Codec, RoundOffer, Sampling, Slice
 
 COMMON_CODEC = Codec.U8_SQRT
 """Every agent of protocol v1 understands it."""
 _DRAWS = 64
+_NOBODY = 2.0**-33
+"""Below the smallest draw but 0: what an offer says that is for nobody, as an empty list of names is for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ def open_round(
     at_ms: int,
     is_warm_up: bool = False,
     portions: Sequence[Portion] = (),
+    named: Collection[str] | None = None,
 ) -> Opening:
     """Return the offer of a round.
 
@@ -49,9 +52,12 @@ def open_round(
         at_ms: UTC milliseconds now.
         is_warm_up: whether devices get the time of a warm-up round.
         portions: of the last consensus.
+        named: devices that the round is for; None = all.
     """
-    sampling = draw(seed, online, settings.rounds)
-    invited = _sampled(online, sampling)
+    names = _drawn(named, seed) if named is not None else ()
+    asked = online if named is None else online.keys() & set(names)
+    sampling = draw(seed, asked, settings.rounds) if named is None or names else Sampling(seed, _NOBODY)
+    invited = _sampled(asked, sampling)
     duration_s = settings.rounds.warm_up_s if is_warm_up else settings.rounds.duration_s
     codec, top_k = agreed_codec(settings.method, [online[device].capabilities for device in invited])
     offer = RoundOffer(
@@ -71,6 +77,7 @@ def open_round(
         shards=settings.rounds.shards,
         competence=Need.COMPETENCE in rule_named(settings.method.name, settings.method.terms).card.needs,
         bundles=tuple(bytes.fromhex(digest) for digest in settings.bundles),
+        devices=names,
     )
     return Opening(offer, invited)
 
@@ -94,6 +101,11 @@ def draw(seed: bytes, online: Collection[str], rounds: RoundSettings) -> Samplin
             break
         seed = sha256(seed)[: len(seed)]
     return sampling
+
+
+def _drawn(named: Collection[str], seed: bytes) -> tuple[str, ...]:
+    """Return as many of the names as an offer may have, drawn anew with each seed where they are more."""
+    return tuple(sorted(sorted(named, key=lambda device: sha256(seed + device.encode()))[:MAX_NAMED]))
 
 
 def _sampled(online: Collection[str], sampling: Sampling) -> tuple[str, ...]:

@@ -80,8 +80,11 @@ class Spool:
         return [placed for placed in read if placed is not None]
 
     def remove(self, placed: Placed) -> None:
-        """Forget an order that has been answered."""
-        placed.path.unlink(missing_ok=True)
+        """Forget an order that has been answered; one that cannot be removed is found again, and answered no more."""
+        try:
+            placed.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("an order cannot be removed: %s", error)
 
     def _read(self, path: Path) -> Placed | None:
         try:

@@ -52,7 +52,7 @@ class Scribe:
             if one.presence is not None:
                 self._presence(one.device, one.presence, at_ms, is_news=not one.retained)
             if one.report is not None:
-                self._report(one.device, one.report, at_ms)
+                self._report(one.device, one.report, state, at_ms)
             if one.part is not None:
                 up_bytes[self._hear(one.device, one.part, one.receipt, state, at_ms)] += len(one.part.body)
         self._follow(state, at_ms)
@@ -119,9 +119,14 @@ class Scribe:
             values["last_seen_ms"] = at_ms
         self._store.merge("devices", self._key(device=device), lower(values))
 
-    def _report(self, device: str, report: RoundReport, at_ms: int) -> None:
-        values = lower({"report": report.metrics, "last_seen_ms": at_ms})
-        self._store.merge("devices", self._key(device=device), values)
+    def _report(self, device: str, report: RoundReport, state: Federation, at_ms: int) -> None:
+        """Write down what a device found, and beside what it had sent in that round."""
+        metrics = lower({"report": report.metrics})
+        self._store.merge("devices", self._key(device=device), {**metrics, "last_seen_ms": at_ms})
+        if (report.round.federation, report.round.epoch) == (self._federation, state.epoch):
+            sent = self._key(round=report.round.number, device=device, kind=Kind.CONTRIBUTION.value)
+            for row in self._store.rows("hearings", {**sent, "status": Status.STORED.value}):
+                self._store.merge("hearings", {**sent, "sha256": row["sha256"]}, metrics)
 
     def _hear(self, device: str, part: Part, receipt: Receipt | None, state: Federation, at_ms: int) -> int:
         """Write down a piece of a payload, and the payload where it is decided; return the number of its round."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from broker_server import transfer
 from broker_server.aggregator import Aggregator
+from broker_server.child import Child
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.events import EpochBegun
@@ -59,6 +61,8 @@ def run(path: Path, *, version: str) -> None:
         )
         stack.callback(aggregator.leave)
         log.info("federation %s, epoch %04x", config.federation, aggregator.state.epoch & 0xFFFF)
+        if config.dashboard.enabled:
+            _enter_dashboard(stack, path)
         until_signalled(lambda: _pump(aggregator), aggregator.wake)
 
 
@@ -93,6 +97,15 @@ def _enter_store(stack: ExitStack, path: Path, config: Config) -> Store:
         config.state.folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(exclusive(config.state.lock))
         return stack.enter_context(closing(Store.open(config.state.store)))
+
+
+def _enter_dashboard(stack: ExitStack, path: Path) -> None:
+    """A process of its own: what it does, or fails to do, never touches the aggregator."""
+    program = "import sys; from broker_server.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "dashboard", "--child", "--config", str(path.absolute())]
+    child = Child("dashboard", command)
+    child.start()
+    stack.callback(child.stop)
 
 
 def _pump(aggregator: Aggregator) -> None:

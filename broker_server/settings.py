@@ -49,6 +49,7 @@ class RoundSettings:
         count: the last round's number; 0 = no last one.
         fraction: share of devices that a round invites.
         invite: devices that a round invites on average, of those online; 0 = the fraction says.
+        tags: rounds are for devices with one of these tags (`broker-server devices tag`); none = for all.
         warm_up_s: duration of a first round whose consensus is not published; 0 = there is none.
         probes: probes of a round, taken from the public set in turn; 0 = all of them, every round.
         slice_rounds: rounds for which a slice stays before the next one's turn.
@@ -69,6 +70,7 @@ class RoundSettings:
     count: int = 0
     fraction: float = 1.0
     invite: int = 0
+    tags: tuple[str, ...] = ()
     warm_up_s: int = 0
     probes: int = 0
     slice_rounds: int = 1
@@ -91,6 +93,8 @@ class RoundSettings:
             raise InvalidValueError("fraction lies in (0, 1], most_uncovered in [0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
+        for tag in self.tags:
+            check_name(tag, "a tag")
         if self.timetable is not None:
             check_timetable(self.timetable)
 
@@ -230,6 +234,11 @@ class Settings:
             raise InvalidValueError(f"rounds.probes is {self.rounds.probes}, the public set has {probes.count}")
         if self.rounds.choose == "need":
             self._check_blocks(probes)
+
+    def words(self, probes: ProbeSet) -> int:
+        """Return of how many rounds a device's contributions must be kept to have its last words about all probes."""
+        slices = len(grid(probes.whole, self.rounds.probes)) if self.rounds.probes else 1
+        return slices * self.rounds.slice_rounds if slices > 1 else 1
 
     def _check_blocks(self, probes: ProbeSet) -> None:
         slices = grid(probes.whole, self.rounds.probes)

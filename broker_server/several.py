@@ -52,13 +52,21 @@ def run_several(paths: Sequence[Path]) -> None:
 
 
 def check_apart(configs: dict[Path, Config]) -> None:
-    """Refuse two servers in one folder, and two of one name at one broker, where each would end the other's link.
+    """Refuse two servers in one folder, two dashboards at one port, and two servers of one name at one broker.
+
+    Of the last each would end the other's link, again and again.
 
     Raises:
         StartError: so; it names the second.
     """
     _check_unique(configs, "state.folder", lambda config: config.state.folder.resolve())
+    _check_unique(configs, "dashboard.port", _dashboard_address)
     _check_unique(configs, "aggregator", lambda config: (config.broker.host, config.broker.port, config.aggregator))
+
+
+def _dashboard_address(config: Config) -> Hashable:
+    """Servers without a dashboard are apart from all others."""
+    return config.dashboard.port if config.dashboard.enabled else config.state.folder.resolve()
 
 
 def _check_unique(configs: dict[Path, Config], key: str, of: Callable[[Config], Hashable]) -> None:

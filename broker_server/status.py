@@ -69,6 +69,9 @@ def _facts(state: Federation) -> dict[str, Any]:
         current = state.round
         facts |= {"phase": current.phase.value, "heard": current.heard, "invited": current.invited}
         facts |= {"quorum": current.offer.quorum, "method": current.offer.method}
+        asked = current.offer.slice
+        facts["asks"] = f"probes {asked.start} to {asked.start + asked.count - 1}"
+        facts |= {"warm_up": True} if current.is_warm_up else {}
         facts |= {"reason": current.reason} if current.reason else {}
     if state.consensus is not None:
         facts["consensus"] = {"round": state.consensus.round.number, **state.consensus.metrics}

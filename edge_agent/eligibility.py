@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fd_protocol.errors import InvalidValueError
-from fd_protocol.identity import check_digest, check_name, is_sampled
+from fd_protocol.identity import check_digest, check_name
 from fd_protocol.messages import RoundOffer
 
 
@@ -56,6 +56,6 @@ def objection(offer: RoundOffer, profile: Profile) -> str:
         return "unknown_public_set"
     if offer.slice.start + offer.slice.count > profile.probes:
         return "slice_out_of_range"
-    if not is_sampled(profile.device, offer.sampling.seed, offer.sampling.fraction):
+    if not offer.invites(profile.device):
         return "not_sampled"
     return ""

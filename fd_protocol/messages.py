@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fd_protocol.identity import RoundId, check_digest, check_name, check_text, require
+from fd_protocol.identity import RoundId, check_digest, check_name, check_text, is_sampled, require
 from fd_protocol.schema import keyed
 from fd_protocol.terms import (
     MAX_CELLS,
@@ -32,6 +32,7 @@ from fd_protocol.terms import (
 __all__ = [
     "MAX_CELLS",
     "MAX_CLASSES",
+    "MAX_NAMED",
     "MAX_PARTS",
     "MAX_PART_BYTES",
     "MAX_PAYLOAD_BYTES",
@@ -61,6 +62,8 @@ MAX_PAYLOAD_BYTES = 4 << 20
 MAX_PARTS = 128
 _PART_INDICES = frozenset(range(MAX_PARTS))
 MAX_BUNDLES = 256
+MAX_NAMED = 256
+"""Devices that an offer may name: 16 kB of it."""
 MAX_METRICS = 64
 MAX_CAPABILITIES = 64
 
@@ -105,6 +108,8 @@ class RoundOffer:
     """Whether devices are asked for a competence map (once per public set and private epoch)."""
     bundles: tuple[bytes, ...] = keyed(16, default=())
     """Digests of the bundles that may join; empty = any of the task."""
+    devices: tuple[str, ...] = keyed(17, default=())
+    """Names of the devices that may contribute, of those that the sampling draws; empty = all of them."""
 
     def __post_init__(self) -> None:
         check_digest(self.task, "task")
@@ -119,6 +124,15 @@ class RoundOffer:
         require(len(self.bundles) <= MAX_BUNDLES, "an offer names at most 256 bundles")
         for digest in self.bundles:
             check_digest(digest, "bundle")
+        require(len(self.devices) <= MAX_NAMED, "an offer names at most 256 devices")
+        for device in self.devices:
+            check_name(device, "device")
+
+    def invites(self, device: str) -> bool:
+        """Whether it asks `device`, as far as names and sampling go."""
+        if self.devices and device not in self.devices:
+            return False
+        return is_sampled(device, self.sampling.seed, self.sampling.fraction)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from fd_runtime.link import Link, TlsFiles
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FAREWELL_S = 1.0
+_LOCKS = Path("/proc/locks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,23 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(path: Path) -> bool | None:
+    """Return whether another process holds the lock file at `path`, without touching it: to try would disturb a start.
+
+    None: this system does not tell (no /proc/locks).
+    """
+    try:
+        number = path.stat().st_ino
+    except FileNotFoundError:
+        return False
+    try:
+        lines = _LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    # "1: FLOCK  ADVISORY  WRITE 3021 fd:01:1312 0 EOF"; some file systems number devices otherwise there than in stat.
+    return any("FLOCK" in line and line.split()[5].endswith(f":{number}") for line in lines)
 
 
 def _lock(descriptor: int, path: Path, *, wait: bool) -> None:

@@ -62,7 +62,8 @@ CREATE TABLE hearings (fed TEXT, round INTEGER, device TEXT, kind TEXT, sha256 B
                        arrived_ms INTEGER NOT NULL DEFAULT 0, payload_bytes INTEGER NOT NULL DEFAULT 0,
                        status TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', share REAL, agreement REAL,
                        weight INTEGER NOT NULL DEFAULT 0, labels BLOB NOT NULL DEFAULT x'',
-                       map BLOB NOT NULL DEFAULT x'', PRIMARY KEY (fed, round, device, kind, sha256)) WITHOUT ROWID;
+                       map BLOB NOT NULL DEFAULT x'', report TEXT NOT NULL DEFAULT '{}',
+                       PRIMARY KEY (fed, round, device, kind, sha256)) WITHOUT ROWID;
 CREATE INDEX hearings_of_a_device ON hearings (fed, device, round);
 CREATE TABLE devices (fed TEXT, device TEXT, first_seen_ms INTEGER NOT NULL DEFAULT 0,
                       last_seen_ms INTEGER NOT NULL DEFAULT 0, online INTEGER NOT NULL DEFAULT 0,
@@ -206,6 +207,12 @@ class Store:
                 for statement in schema.split(";"):
                     self._execute(statement)
             self._execute(f"PRAGMA user_version={max(version, self.version)}")
+
+    @property
+    def changes(self) -> int:
+        """A number that is another one once another program has written; of use while this store stays open."""
+        (number,) = self._execute("PRAGMA data_version").fetchone()
+        return int(number)
 
     def close(self) -> None:
         self._connection.close()
@@ -401,6 +408,19 @@ class Store:
         order = f"ORDER BY {order}" if order else ""
         statement = f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?"  # noqa: S608 - see above
         return list(self._stream(statement, (*where.values(), limit)))
+
+    def count(self, table: str, where: Row) -> int:
+        """Return how many rows `rows` would return."""
+        statement = f"SELECT count(*) FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        (number,) = self._execute(statement, tuple(where.values())).fetchone()
+        return int(number)
+
+    def spread(self, table: str, value: str, by: str, where: Row) -> dict[Any, tuple[float, float, float]]:
+        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`."""
+        statement = f"""SELECT {by}, min({value}), avg({value}), max({value}) FROM {table}
+            WHERE {_all_of(where)} AND {value} IS NOT NULL GROUP BY {by}"""  # noqa: S608 - see above
+        found = self._execute(statement, tuple(where.values())).fetchall()
+        return {key: (least, mean, most) for key, least, mean, most in found}
 
     def delete_rows(self, table: str, where: Row) -> int:
         """Delete the rows that `rows` would return; return how many went."""

@@ -37,6 +37,7 @@ from fleet_sim.partitions import (
     PartitionTerms,
     SensorShift,
 )
+from fleet_sim.rules import check_playable
 from fleet_sim.worlds import NEW_CLASS, Cut, World, cut_world, disturbed
 from model_export.augment import Augmentation
 from model_export.pretrain import PretrainTerms
@@ -190,6 +191,7 @@ class Scenario:
     measuring: MeasuringTerms = MeasuringTerms()
 
     def __post_init__(self) -> None:
+        check_playable(self.method.name)
         if self.rounds < 1 or not 0 <= self.attack.devices < self.devices:
             raise InvalidValueError("rounds and honest devices are at least 1")
         if self.image_shift is not None and self.sensor_shift is not None:

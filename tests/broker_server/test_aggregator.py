@@ -1,5 +1,6 @@
 """The server's loop, told as stories: real store, real rules, hand-made devices."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -137,7 +138,39 @@ def test_the_probes_of_a_slice_are_asked_for_again_so_that_differences_can_be_se
     assert world.offer.slice.start == 10
 
 
+def test_a_round_for_tagged_devices_is_for_them_alone(tmp_path):
+    rounds = RoundSettings(quorum=2, minimum_online=3, pause_s=10, tags=("press", "kiln"))
+    world = World(tmp_path / "s.db", rounds=rounds)
+    for device, tags in (("a", ["press"]), ("b", ["kiln", "old"]), ("c", ["old"])):
+        world.store.merge("devices", {"fed": FED, "device": device}, {"tags": json.dumps(tags)})
+    a, b, c = fleet(world)
+    assert (world.offer.devices, world.state.round.invited) == (("a", "b"), 2)
+    assert [receipt.reason for receipt in c.send(c.contribution()[0])] == ["not_a_member"]
+    a.contribute()
+    b.contribute()
+    assert world.state.round.phase is Phase.CLOSED
+
+
 # The roster.
+
+
+def test_a_device_that_comes_in_the_middle_of_a_round_counts_and_is_not_waited_for(world):
+    a, b, c = fleet(world)
+    late = world.device("d")
+    late.contribute()
+    assert (world.state.round.heard, world.state.round.awaited) == (1, 3)
+    for device in (a, b, c):
+        device.contribute()
+    assert (world.state.round.phase, world.state.round.heard) == (Phase.CLOSED, 4)
+
+
+def test_a_device_that_goes_in_the_middle_of_a_round_keeps_its_say(world):
+    a, b, _ = fleet(world)
+    a.contribute()
+    a.die()
+    b.contribute()
+    world.wait(60)
+    assert world.state.consensus.metrics["voices"] == 2
 
 
 def test_devices_that_cannot_take_part_are_not_waited_for(world):

@@ -1,5 +1,7 @@
 """The chronicle tells what happened, and a crash neither loses nor doubles a word of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -171,6 +173,34 @@ def test_the_last_report_of_a_device_is_told(world):
     world.arrive(TOPICS.report("a"), codec.encode(report))
     world.settle()
     assert chronicle(world).device("a").report == {"accuracy": 0.9}
+
+
+def test_what_devices_report_of_a_round_is_told_with_what_they_sent_in_it(world):
+    devices = fleet(world)
+    for device in devices:
+        device.contribute()
+    first = world.state.round.id
+    world.wait(10)
+    for device, share in zip(devices, (0.5, 0.9, 1.0), strict=True):
+        report = RoundReport(first, sha256(b"z"), accepted=True, metrics={"accuracy": share})
+        for _ in range(2):  # the broker may deliver it twice
+            world.arrive(TOPICS.report(device.name), codec.encode(report))
+    world.settle()
+    assert chronicle(world).reported("accuracy", 1, 9) == {1: (0.5, pytest.approx(0.8), 1.0)}
+    assert chronicle(world).reported("loss", 1, 9) == {}
+    assert {one.device: dict(one.report) for one in chronicle(world).hearings(first.epoch, 1)}["b"] == {"accuracy": 0.9}
+    assert chronicle(world).hearings(first.epoch, 2) == ()
+
+
+def test_a_report_of_another_epoch_or_of_a_round_without_a_contribution_is_not_set_beside_one(world):
+    a, _, _ = fleet(world)
+    a.contribute()
+    here = world.state.round.id
+    for round_id in (replace(here, epoch=here.epoch + 1), replace(here, federation="other"), replace(here, number=7)):
+        report = RoundReport(round_id, sha256(b"z"), accepted=True, metrics={"accuracy": 0.9})
+        world.arrive(TOPICS.report("a"), codec.encode(report))
+    world.settle()
+    assert chronicle(world).reported("accuracy", 0, 9) == {}
 
 
 def told(world):

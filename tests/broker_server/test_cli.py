@@ -1,6 +1,8 @@
 """The operator's program: one line says what is wrong, and the exit code what kind of wrong."""
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import asdict
 
@@ -176,6 +178,7 @@ def test_status_tells_where_the_federation_stands(config, capsys):
     status = json.loads(capsys.readouterr().out)
     assert (status["federation"], status["round"], status["phase"]) == ("demo", 1, "closed")
     assert status["consensus"]["voices"] == 3
+    assert status["asks"] == "probes 0 to 19"
     assert status["epoch"] == f"{world.state.epoch:016x}"
     assert main(["status", "--config", str(config)]) == 0
     assert "consensus.voices" in capsys.readouterr().out
@@ -217,3 +220,29 @@ def test_a_command_that_does_not_exist_is_a_usage_error():
     with pytest.raises(SystemExit) as caught:
         main(["dance"])
     assert caught.value.code == 64
+
+
+def test_the_server_runs_without_what_the_dashboard_needs():
+    program = "import sys; import broker_server.cli, broker_server.service; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "broker_server.aggregator" in modules
+    assert not {"starlette", "uvicorn", "jinja2", "prometheus_client"} & set(modules)
+
+
+def test_a_dashboard_that_is_not_installed_is_told_in_one_line(config, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    for name in [name for name in sys.modules if name.startswith("broker_server.dashboard.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    _, line = failure(capsys, "dashboard", "--config", str(config))
+    assert line.endswith("pip install 'fedistill[dashboard]'")
+
+
+def test_a_token_that_others_may_read_is_refused(config, artifacts, capsys):
+    token = config.parent / "operator.token"
+    token.write_text("x" * 40)
+    token.chmod(0o644)
+    edit(config, "# operator_token_file", "operator_token_file")
+    code, line = failure(capsys, "dashboard", "--config", str(config))
+    assert code == 78
+    assert "dashboard: " in line
+    assert "may be read by others: chmod 600" in line

@@ -82,6 +82,36 @@ def test_a_draw_that_could_not_reach_the_quorum_is_drawn_again():
         assert opening.invited == tuple(device for device in few if is_sampled(device, seed, 0.25))
 
 
+def named(settings, devices, online=ONLINE, seed=SEED):
+    return open_round(settings, PROBES, online, round_id(), seed=seed, at_ms=0, named=devices)
+
+
+def test_a_round_for_some_devices_names_them_and_expects_those_online():
+    opening = named(Settings(FED), ["dev-7", "dev-3", "away"])
+    assert (opening.offer.devices, opening.invited) == (("away", "dev-3", "dev-7"), ("dev-3", "dev-7"))
+    assert opening.offer.invites("dev-3")
+    assert not opening.offer.invites("dev-4")
+
+
+def test_a_round_for_nobody_is_not_one_for_all():
+    opening = named(Settings(FED), [])
+    assert opening.invited == ()
+    assert not any(opening.offer.invites(device) for device in ONLINE)
+
+
+def test_a_share_of_named_devices_is_drawn_among_them():
+    devices = [f"dev-{k}" for k in range(100)]
+    opening = named(Settings(FED, rounds=RoundSettings(fraction=0.3)), devices)
+    assert set(opening.invited) == {device for device in devices if is_sampled(device, SEED, 0.3)}
+
+
+def test_an_offer_names_no_more_devices_than_it_may_and_others_the_next_time():
+    many = {f"dev-{k}": Presence(1) for k in range(1000)}
+    first, second = (named(Settings(FED), list(many), many, seed) for seed in (b"a" * 16, b"b" * 16))
+    assert len(first.offer.devices) == len(first.invited) == 256
+    assert first.offer.devices != second.offer.devices
+
+
 def test_a_warm_up_round_has_time_of_its_own():
     settings = Settings(FED, rounds=RoundSettings(duration_s=60, warm_up_s=600))
     offers = [

@@ -169,6 +169,20 @@ def test_what_a_round_made_of_it_can_be_made_again(world):
     assert records[1].made_sha256 != records[1].consensus_sha256
 
 
+def test_an_absent_device_is_heard_on_every_slice_that_it_once_spoke_of(world):
+    play(world, 4)
+    a, b, c = fleet(world)
+    c.die()
+    world.device("d")
+    for seed in range(4):
+        for device in (a, b):
+            device.contribute(seed=seed)
+        world.wait(60)
+        assert world.state.consensus.metrics["absent_voices"] == 1
+        world.wait(10)
+    assert len(world.store.payloads("demo", "contribution", "a")) == 4, "one for each slice"
+
+
 def test_another_temperature_makes_the_whole_anew(world):
     play(world, 3)
     world.settings = replace(world.settings, method=MethodSettings("mean-probabilities", temperature=3.0))

@@ -57,10 +57,12 @@ def test_the_memory_is_bounded_and_forgets_whoever_was_quiet_longest(monkeypatch
     monkeypatch.setattr(rate, "MAX_DEVICES", 3)
     allowances = Allowances(TERMS)
     allowed(allowances, "a", [1] * 7)
-    for device in ("b", "c", "a", "d"):
+    allowed(allowances, "b", [1] * 7)
+    for device in ("c", "a", "d"):
         allowances.spend(device, 1, 0)
     assert len(allowances) == 3
     assert not allowances.spend("a", 1, 0), "it has just been heard"
+    assert allowances.spend("b", 1, 0), "it was quiet, and is forgotten"
 
 
 @given(st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 65_536)), max_size=60))

@@ -72,6 +72,14 @@ def test_words_about_something_else_are_not_heard(store, other):
     assert set(spoken(store, put(store, "a"))) == {"a"}
 
 
+def test_the_last_words_of_an_absent_device_are_the_newest_about_these_probes(store):
+    put(store, "b", NUMBER - 1, part=Slice(PUBLIC_SET, 5, 3, 2))
+    put(store, "b", NUMBER - 2)
+    put(store, "b", NUMBER - 3)
+    voices = spoken(store, put(store, "a"), absence=Absence(0.5, 0.1))
+    assert {name: voice.weight for name, voice in voices.items()} == {"a": 4096, "b": 1024}
+
+
 def test_a_device_speaks_once_with_its_newest_words(store):
     put(store, "a", NUMBER - 1)
     put(store, "b", NUMBER - 2)

@@ -241,6 +241,7 @@ def test_what_is_no_message_of_ours_is_dropped_and_never_comes_again(topic, mess
         ({"slice": Slice(PUBLIC_SET, 1, 8, 3)}, "slice_out_of_range"),
         ({"slice": Slice(PUBLIC_SET, 0, 8, 4)}, "foreign_task"),
         ({"sampling": replace(offer().sampling, fraction=1e-9)}, "not_sampled"),
+        ({"devices": ("somebody-else",)}, "not_sampled"),
     ],
 )
 def test_a_device_says_why_a_round_goes_on_without_it(changes, reason):

@@ -77,6 +77,7 @@ def offers(draw):
         shards=draw(st.integers(1, 4096)),
         competence=draw(st.booleans()),
         bundles=tuple(draw(st.lists(digests, max_size=3))),
+        devices=tuple(draw(st.lists(names, max_size=3))),
     )
 
 

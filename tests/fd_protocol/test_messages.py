@@ -60,6 +60,8 @@ TOP_K = MESSAGES["round-offer, top-k, defaults"]
         (OFFER, {"shards": 0}),
         (OFFER, {"bundles": (b"short",)}),
         (OFFER, {"bundles": (DIGEST,) * 257}),
+        (OFFER, {"devices": ("No Name",)}),
+        (OFFER, {"devices": ("a",) * 257}),
         (OFFER, {"codec": Codec.U4_SQRT, "slice": Slice(DIGEST, 0, 10, 257)}),
         (TOP_K, {"top_k": 0}),
         (TOP_K, {"top_k": 10}),

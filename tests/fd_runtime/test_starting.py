@@ -8,7 +8,7 @@ import pytest
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import exit_code_for
 from fd_runtime.link import TlsFiles
-from fd_runtime.starting import BrokerSettings, FolderInUseError, StartError, blame, exclusive, until_signalled
+from fd_runtime.starting import BrokerSettings, FolderInUseError, StartError, blame, exclusive, is_held, until_signalled
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), InvalidValueError("no such thing")])
@@ -51,3 +51,20 @@ def test_a_signal_ends_the_loop_and_wakes_it(number):
         for n, handler in before.items():
             signal.signal(n, handler)
     assert seen == ["pump", "pump", "wake"]
+
+
+def test_whether_a_lock_is_held_is_told_without_taking_it(tmp_path):
+    lock = tmp_path / "lock"
+    assert is_held(lock) is False  # no such file
+    with exclusive(lock):
+        assert is_held(lock) is True
+        assert is_held(tmp_path) is False
+    assert is_held(lock) is False
+    with exclusive(lock):
+        pass  # it was not taken
+
+
+def test_where_the_system_does_not_tell_of_locks_nothing_is_claimed(tmp_path, monkeypatch):
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr("fd_runtime.starting._LOCKS", tmp_path / "none")
+    assert is_held(tmp_path / "lock") is None

@@ -306,3 +306,12 @@ def test_rows_come_in_the_order_and_number_that_was_asked_for(records):
     assert numbers == [2]
     assert records.delete_rows("rounds", {"fed": FED, "number <": 3}) == 2
     assert [row["number"] for row in records.rows("rounds", {"fed": FED})] == [3]
+
+
+def test_a_view_notices_what_another_writes_and_nothing_else(path):
+    store = Store.open(path)
+    with Store.view(path) as view:
+        before = view.changes
+        assert view.changes == before
+        store.set_meta("name", b"value")
+        assert view.changes != before

@@ -172,3 +172,9 @@ def test_the_manual_names_every_key_preset_and_attack():
         assert f"`{name}`" in MANUAL
     for name in (*(field.name for field in fields(PartitionTerms)), *(field.name for field in fields(ImageShift))):
         assert name in MANUAL
+
+
+def test_a_rule_that_goes_without_a_public_set_is_no_scenarios():
+    digits_scenario = PRESETS["digits"]
+    with pytest.raises(InvalidValueError, match="'per-label' goes without a public set"):
+        replace(digits_scenario, method=replace(digits_scenario.method, name="per-label"))

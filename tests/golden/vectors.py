@@ -88,6 +88,7 @@ MESSAGES = {
     "round-offer, top-k, defaults": RoundOffer(
         ROUND, 60, 1_800_000_000, 1, Sampling(bytes(16)), "mean", 1.0, Codec.TOP_K, SLICE, DIGEST, 1, TrainingTerms(), 3
     ),
+    "round-offer, by name": dataclasses.replace(OFFER, devices=("kettle", "press-3")),
     "part": PART,
     "part, single": Part(ROUND, Kind.COMPETENCE, OTHER, 3, b"abc"),
     "contribution": CONTRIBUTION,

@@ -417,6 +417,13 @@ def test_stacks_of_few_rows_give_the_same_bits(budget_bytes):
     assert np.array_equal(by_probe(voices, statistic, budget_bytes), by_probe(voices, statistic))
 
 
+def test_in_a_stack_devices_stand_by_name_in_whatever_order_they_came():
+    """Sums of floats depend on their order, if seldom in the bits that a float32 shows."""
+    voices = voices_of(0)
+    first = by_probe(voices[::-1], lambda _, labels: labels[0])
+    np.testing.assert_allclose(first, probabilities_of(voices)[0], atol=1e-6)
+
+
 def test_a_lone_liar_is_filtered_by_cronus_where_the_mean_follows_it():
     honest = [voice(f"honest-{k}", (0.90 - 0.01 * k, 0.06 + 0.01 * k, 0.04), 0) for k in range(5)]
     liar = voice("liar", (0.0, 0.0, 1.0), 0)

@@ -1,0 +1,81 @@
+"""What needs somebody: the sentences at the head of the first page, each with the runbook line that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from broker_server.chronicle import RoundRecord
+from broker_server.coverage import WARN_UNCOVERED
+from broker_server.dashboard import words
+from broker_server.dashboard.expiry import Expiry
+from broker_server.dashboard.reading import Look
+from broker_server.round import NO_QUORUM, Phase
+
+DOMINANT_SHARE = 0.5
+_NAMED = 5
+
+
+class Level(str, Enum):
+    """How much a notice matters."""
+
+    BAD = "bad"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that needs somebody, in a sentence; `runbook` names the alert of docs/dashboard.md that helps."""
+
+    level: Level
+    text: str
+    runbook: str = ""
+
+
+def of_server(look: Look) -> Iterator[Notice]:
+    """Yield what is to be said of the server and of the fleet as a whole."""
+    if look.is_running is False:
+        text = "The server does not run: no round opens, and devices keep what they have to say."
+        yield Notice(Level.BAD, text, "ServerDown")
+    if look.state.is_paused:
+        yield Notice(Level.NOTE, "Rounds are paused. Resume when you are ready.")
+    if not look.around.has_trust_canaries:
+        text = "No canaries: nothing is known against any device, and nobody can say how right the consensus is."
+        yield Notice(Level.NOTE, text)
+    ill = [device.device for device in look.chronicle.ill_devices()]
+    if ill:
+        yield Notice(Level.WARNING, f"Online, but with a problem: {_listed(ill)}.", "DevicesWithProblems")
+
+
+def of_rounds(last: RoundRecord | None, made: RoundRecord | None, refused: Iterable[str]) -> Iterator[Notice]:
+    """Yield what is to be said of the `last` round, in which some were `refused`, and of the last consensus `made`."""
+    if last is not None and last.phase == Phase.ABORTED.value:
+        why = "quorum missed" if last.reason == NO_QUORUM else last.reason
+        yield Notice(Level.BAD, f"Round {last.number} came to nothing: {why}.", "QuorumMissed")
+    if names := sorted(refused):
+        yield Notice(Level.WARNING, f"Refused in this round: {_listed(names)}.", "ContributionsRefused")
+    metrics = made.metrics if made is not None else {}
+    if metrics.get("uncovered_probes", 0.0) > WARN_UNCOVERED:
+        text = "Many probes lie far from every device's data: learning from them may do harm."
+        yield Notice(Level.WARNING, text, "UncoveredProbes")
+    share = metrics.get("largest_share", 0.0)
+    if share > DOMINANT_SHARE and metrics.get("voices", 0.0) > 2:
+        text = f"One device makes {words.percent(share, 0)} of the consensus."
+        yield Notice(Level.WARNING, text, "OneDeviceDominates")
+
+
+def of_expiries(expiries: Iterable[Expiry], now_ms: int) -> Iterator[Notice]:
+    """Yield what has expired, and what soon will."""
+    for one in expiries:
+        left_s = (one.until_ms - now_ms) / 1000
+        if left_s < 0:
+            yield Notice(Level.BAD, f"The {one.what} has expired.", one.runbook)
+        elif left_s < 86_400 * one.warn_days:
+            yield Notice(Level.WARNING, f"The {one.what} expires in {words.span(left_s)}.", one.runbook)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

@@ -1,0 +1,73 @@
+"""Releases: what is known of the student, what the fleet runs, and whether anybody has verified it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker_server.chronicle import RoundRecord
+from broker_server.dashboard.reading import Look
+
+_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How many devices run a bundle; `is_allowed`: the settings let it join."""
+
+    bundle: bytes
+    family: str
+    devices: int
+    online: int
+    share: float
+    is_allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasesPage:
+    """What the page shows.
+
+    Attributes:
+        is_verifiable: whether there are release canaries; without them a student is unverified, whatever it scores.
+        has_student: whether a student learns at all.
+        lessons: the last rounds that it learnt from, newest first.
+        rollout: what devices run, the most common first.
+        is_limited: whether the settings name the bundles that may join.
+    """
+
+    is_verifiable: bool
+    has_student: bool
+    lessons: tuple[RoundRecord, ...]
+    rollout: tuple[Rollout, ...]
+    is_limited: bool
+
+    def standing(self, lesson: RoundRecord) -> str:
+        """What is known of the student after a lesson."""
+        if any(name.startswith("failed_") for name in lesson.student):
+            return "failed; the student stays as it was"
+        if not self.is_verifiable:
+            return "unverified"
+        return "scored; not compared with a release" if "accuracy" in lesson.student else "unverified"
+
+
+def releases_page(look: Look) -> ReleasesPage:
+    """Return what the page shows."""
+    bundles = look.around.settings.bundles
+    return ReleasesPage(
+        is_verifiable=look.around.has_release_canaries,
+        has_student=look.state.schedule.has_student,
+        lessons=tuple(one for one in look.chronicle.rounds(_ROUNDS) if one.student),
+        rollout=_rollout(look, bundles),
+        is_limited=bool(bundles),
+    )
+
+
+def _rollout(look: Look, bundles: tuple[str, ...]) -> tuple[Rollout, ...]:
+    devices = [device for device in look.chronicle.devices() if not device.replaced_by]
+    kinds = sorted({(device.bundle, device.family) for device in devices})
+    rows = []
+    for bundle, family in kinds:
+        running = [device for device in devices if (device.bundle, device.family) == (bundle, family)]
+        online = sum(device.online for device in running)
+        is_allowed = not bundles or bundle.hex() in bundles
+        rows.append(Rollout(bundle, family, len(running), online, len(running) / len(devices), is_allowed))
+    return tuple(sorted(rows, key=lambda row: (-row.devices, row.family)))

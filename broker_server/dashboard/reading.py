@@ -1,0 +1,248 @@
+"""The only door to what a page shows: one look at the database at a time, read only, and what the files say.
+
+`Source.look` opens a view of the database for the thread that asks and closes it again; the server may be writing
+meanwhile. Where there is no database yet a look finds an empty federation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from broker_server.admission import distances_in
+from broker_server.chronicle import Chronicle, HearingRecord
+from broker_server.equipment import Equipment
+from broker_server.federation import Federation
+from broker_server.journal import Journal
+from broker_server.labels import StoredLabels
+from broker_server.quarantine import Quarantined
+from broker_server.rules.voice import WEIGHT_ONE
+from broker_server.settings import Settings
+from broker_server.trust import TrustTable
+from fd_protocol import codec
+from fd_protocol.bodies import U8
+from fd_protocol.competence import FAR
+from fd_protocol.errors import DecodeError
+from fd_protocol.manifest import Manifest, Role
+from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, ConsensusBlock, Kind
+from fd_protocol.payload import Codes, decode_body
+from fd_protocol.quantisers import I64
+from fd_runtime.starting import is_held
+from fd_runtime.store import MissingBlobError, Store
+
+F32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Bytes of one model's parameters as FedAvg would send them, in float32.
+
+    Attributes:
+        name: of the bundle.
+        trained_bytes: of what devices train; exact.
+        whole_bytes: of the whole network: what trains, and the float backbone's file, which holds its graph too.
+    """
+
+    name: str
+    trained_bytes: int
+    whole_bytes: int | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ModelSize:
+        trained = F32_BYTES * manifest.layout.size
+        backbone = manifest.files.get(Role.BACKBONE_FLOAT)
+        if manifest.features is None:
+            return cls(manifest.name, trained, trained)
+        return cls(manifest.name, trained, trained + backbone.size_bytes if backbone else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What does not change while the dashboard runs.
+
+    Attributes:
+        settings: of the federation.
+        classes: names, in order.
+        model: of the server's own bundle.
+        has_trust_canaries, has_release_canaries: whether the server knows labels of some probes.
+    """
+
+    settings: Settings
+    classes: tuple[str, ...]
+    model: ModelSize
+    has_trust_canaries: bool
+    has_release_canaries: bool
+
+    @classmethod
+    def of(cls, equipment: Equipment) -> Surroundings:
+        manifest, canaries = equipment.bundle.manifest, equipment.canaries
+        return cls(
+            equipment.config,
+            manifest.task.classes,
+            ModelSize.of(manifest),
+            has_trust_canaries=bool(canaries.trust.probes),
+            has_release_canaries=bool(canaries.release.probes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """What devices and consensus hold likeliest on the probes of the last consensus; see `disagreement`."""
+
+    devices: tuple[str, ...]
+    claims: I64
+    consensus: I64
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the database says now, each part read when it is first asked for."""
+
+    store: Store
+    around: Surroundings
+    now_ms: int
+    is_running: bool | None
+    """Whether the server runs; None = cannot be told here."""
+
+    @cached_property
+    def state(self) -> Federation:
+        return self._journal.replay()
+
+    @cached_property
+    def chronicle(self) -> Chronicle:
+        return Chronicle(self.store, self.around.settings.federation)
+
+    @cached_property
+    def counters(self) -> Counter[str]:
+        """Counted until the last round ended."""
+        return self._journal.counters()
+
+    def quarantine(self) -> tuple[Quarantined, ...]:
+        """Return the last messages that could not be read, the last first."""
+        return tuple(self._journal.quarantine.kept())[::-1]
+
+    @property
+    def database_bytes(self) -> int:
+        path = self.store.path
+        files = [path, path.with_name(f"{path.name}-wal")] if path else []
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    @cached_property
+    def trust(self) -> TrustTable:
+        """What devices earned in the last round."""
+        classes = len(self.around.classes)
+        return (
+            TrustTable.from_bytes(self.store.blob(self.state.trust), classes)
+            if self.state.trust
+            else TrustTable(classes)
+        )
+
+    def trust_of(self, device: str) -> tuple[float, ...]:
+        """Return the trust in each class, 0..1; empty where nothing is known."""
+        known = self.trust.by_device.get(device)
+        return () if known is None else tuple((known / WEIGHT_ONE).tolist())
+
+    def coverage_of(self, devices: Collection[str]) -> dict[str, float]:
+        """Return the share of the public set that is not far from each device's data, where it sent a map."""
+        shares = {}
+        for device in devices:
+            distances = self._distances(device)
+            if distances is not None:
+                shares[device] = float((distances < FAR).mean())
+        return shares
+
+    def opinions(self, hearings: Sequence[HearingRecord], most: int) -> Opinions | None:
+        """Return who said what for the last consensus: of the devices heard, the `most` that agree least.
+
+        None: there is no consensus, or what it was made of is gone.
+        """
+        consensus = self.state.consensus
+        if consensus is None or not consensus.blocks:  # a warm-up publishes none
+            return None
+        heard = [one for one in hearings if one.kind == Kind.CONTRIBUTION.value and one.agreement is not None]
+        chosen = sorted(heard, key=lambda one: (one.agreement or 0.0, one.device))[:most]
+        try:
+            blocks = [codec.decode(self.store.blob(digest), ConsensusBlock) for digest in consensus.blocks]
+            labels = {one.device: StoredLabels.from_bytes(self.store.blob(one.labels)) for one in chosen if one.labels}
+        except (MissingBlobError, DecodeError):
+            return None
+        return _opinions(blocks, dict(sorted(labels.items())))
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self.store, self.around.settings.federation)
+
+    def _distances(self, device: str) -> U8 | None:
+        rows = self.store.payloads(self.around.settings.federation, Kind.COMPETENCE.value, device)
+        if not rows:
+            return None
+        return distances_in(codec.decode(self.store.blob(rows[0].content), CompetenceMap, limit=MAX_PAYLOAD_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where looks come from.
+
+    Attributes:
+        database: the server's.
+        lock: that a running server holds; None = nobody can tell whether it runs.
+        around: what stands still.
+        clock: UTC milliseconds.
+    """
+
+    database: Path
+    lock: Path | None
+    around: Surroundings
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """Yield a look at the federation as it is now; it belongs to this thread.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        is_running = is_held(self.lock) if self.lock else None
+        with self.view() as store:
+            yield Look(store, self.around, self.clock(), is_running)
+
+    @contextmanager
+    def view(self) -> Iterator[Store]:
+        """Yield the database alone; an empty one where there is none yet."""
+        if self.database.is_file():
+            with Store.view(self.database) as store:
+                yield store
+            return
+        store = Store.open(None)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def _opinions(blocks: Sequence[ConsensusBlock], labels: Mapping[str, StoredLabels]) -> Opinions | None:
+    """Set devices beside the consensus on what the round asked for; the consensus may speak of more."""
+    whole = np.concatenate([_likeliest(_codes_of(block)) for block in blocks])
+    asked = next(iter(labels.values())).slice if labels else blocks[0].slice
+    first = asked.start - blocks[0].slice.start
+    consensus = whole[first : first + asked.count]
+    if first < 0 or len(consensus) < asked.count:
+        return None
+    claims = {device: _likeliest(said.codes) for device, said in labels.items() if said.slice == asked}
+    return Opinions(tuple(claims), np.array(list(claims.values()), np.int64).reshape(-1, asked.count), consensus)
+
+
+def _codes_of(block: ConsensusBlock) -> Codes:
+    return decode_body(block.body, block.codec, block.slice.count, block.slice.classes)
+
+
+def _likeliest(codes: Codes) -> I64:
+    likeliest: I64 = codes.integers().argmax(axis=1)
+    return likeliest

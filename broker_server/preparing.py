@@ -1,0 +1,87 @@
+"""What the effects of a federation ask for, made of its state, the settings and the store: an offer, an aggregation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker_server.chronicle import Chronicle
+from broker_server.events import Aggregate, RoundOpened
+from broker_server.federation import Federation
+from broker_server.offers import open_round
+from broker_server.portions import grid, standing
+from broker_server.settings import ProbeSet, Settings
+from broker_server.work import Aggregation, Renewal
+from fd_protocol.canaries import LabelledProbes
+from fd_protocol.identity import RoundId
+from fd_protocol.messages import RoundOffer
+from fd_runtime.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Prepares what the server is to do.
+
+    Attributes:
+        settings: of the federation.
+        probes: the public set.
+        canaries: that judge what devices claim.
+        store: where the records lie.
+        clock: UTC milliseconds.
+        entropy: random bytes.
+    """
+
+    settings: Settings
+    probes: ProbeSet
+    canaries: LabelledProbes
+    store: Store
+    clock: Callable[[], int]
+    entropy: Callable[[int], bytes]
+
+    def opening(self, state: Federation, number: int) -> RoundOpened:
+        """Return round `number` as it opens now."""
+        at_ms = self.clock()
+        opening = open_round(
+            self.settings,
+            self.probes,
+            state.online,
+            RoundId(self.settings.federation, state.epoch, number),
+            seed=self.entropy(16),
+            at_ms=at_ms,
+            is_warm_up=state.is_warming_up,
+            portions=state.consensus.portions if state.consensus is not None else (),
+            named=self._tagged(),
+        )
+        return RoundOpened(opening.offer, opening.invited, at_ms)
+
+    def aggregation(self, state: Federation, effect: Aggregate) -> Aggregation:
+        """Return the work of making the consensus of the open round."""
+        assert state.round is not None
+        return Aggregation(
+            effect,
+            state.round.offer,
+            self.settings.method,
+            state.trust,
+            self.canaries,
+            self.clock,
+            self._renewal(state, state.round.offer, state.round.up_bytes),
+            self.settings.rounds.most_uncovered,
+        )
+
+    def _renewal(self, state: Federation, offer: RoundOffer, up_bytes: int) -> Renewal | None:
+        """Return what of the last consensus stays beside the new one; None: nothing, by the settings."""
+        if self.settings.rounds.choose == "turn":
+            return None
+        if state.consensus is None:
+            return Renewal((), (), up_bytes)
+        slices = grid(self.probes.whole, offer.slice.count)
+        held = standing(state.consensus.portions, slices, offer.temperature)
+        return Renewal(held, state.consensus.blocks, up_bytes)
+
+    def _tagged(self) -> list[str] | None:
+        """Return the devices that rounds are for; None: for all."""
+        tags = set(self.settings.rounds.tags)
+        if not tags:
+            return None
+        records = Chronicle(self.store, self.settings.federation).devices()
+        return [record.device for record in records if tags & set(record.tags)]

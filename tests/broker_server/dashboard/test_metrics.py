@@ -1,0 +1,170 @@
+"""Prometheus is told the truth, and every rule, panel and runbook line speaks of what is told."""
+
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from broker_server.ca import Authority
+from broker_server.certificates import Identity, Role
+from broker_server.config import ArtifactSettings, Config, StateSettings
+from broker_server.dashboard.expiry import Expiry, expiries
+from broker_server.dashboard.pages import notices
+from broker_server.dashboard.settings import DashboardSettings
+from fd_runtime.starting import BrokerSettings
+from tests.broker_server.dashboard.stage import Stage
+
+ROOT = Path(__file__).parents[3]
+RULES = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+MANUAL = (ROOT / "docs/dashboard.md").read_text()
+EXPIRIES = (Expiry("aggregator", "", 5_000, ""), Expiry("crl", "", 6_000, ""))
+ONLY_WITH_A_STUDENT = {"fedistill_student_accuracy"}
+ONLY_WITH_A_LOCK = {"fedistill_server_up"}
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path, expiries=EXPIRIES).play()
+
+
+def told(stage):
+    """Return {(name, labels): value} of what is scraped."""
+    text = stage.browser(accept="*/*").get("/metrics").text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_tell_the_round_and_the_last_consensus(stage):
+    values = told(stage)
+    assert values["fedistill_round_number", ()] == 4
+    assert values["fedistill_round_phase", (("phase", "offered"),)] == 1
+    assert values["fedistill_round_phase", (("phase", "closed"),)] == 0
+    assert (values["fedistill_round_arrivals", ()], values["fedistill_round_quorum", ()]) == (1, 2)
+    assert (values["fedistill_devices_online", ()], values["fedistill_devices_known", ()]) == (3, 3)
+    assert values["fedistill_voices", ()] == 3
+    assert 0 <= values["fedistill_canary_accuracy", ()] <= 1
+    assert values["fedistill_round_up_bytes", ()] > 0
+    assert values["fedistill_database_bytes", ()] > 0
+    assert values["fedistill_crl_expiry_timestamp_seconds", ()] == 6
+    assert values["fedistill_certificate_expiry_timestamp_seconds", (("file", "aggregator"),)] == 5
+
+
+def test_counters_move_when_a_round_ends_and_go_on_after_a_restart(stage):
+    before = told(stage)
+    assert before["fedistill_quorum_missed_total", ()] == 1
+    assert before["fedistill_rounds_total", (("phase", "closed"),)] == 2
+    assert ("fedistill_refusals_total", (("reason", "wrong_temperature"),)) not in before
+    stage.world.wait(61)
+    stage.world.restart()
+    after = told(stage)
+    assert after["fedistill_quorum_missed_total", ()] == 2
+    assert after["fedistill_rounds_total", (("phase", "aborted"),)] == 2
+    assert after["fedistill_refusals_total", (("reason", "wrong_temperature"),)] == 1
+    assert after["fedistill_set_aside_total", (("reason", "malformed"),)] == 1
+
+
+def test_no_metric_grows_with_the_fleet(tmp_path):
+    small, large = Stage(tmp_path / "small"), Stage(tmp_path / "large")
+    for number in range(3):
+        small.world.device(f"d{number}")
+    for number in range(50):
+        large.world.device(f"d{number}")
+    assert set(told(small)) == set(told(large))
+
+
+def test_metrics_stand_before_the_first_round(tmp_path):
+    assert told(Stage(tmp_path))["fedistill_round_number", ()] == 0
+
+
+def names_in(expression):
+    return set(re.findall(r"fedistill_\w+", expression))
+
+
+def all_names(stage):
+    return {name for name, _ in told(stage)} | ONLY_WITH_A_STUDENT | ONLY_WITH_A_LOCK
+
+
+def test_every_alert_speaks_of_metrics_that_exist(stage):
+    stage.world.wait(61)
+    for rule in RULES:
+        named = names_in(rule["expr"])
+        assert named or rule["expr"].startswith("up{"), rule["alert"]
+        assert named <= all_names(stage), rule["alert"]
+
+
+def test_every_panel_speaks_of_metrics_that_exist(stage):
+    stage.world.wait(61)
+    panels = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())["panels"]
+    named = set().union(*(names_in(target["expr"]) for panel in panels for target in panel["targets"]))
+    assert named <= all_names(stage)
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_every_alert_has_a_runbook_line_and_every_runbook_line_an_alert():
+    headings = re.findall(r"^### (\w+)$", MANUAL, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        anchor = f"docs/dashboard.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == anchor
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+
+
+def test_every_metric_is_explained_in_the_manual(stage):
+    stage.world.wait(61)
+    for name in all_names(stage):
+        assert f"`{name}" in MANUAL, name
+
+
+def test_what_the_page_calls_a_runbook_is_an_alert():
+    source = Path(notices.__file__).read_text() + (ROOT / "broker_server/dashboard/expiry.py").read_text()
+    named = set(re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', source))
+    assert named
+    assert named <= {rule["alert"] for rule in RULES}
+
+
+# Files.
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority.create(tmp_path / "pki", fleet="plant", now=datetime.now(timezone.utc))
+
+
+def config(folder, *, tls=None, crl=None):
+    return Config(
+        "demo",
+        artifacts=ArtifactSettings(folder / "bundle"),
+        state=StateSettings(folder),
+        broker=BrokerSettings(tls=tls),
+        dashboard=DashboardSettings(crl=crl),
+    )
+
+
+def test_expiries_are_those_of_the_files_that_the_settings_name(tmp_path, authority):
+    moment = datetime.now(timezone.utc)
+    files = authority.issue(Identity("aggregator", Role.AGGREGATOR), tmp_path / "out", now=moment)
+    found = {one.file: one.until_ms for one in expiries(config(tmp_path, tls=files, crl=authority.crl_path))}
+    assert set(found) == {"broker_ca", "aggregator", "crl"}
+    for file, days in (("aggregator", 365), ("crl", 30)):
+        expected = (moment + timedelta(days=days)).timestamp()
+        assert found[file] / 1000 == pytest.approx(expected, abs=86_400)
+
+
+def test_a_file_that_is_gone_or_damaged_has_no_expiry(tmp_path):
+    broken = tmp_path / "crl.pem"
+    broken.write_text("-----BEGIN X509 CRL-----\nrubbish\n-----END X509 CRL-----\n")
+    assert list(expiries(config(tmp_path, crl=broken))) == []
+    assert list(expiries(config(tmp_path, crl=tmp_path / "none.pem"))) == []
+    assert list(expiries(config(tmp_path))) == []

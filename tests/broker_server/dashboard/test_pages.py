@@ -1,0 +1,275 @@
+"""What an operator reads: the truth of the database in words, whatever the federation has come to."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from starlette.testclient import TestClient
+
+from broker_server.dashboard.app import PAGES, Site, make_app
+from broker_server.dashboard.expiry import Expiry
+from broker_server.dashboard.reading import ModelSize
+from broker_server.orders import new_order, place_order
+from broker_server.settings import RoundSettings
+from fd_protocol import codec
+from fd_protocol.messages import DeviceState
+from fd_runtime.starting import exclusive
+from fd_runtime.store import RECORDS, Store
+from tests.broker_server.builders import TASK
+from tests.broker_server.dashboard.stage import Stage
+from tests.broker_server.world import TOPICS, fleet
+
+ADDRESSES = [address for address, _ in PAGES]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+@pytest.fixture
+def played(stage):
+    return stage.play()
+
+
+def page(stage, address):
+    answer = stage.browser().get(address)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def words(stage, address):
+    """What a reader sees of a page, as one line."""
+    text = re.sub(r"<[^>]+>", " ", page(stage, address).split("<main")[1])
+    return re.sub(r"\s+", " ", text.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def all_addresses(stage):
+    epoch = f"{stage.world.state.epoch:016x}"
+    return [*ADDRESSES, "/fleet/a", f"/rounds/{epoch}/1", f"/rounds/{epoch}/3", f"/rounds/{epoch}/4", "/login"]
+
+
+def test_every_page_stands_before_the_first_round(stage):
+    for address in ADDRESSES:
+        assert "<h1>" in page(stage, address)
+    assert "No round yet" in page(stage, "/")
+    assert "Waiting for 3 devices to come online." in page(stage, "/")
+    assert "No device yet" in page(stage, "/fleet")
+
+
+def test_every_page_stands_where_the_server_has_never_run(stage):
+    source = replace(stage.source, database=stage.folder / "none.db")
+    with source.look() as look:
+        assert look.state.number == 0
+        assert look.chronicle.devices() == ()
+        assert look.database_bytes == 0
+
+
+def test_a_database_without_records_is_an_empty_history(stage, tmp_path):
+    old = tmp_path / "old.db"
+    Store.open(old).close()
+    with replace(stage.source, database=old).look() as look:
+        assert look.store.version < RECORDS
+        assert look.chronicle.rounds() == ()
+
+
+def test_the_first_page_counts_who_is_awaited_once_some_are_online(stage):
+    stage.world.device("a")
+    assert "Waiting for 2 more devices to come online." in page(stage, "/")
+
+
+def test_the_open_round_tells_who_has_answered_and_who_was_refused(played):
+    told = words(played, "/")
+    assert "Round 4: taking contributions" in told
+    assert "1 of 3 invited devices have answered; the quorum is 2." in told
+    assert "arrived 1 · ○ awaited 2 · ■ refused 1" in told
+
+
+def test_a_round_without_quorum_is_told_in_words(tmp_path):
+    stage = Stage(tmp_path)
+    fleet(stage.world)[0].contribute()
+    stage.world.wait(61)
+    assert "too few devices answered: 1 of the 2 that are needed" in words(stage, "/")
+    assert "Round 1 came to nothing: quorum missed." in words(stage, "/")
+
+
+def test_a_pause_is_told_on_the_first_page(played):
+    place_order(played.spool, new_order("pause", who="ada", at_ms=played.world.now_ms))
+    played.world.settle()
+    assert "Rounds are paused." in words(played, "/")
+
+
+def test_an_expiring_certificate_is_told_before_it_expires(tmp_path):
+    soon = Expiry("aggregator", "certificate of this server", 1_000_000 + 5 * 86_400_000, "CertificateExpires")
+    stage = Stage(tmp_path, expiries=[soon, replace(soon, what="list", until_ms=1), replace(soon, until_ms=1 << 44)])
+    told = words(stage, "/")
+    assert "The certificate of this server expires in 5 d." in told
+    assert "The list has expired." in told
+    assert told.count("expire") == 2
+
+
+def test_without_canaries_no_accuracy_is_claimed(tmp_path):
+    stage = Stage(tmp_path, canaries=False).play()
+    assert "no canaries: nobody can say how right" in words(stage, "/")
+    assert "Unverified." not in words(stage, "/releases")  # no student learns here
+    assert "Nothing to show yet." in words(stage, "/history").split("Agreement")[0]
+
+
+def test_the_fleet_shows_each_device_with_its_standing(played):
+    told = words(played, "/fleet")
+    assert "3 of 3 devices online" in told
+    with played.source.look() as look:
+        trust = look.chronicle.device("a").trust
+    assert f"{trust:.2f}" in told
+
+
+def test_the_fleet_is_searched_and_ordered_and_cut_into_screens(stage):
+    for number in range(230):
+        stage.world.device(f"press-{number:03}", family="mlp-s" if number % 2 else "cnn-m", runtime="litert")
+    assert "Page 1 of 3" in words(stage, "/fleet")
+    assert "press-229" in words(stage, "/fleet?page=3")
+    assert "press-229" in words(stage, "/fleet?page=99")
+    assert page(stage, "/fleet").count('<th scope="row">') == 100
+    assert page(stage, "/fleet?q=press-00").count('<th scope="row">') == 10
+    assert "No device fits" in words(stage, "/fleet?q=oven")
+    for order in ("seen", "trust", "agreement", "refused", "nonsense"):
+        assert "press-" in words(stage, f"/fleet?order={order}")
+
+
+def test_what_a_device_says_of_itself_is_text_and_never_markup(stage):
+    state = DeviceState(1, online=True, task=TASK, problem="<script>alert(1)</script>", runtime="<b>", agent='"><i>')
+    stage.world.arrive(TOPICS.state("evil"), codec.encode(state))
+    stage.world.settle()
+    for address in ("/", "/fleet", "/fleet/evil", "/fleet?q=%3Cscript%3E"):
+        text = page(stage, address)
+        assert "<script>alert" not in text
+        assert "<b>" not in text.split("<main")[1].replace("<b>0</b>", "")
+        assert '"><i>' not in text
+
+
+def test_refusals_are_listed_with_their_reason_and_its_meaning(played):
+    told = words(played, "/refusals")
+    assert "wrong_temperature" in told
+    assert "malformed" in told
+    assert "fd/v1/demo/dev/c/up/0" in told
+
+
+def test_the_history_tells_bytes_against_the_budget_and_against_fedavg(played):
+    told = words(played, "/history")
+    assert "Used of the budget of 1.0 MB" in told
+    assert "FedAvg, what devices train" in told
+    assert "44,000" in told
+
+
+def test_the_picture_of_disagreement_names_devices_and_classes(stage):
+    a, b, c = fleet(stage.world)
+    _, codes = a.contribute()
+    b.contribute(probabilities=codes.probabilities())
+    c.contribute(probabilities=codes.probabilities()[:, [1, 2, 0]])
+    told = words(stage, "/differing")
+    assert "round 1, 20 probes" in told
+    picture = page(stage, "/differing")
+    assert picture.index(">c</text>") < picture.index(">a</text>")  # who differs most stands first
+    assert all(name in told for name in ("cat", "dog", "owl"))
+
+
+def test_there_is_no_picture_before_a_consensus(stage):
+    assert "No consensus to compare with yet" in words(stage, "/differing")
+
+
+def test_a_device_and_a_round_that_nobody_knows_are_not_found(played):
+    browser = played.browser()
+    for address in ("/fleet/nobody", "/rounds/0000000000000001/1", "/rounds/rubbish/1", "/nothing"):
+        answer = browser.get(address)
+        assert answer.status_code == 404
+        assert "Not possible" in answer.text
+
+
+def test_commands_are_told_with_who_gave_them_and_what_came_of_it(played):
+    place_order(played.spool, new_order("abort", who="ada", at_ms=played.world.now_ms, arguments={"reason": "fire"}))
+    played.world.settle()
+    told = words(played, "/audit")
+    assert "ada operator abort reason: fire round 4 aborted" in told
+
+
+def test_every_chart_has_the_table_behind_it(played):
+    for address in ("/history", "/differing", "/fleet/a"):
+        text = page(played, address)
+        pictures = text.count('<div class="picture">')
+        assert pictures
+        assert text.count("<summary") == pictures
+
+
+def test_no_page_needs_anything_from_elsewhere_or_breaks_its_own_policy(played):
+    for address in all_addresses(played):
+        text = page(played, address)
+        assert not re.search(r"<[^>]+\s(style|on\w+)=", text), address
+        assert "<style" not in text
+        assert re.findall(r"<script[^>]*>", text) == ['<script src="/static/live.js" defer>']
+        assert "http://" not in text.replace("http://www.w3.org", "")
+        assert "https://" not in text
+
+
+def test_looking_writes_nothing(played):
+    with Store.view(played.folder / "server.db") as store:
+        before = store.changes
+        for address in [*all_addresses(played), "/metrics", "/readyz", "/healthz"]:
+            played.browser().get(address)
+        assert store.changes == before
+
+
+def test_a_model_without_a_backbone_is_all_that_fedavg_would_send():
+    assert ModelSize("mlp", 4_000, 4_000).whole_bytes == 4_000
+
+
+@pytest.mark.parametrize("choose", ["turn", "need"])
+def test_the_picture_is_of_the_probes_that_the_round_asked_for(tmp_path, choose):
+    rounds = RoundSettings(quorum=2, duration_s=60, minimum_online=3, pause_s=10, probes=10, choose=choose)
+    stage = Stage(tmp_path, rounds=rounds)
+    devices = fleet(stage.world)
+    for _ in range(2):
+        for device in devices:
+            device.contribute()
+        stage.world.wait(10)
+    with stage.source.look() as look:
+        consensus = look.state.consensus
+        opinions = look.opinions(look.chronicle.hearings(consensus.round.epoch, consensus.round.number), 10)
+        told = {one.device: one.agreement for one in look.chronicle.hearings(consensus.round.epoch, 2)}
+    assert opinions.devices == ("a", "b", "c")
+    shares = 1 - (opinions.claims != opinions.consensus).mean(axis=1)
+    assert dict(zip(opinions.devices, shares, strict=True)) == pytest.approx(told)
+
+
+def test_a_warm_up_has_no_picture(tmp_path):
+    rounds = RoundSettings(quorum=2, duration_s=60, minimum_online=3, warm_up_s=30)
+    stage = Stage(tmp_path, rounds=rounds)
+    for device in fleet(stage.world):
+        device.contribute()
+    assert stage.world.state.consensus is not None
+    assert "No consensus to compare with yet" in words(stage, "/differing")
+
+
+def test_a_database_that_cannot_be_read_is_told_and_is_not_ready(played):
+    path = played.folder / "server.db"
+    played.world.store.close()
+    path.write_bytes(b"no database at all" * 100)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    answer = played.browser().get("/")
+    assert answer.status_code == 503
+    assert "The database cannot be read" in answer.text
+    assert answer.headers["content-security-policy"]
+    assert played.browser().get("/readyz").status_code == 503
+    assert played.browser().get("/healthz").status_code == 200
+
+
+def test_readiness_means_that_the_server_runs(played, tmp_path):
+    lock = tmp_path / "server.lock"
+    app = make_app(Site(replace(played.source, lock=lock), played.access))
+    browser = TestClient(app, base_url="http://localhost")
+    assert browser.get("/readyz").status_code == 503
+    assert "the server does not run" in browser.get("/").text
+    with exclusive(lock):
+        assert browser.get("/readyz").text == "ready, round 4\n"
+        assert "the server runs" in browser.get("/").text
+    assert "cannot be told" in played.browser().get("/readyz").text
