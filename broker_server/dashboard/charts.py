@@ -257,7 +257,7 @@ class Bars:
 def nice_ticks(low: float, high: float, floor: float = -math.inf, ceiling: float = math.inf) -> tuple[float, ...]:
     """Return three to six round numbers that hold `low` to `high`, and go beyond neither `floor` nor `ceiling`."""
     if high - low < 1e-9 * max(1.0, abs(high)):
-        pad = max(abs(high) * 0.1, 1e-3)
+        pad = max(abs(high) * 0.1, 0.05 * (ceiling - floor) if math.isfinite(ceiling - floor) else 1e-3)
         low, high = max(floor, low - pad), min(ceiling, high + pad)
     step = _nice_step((high - low) / 3)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

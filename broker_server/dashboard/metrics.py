@@ -88,6 +88,7 @@ class FederationCollector(Collector):
         tables = (
             ("refusals", "refused.", "reason", "Payloads refused until the last round ended."),
             ("set_aside", "set_aside.", "reason", "Messages that could not be read, until the last round ended."),
+            ("dropped", "dropped.", "reason", "Messages that were not even looked at, until the last round ended."),
             ("reports", "report.", "outcome", "Reports of devices until the last round ended."),
             ("rounds", "round.", "phase", "Rounds that have ended."),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timezone
 
 UNKNOWN = "\N{EN DASH}"
@@ -74,6 +75,11 @@ def moment(at_ms: int) -> str:
 def iso(at_ms: int) -> str:
     """A moment as `<time datetime>` wants it."""
     return f"{_utc(at_ms):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """A key that puts `press-2` before `press-10`."""
+    return tuple((text, int(digits or 0)) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name))
 
 
 def short(digest: bytes) -> str:

@@ -81,7 +81,7 @@ def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1)
     found = [device for device in devices if _fits(device, search.lower())]
     order = order if order in ORDERS else "name"
     last = _last_hearings(look, [device.device for device in found]) if order == "agreement" else {}
-    found.sort(key=lambda device: (_rank(order, device, last.get(device.device)), device.device))
+    found.sort(key=lambda device: (_rank(order, device, last.get(device.device)), words.natural(device.device)))
     pages = max(1, -(-len(found) // PAGE_ROWS))
     page = min(max(page, 1), pages)
     shown = found[PAGE_ROWS * (page - 1) : PAGE_ROWS * page]

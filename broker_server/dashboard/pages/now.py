@@ -129,7 +129,7 @@ def _progress(current: Round, last: RoundRecord | None, refused: frozenset[str])
         quorum=current.offer.quorum,
         deadline_ms=current.deadline_ms,
         ended_ms=last.ended_ms if last is not None and last.number == current.id.number else 0,
-        arrivals=tuple(sorted(arrivals, key=lambda one: one.device)),
+        arrivals=tuple(sorted(arrivals, key=lambda one: words.natural(one.device))),
     )
 
 

@@ -10,7 +10,7 @@ from broker_server.quarantine import Quarantined
 from fd_protocol.messages import Status
 
 _ROUNDS, _ROWS = 20, 200
-_REFUSED, _SET_ASIDE = "refused.", "set_aside."
+_REFUSED, _UNANSWERED = ("refused.",), ("set_aside.", "dropped.")
 MEANINGS = {
     "foreign_round": "of another federation, or of a round that was never offered",
     "foreign_epoch": "of an epoch that has ended: the database was made or restored since",
@@ -34,6 +34,7 @@ MEANINGS = {
     "wrong_length": "codes that do not make the payload",
     "malformed_body": "not deflated as it should be",
     "invalid_rows": "codes that no distribution has",
+    "rate_limited": "more than a device may send in a minute",
     "error": "the server failed at it; its log has the trace",
 }
 """What each reason says; docs/wire.md lists the same words. A new one is shown as it stands."""
@@ -66,10 +67,10 @@ def refusals_page(look: Look) -> RefusalsPage:
         recent += sorted(refused, key=lambda hearing: -hearing.arrived_ms)
         if len(recent) >= _ROWS:
             break
-    return RefusalsPage(_counted(look, _REFUSED), _counted(look, _SET_ASIDE), tuple(recent[:_ROWS]), look.quarantine())
+    return RefusalsPage(_counted(look, _REFUSED), _counted(look, _UNANSWERED), tuple(recent[:_ROWS]), look.quarantine())
 
 
-def _counted(look: Look, prefix: str) -> tuple[Reason, ...]:
-    found = {name.removeprefix(prefix): n for name, n in look.counters.items() if name.startswith(prefix)}
+def _counted(look: Look, prefixes: tuple[str, ...]) -> tuple[Reason, ...]:
+    found = {name.partition(".")[2]: n for name, n in look.counters.items() if name.startswith(prefixes)}
     ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     return tuple(Reason(word, MEANINGS.get(word, ""), n) for word, n in ranked)

@@ -37,6 +37,10 @@ def test_the_axis_of_a_share_never_leaves_0_to_1(one, other):
     assert 0 <= ticks[0] < ticks[-1] <= 1
 
 
+def test_a_share_that_stays_at_zero_has_an_axis_that_can_be_read():
+    assert [f"{tick:.0%}" for tick in nice_ticks(0.0, 0.0, 0.0, 1.0)] == ["0%", "2%", "4%", "6%"]
+
+
 def test_a_line_breaks_where_nothing_is_known():
     assert chart((0.1, 0.2, NAN, 0.4, 0.5)).svg.count('class="line s0"') == 2
 

@@ -29,6 +29,11 @@ def test_ages_and_moments():
     assert words.iso(1_700_000_000_000) == "2023-11-14T22:13:20Z"
 
 
+def test_names_are_in_the_order_in_which_people_count():
+    names = ["press-10", "press-2", "oven", "press-2b", "press-1"]
+    assert sorted(names, key=words.natural) == ["oven", "press-1", "press-2", "press-2b", "press-10"]
+
+
 def test_what_is_not_known_is_a_dash():
     for word in (words.percent, words.number, words.count, words.size):
         assert word(None) == word(float("nan")) == words.UNKNOWN
