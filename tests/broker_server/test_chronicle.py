@@ -7,6 +7,7 @@ import pytest
 
 from broker_server.aggregator import Aggregator
 from broker_server.chronicle import Chronicle, CommandRecord
+from broker_server.consensus import join
 from broker_server.rules.voice import WEIGHT_ONE, to_weight
 from broker_server.scribe import MAX_REFUSALS, Scribe
 from broker_server.settings import MethodSettings
@@ -342,3 +343,27 @@ def test_a_student_of_a_round_without_a_record_makes_none(tmp_path):
     world.store.delete_rows("rounds", {"fed": FED})
     world.restart()
     assert chronicle(world).rounds() == ()
+
+
+def test_a_map_that_comes_while_a_consensus_is_made_is_not_told_as_part_of_it(world, monkeypatch):
+    """The voices are heard again for their shares: they are those of the same moment."""
+    a, b, c = fleet(world)
+    for device in (a, b, c):
+        device.send_map([1] * 20)
+    (old,) = world.store.payloads(FED, "competence", "a")
+
+    def join_and_hear_of_another_map(*arguments, **settings):
+        joined = join(*arguments, **settings)
+        world.store.put_payload(FED, replace(old, content=world.store.put_blob(a.map([0] * 20))))
+        return joined
+
+    monkeypatch.setattr("broker_server.work.join", join_and_hear_of_another_map)
+    for device in (a, b, c):
+        device.contribute()
+    monkeypatch.undo()
+    assert world.store.payloads(FED, "competence", "a")[0].content != old.content
+    (told_of_a,) = [one for one in hearings(world) if one.device == "a" and one.weight]
+    assert told_of_a.map == old.content
+    record = chronicle(world).round(world.state.epoch, 1)
+    assert sum(one.share for one in hearings(world) if one.weight) == pytest.approx(1.0)
+    assert record.consensus_sha256 == world.state.consensus.sha256
