@@ -1,4 +1,4 @@
-"""From voices to the consensus that is published: the rule, the blocks, the trust for the next round, the numbers."""
+"""From voices to the consensus that is published: the rule, the blocks, what devices have earned, the numbers."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class ConsensusMade:
         round: whose contributions it joined.
         sha256: identity of the consensus; see `ConsensusBlock`.
         blocks: digests of the encoded `ConsensusBlock` messages, in order.
-        trust: digest of the trust table for the next round; empty = none.
+        trust: digest of the trust that devices have earned, this round included; empty = none.
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
         portions: what the consensus is put together from, where rounds ask for what is needed.

@@ -115,7 +115,7 @@ class Federation:
     """The time of the next round has come."""
     consensus: Consensus | None = keyed(8, default=None)
     trust: bytes = keyed(9, default=b"")
-    """Digest of the trust that the last round earned each device; empty = none yet."""
+    """Digest of the trust that devices have earned up to the last round; empty = none yet."""
     student: Student | None = keyed(10, default=None)
     is_paused: bool = keyed(11, default=False)
     """No round opens but by order."""

@@ -44,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A device's part in a consensus; `trust` is what it earned for the next round, its mean over classes, 0..1."""
+    """A device's part in a consensus; `trust` is what it has earned by now, its mean over classes, 0..1."""
 
     source: Source
     share: float

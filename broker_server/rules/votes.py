@@ -6,8 +6,8 @@
 Majority: FedCT (Abourayya et al. 2025) and TallyTrain (2026), whose devices send nothing but votes: codec `top-1` sends
 as little. Weighted is the soft form: a vote counts as much as its device is sure, and what the minority says stays.
 
-A majority collapses from a cold start under label skew, where most devices do not know a probe and guess alike
-(measured on digits at Dirichlet 0.1: 10 %).
+Both collapse from a cold start under label skew, where most devices do not know a probe and guess alike (measured on
+digits at Dirichlet 0.1: 10 and 18 %, docs/methods.md).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WeightedVote:
         name="weighted-vote",
         formula="share of each class in the votes, a vote as much as its device is sure",
         source="votes of FedCT by confidence; ours",
-        fails="as the mean does; what a device holds second likeliest is lost",
+        fails="from a cold start under label skew, as a majority does: what devices hold second likeliest is lost",
         promises=frozenset({Promise.HEARS_ONCE}),
     )
 
