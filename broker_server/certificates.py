@@ -19,6 +19,8 @@ from fd_protocol.identity import check_name
 CLOCK_SKEW = timedelta(hours=1)
 """How far another machine's clock may lag behind ours: everything signed starts that much earlier."""
 
+_LIST_HEAD = b"-----BEGIN X509 CRL-----"
+
 
 class RequestError(FedistillError):
     """A certificate signing request that will not be signed."""
@@ -129,33 +131,35 @@ def role_of(certificate: x509.Certificate) -> Role:
     return Role(unit.value)
 
 
-def outlook(certificate_pem: bytes) -> tuple[str, datetime]:
-    """Return whom the first certificate of a chain names, and when it ends.
+def outlook(chain_pem: bytes) -> tuple[str, datetime]:
+    """Return whom the first certificate of a chain names, and when the first of them ends.
 
     Raises:
         InvalidValueError: there is none.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        chain = x509.load_pem_x509_certificates(chain_pem)
     except ValueError as error:
         raise InvalidValueError("not a certificate in PEM") from error
-    names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return " ".join(names), certificate.not_valid_after_utc
+    names = [str(one.value) for one in chain[0].subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return " ".join(names), min(one.not_valid_after_utc for one in chain)
 
 
-def next_update(crl_pem: bytes) -> datetime:
-    """Return when a revocation list ends.
+def next_update(lists_pem: bytes) -> datetime:
+    """Return when the first of the revocation lists in a file ends; of several authorities there are several.
 
     Raises:
-        InvalidValueError: it is none, or it never ends.
+        InvalidValueError: there is none, or one never ends.
     """
+    pieces = lists_pem.split(_LIST_HEAD)[1:]
     try:
-        ends = x509.load_pem_x509_crl(crl_pem).next_update_utc
+        ends = [x509.load_pem_x509_crl(_LIST_HEAD + piece).next_update_utc for piece in pieces]
     except ValueError as error:
         raise InvalidValueError("not a revocation list in PEM") from error
-    if ends is None:
-        raise InvalidValueError("a revocation list without an end")
-    return ends
+    known = [end for end in ends if end is not None]
+    if not known or len(known) < len(ends):
+        raise InvalidValueError("not a revocation list in PEM, or one without an end")
+    return min(known)
 
 
 def requested_key(request_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:

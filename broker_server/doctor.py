@@ -35,6 +35,8 @@ _WARN_BEFORE = timedelta(days=21)
 _CRL_WARN_BEFORE = timedelta(days=7)
 _FIRST_YEAR = 2025
 """No clock that was ever set says less."""
+_SLACK_MS = 60_000
+"""A server that runs writes while we look."""
 
 
 class Verdict(str, Enum):
@@ -70,7 +72,9 @@ Look: TypeAlias = Callable[[], Finding]
 def add_doctor_command(subparsers: Subparsers) -> None:
     """Add `doctor`; it leaves `run(arguments) -> exit code` in the namespace."""
     parser = subparsers.add_parser("doctor", help="look whether all is there that the server needs")
-    with_config(parser, _run).add_argument("--crl", type=Path, help="the broker's revocation list; else pki/crl.pem")
+    with_config(parser, _run).add_argument(
+        "--crl", type=Path, help="the broker's revocation list; else [dashboard] crl"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -90,7 +94,7 @@ def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     if settings.verdict is Verdict.FAILED:
         return
     config = load_toml(path, Config)
-    patient = _Patient(path, config, crl or path.parent / "pki" / "crl.pem", now)
+    patient = _Patient(path, config, crl or config.dashboard.crl or path.parent / "pki" / "crl.pem", now)
     yield _look("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
     yield _look("clock", patient.clock, "set the clock: `timedatectl set-ntp true`")
     yield _look("disk", patient.disk, "make room; the server waits meanwhile, it loses nothing")
@@ -132,12 +136,11 @@ class _Patient:
         return Finding("artifacts", Verdict.OK, f"{found}, {len(equipment.trust_canaries.probes)} canaries")
 
     def clock(self) -> Finding:
-        now_ms = round(self.now.timestamp() * 1000)
-        last_ms = self._last_ms()
+        now_ms, last_ms = round(self.now.timestamp() * 1000), self._last_ms()
         found = f"{utc(now_ms)} UTC"
         if self.now.year < _FIRST_YEAR:
             raise FaultError(f"{found}: it was never set", EX_TEMPFAIL)
-        if now_ms < last_ms:
+        if now_ms + _SLACK_MS < last_ms:
             raise FaultError(f"{found}, but the database knows of {utc(last_ms)}", EX_TEMPFAIL)
         return Finding("clock", Verdict.OK, found)
 
@@ -209,7 +212,7 @@ class _Patient:
         if self.config.broker.tls is None:
             return Finding("revocations", Verdict.OK, "none: no TLS")
         if not self.crl.is_file():
-            remedy = "name the broker's list by --crl; past its end it locks out every client"
+            remedy = "name the broker's list: `dashboard.crl`, or --crl; past its end it locks out every client"
             return Finding("revocations", Verdict.WARNING, f"no list at {self.crl}", remedy)
         return self._expiring("revocations", "list", next_update(self.crl.read_bytes()), _CRL_WARN_BEFORE)
 

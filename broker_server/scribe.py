@@ -72,7 +72,7 @@ class Scribe:
         key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
         values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
         values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
-        values |= {"status": ABSENT} if source.is_absent else {}
+        values["status"] = ABSENT if source.is_absent else Status.STORED.value
         self._store.merge("hearings", key, values)
         if one.trust is not None:
             self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-
+from broker_server.certificates import next_update, outlook
 from broker_server.config import Config
+from fd_protocol.errors import InvalidValueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,16 @@ def expiries(config: Config) -> Iterator[Expiry]:
 
 
 def _certificates_end(path: Path) -> int | None:
-    try:
-        chain = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return min((round(1000 * one.not_valid_after_utc.timestamp()) for one in chain), default=None)
+    with suppress(OSError, InvalidValueError):
+        return _to_ms(outlook(path.read_bytes())[1])
+    return None
 
 
 def _list_ends(path: Path) -> int | None:
-    """A file may hold the lists of several authorities, one after the other."""
-    try:
-        parts = path.read_bytes().split(b"-----BEGIN X509 CRL-----")[1:]
-        lists = [x509.load_pem_x509_crl(b"-----BEGIN X509 CRL-----" + part) for part in parts]
-    except (OSError, ValueError):
-        return None
-    ends = [one.next_update_utc for one in lists if one.next_update_utc is not None]
-    return min((round(1000 * end.timestamp()) for end in ends), default=None)
+    with suppress(OSError, InvalidValueError):
+        return _to_ms(next_update(path.read_bytes()))
+    return None
+
+
+def _to_ms(end: datetime) -> int:
+    return round(1000 * end.timestamp())

@@ -7,18 +7,21 @@ import pytest
 
 from broker_server.aggregator import Aggregator
 from broker_server.chronicle import Chronicle, CommandRecord
+from broker_server.consensus import join
+from broker_server.federation import to_snapshot
+from broker_server.replaying import remake
 from broker_server.rules.voice import WEIGHT_ONE, to_weight
 from broker_server.scribe import MAX_REFUSALS, Scribe
 from broker_server.settings import MethodSettings
 from broker_server.standing import Source, Standing
 from broker_server.student import Lesson
 from broker_server.work import Finished
-from fd_protocol import codec
+from fd_protocol import cbor, codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import DeviceState, Kind, RoundReport
 from fd_runtime.link import Arrived
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.store import RECORDS, Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.world import TOPICS, World, fleet
 
@@ -342,3 +345,56 @@ def test_a_student_of_a_round_without_a_record_makes_none(tmp_path):
     world.store.delete_rows("rounds", {"fed": FED})
     world.restart()
     assert chronicle(world).rounds() == ()
+
+
+def test_a_map_that_comes_while_a_consensus_is_made_is_not_told_as_part_of_it(world, monkeypatch):
+    """The voices are heard again for their shares: they are those of the same moment."""
+    a, b, c = fleet(world)
+    for device in (a, b, c):
+        device.send_map([1] * 20)
+    (old,) = world.store.payloads(FED, "competence", "a")
+
+    def join_and_hear_of_another_map(*arguments, **settings):
+        joined = join(*arguments, **settings)
+        world.store.put_payload(FED, replace(old, content=world.store.put_blob(a.map([0] * 20))))
+        return joined
+
+    monkeypatch.setattr("broker_server.work.join", join_and_hear_of_another_map)
+    for device in (a, b, c):
+        device.contribute()
+    monkeypatch.undo()
+    assert world.store.payloads(FED, "competence", "a")[0].content != old.content
+    (told_of_a,) = [one for one in hearings(world) if one.device == "a" and one.weight]
+    assert told_of_a.map == old.content
+    record = chronicle(world).round(world.state.epoch, 1)
+    assert sum(one.share for one in hearings(world) if one.weight) == pytest.approx(1.0)
+    assert record.consensus_sha256 == world.state.consensus.sha256
+
+
+def test_a_server_goes_on_in_the_open_round_with_a_database_of_the_version_before(tmp_path):
+    """No tables of records, and a table of trust that does not name its rule."""
+    canaries = LabelledProbes(tuple(range(20)), tuple((np.arange(20) % 3).tolist()))
+    world = World(tmp_path / "server.db", canaries=canaries)
+    devices = fleet(world)
+    for device in devices:
+        device.contribute()
+    world.wait(10)
+    payload, _ = devices[0].contribute(seed=1)
+    state = world.state
+    rows = cbor.decode(world.store.blob(state.trust))[1]
+    before = replace(state, trust=world.store.put_blob(cbor.encode(rows)))
+    world.store.snapshot(FED, to_snapshot(before))
+    for table in ("rounds", "hearings", "devices", "commands"):
+        world.store._execute(f"DROP TABLE {table}")
+    world.store._execute("PRAGMA user_version=1")
+    world.restart()
+    assert (world.store.version, world.state) == (RECORDS, before)
+    assert [(one.number, one.phase, one.heard) for one in chronicle(world).rounds()] == [(2, "offered", 1)]
+    for device in devices[1:]:
+        device.contribute(seed=1)
+    (ended,) = chronicle(world).rounds()
+    assert (ended.phase, ended.heard) == ("closed", 3)
+    heard = hearings(world, 2)
+    assert [one.device for one in heard if one.weight] == ["a", "b", "c"]
+    assert (heard[0].sha256, heard[0].status) == (sha256(payload), "stored"), "though nobody wrote it down then"
+    assert remake(chronicle(world), ended).sha256 == ended.consensus_sha256

@@ -118,6 +118,14 @@ def test_a_clock_that_was_never_set_or_went_back_is_found(config):
     assert "the database knows of" in failed(config)["clock"]
 
 
+def test_what_a_running_server_writes_while_we_look_is_no_clock_that_went_back(config):
+    world = World(config.parent / "state" / "server.db")
+    world.now_ms = round((NOW + timedelta(seconds=30)).timestamp() * 1000)
+    world.device("z")
+    world.store.close()
+    assert failed(config) == {}
+
+
 class Usage(NamedTuple):
     total: int
     used: int
@@ -217,5 +225,7 @@ def test_a_list_that_lies_elsewhere_can_be_named(config, tmp_path):
     moved = shutil.move(config.parent / "pki" / "crl.pem", tmp_path / "list.pem")
     assert findings(config)["revocations"].verdict is Verdict.WARNING
     assert findings(config, crl=moved)["revocations"].verdict is Verdict.OK
+    edit(config, "# crl =", f'crl = "{moved}"  #')
+    assert findings(config)["revocations"].verdict is Verdict.OK
     moved.write_text("no list")
     assert "not a revocation list" in failed(config, crl=moved)["revocations"]
