@@ -55,11 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
         _with_config(commands.add_parser(name, help=text), run)
+    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     for name in ("status", "restore"):
         commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
-    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_methods_command(commands)
     add_order_commands(commands)
     add_record_commands(commands)
