@@ -6,8 +6,8 @@
 Majority: FedCT (Abourayya et al. 2025) and TallyTrain (2026), whose devices send nothing but votes: codec `top-1` sends
 as little. Weighted is the soft form: a vote counts as much as its device is sure, and what the minority says stays.
 
-Both collapse from a cold start under label skew, where most devices do not know a probe and guess alike (measured on
-digits at Dirichlet 0.1: 10 and 18 %, docs/methods.md).
+Both collapse from a cold start under label skew, where most devices do not know a probe and guess alike: by how much
+stands in docs/methods.md.
 """
 
 from __future__ import annotations
