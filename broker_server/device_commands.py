@@ -44,7 +44,7 @@ def add_device_commands(devices: Subparsers, subparsers: Subparsers) -> None:
 
 
 def _tag(arguments: argparse.Namespace) -> int:
-    """The server may run: the column is nobody else's, and the write is one statement."""
+    """The server may run: the column is nobody else's, and the transaction is short."""
     tags = tuple(check_name(tag, "tag") for tag in arguments.tags)
     with chronicle_of(arguments.config) as chronicle:
         if chronicle.device(arguments.device) is None:

@@ -15,7 +15,7 @@ from broker_server.journal import Journal
 from broker_server.orders import new_order, place_order
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_TEMPFAIL, load_toml
-from fd_runtime.starting import FolderInUseError, blame, exclusive
+from fd_runtime.starting import blame, is_held
 from fd_runtime.store import Store, StoreError
 
 _HELP = {
@@ -86,9 +86,5 @@ def _answer(config: Config, order: Order) -> Answer | None:
 
 
 def _is_running(config: Config) -> bool:
-    """Whether a server holds the folder. Asking takes its lock for a moment."""
-    try:
-        with exclusive(config.state.lock):
-            return False
-    except FolderInUseError:
-        return True
+    """Whether a server holds the folder; where the system does not tell, it is taken to."""
+    return is_held(config.state.lock) is not False
