@@ -16,3 +16,11 @@ def build_artifacts(folder):
     data = FactoryData(samples[:0], np.empty(0, np.int64), samples)
     build(Recipe("small", "mlp-s", tflite="none"), TASK, data, folder / "bundle")
     return build_public_set(folder / "public_set", samples, TASK, seed=0)
+
+
+def three_kinds(count):
+    """Return samples uint8 [count, 12] and labels [count]: each kind is bright in its own third."""
+    rng, labels = np.random.default_rng(0), np.arange(count) % 3
+    pictures = rng.integers(0, 80, (count, 12))
+    pictures[np.arange(12) // 4 == labels[:, None]] += 150
+    return pictures.astype(np.uint8), labels

@@ -33,12 +33,13 @@ from fd_protocol import codec, messages
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
-from fd_protocol.manifest import Preprocessing, Role, Task
+from fd_protocol.manifest import Role
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.packages import unpack
 from fd_runtime.space import preprocessed
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.artifacts import TASK, three_kinds
 from tests.broker_server.builders import EPOCH, made, opened, round_id, stored
 from tests.broker_server.world import TOPICS, World, fleet
 
@@ -188,17 +189,12 @@ def test_a_student_that_fails_lets_the_consensus_itself_go_out():
 
 # The shelf, and a whole server, with a real bundle.
 
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 PROBES = 20
 
 
 @pytest.fixture(scope="module")
 def samples():
-    """Three kinds of samples: each is bright in its own third."""
-    rng, labels = np.random.default_rng(0), np.arange(PROBES) % 3
-    pictures = rng.integers(0, 80, (PROBES, 12))
-    pictures[np.arange(12) // 4 == labels[:, None]] += 150
-    return pictures.astype(np.uint8), labels
+    return three_kinds(PROBES)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from broker_server.consensus import to_blocks
 from broker_server.student import Student, StudentTerms, StudentWeights
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
-from fd_protocol.manifest import Preprocessing, Task
 from fd_protocol.messages import Codec, Slice
 from fd_protocol.payload import quantise
 from fd_protocol.soft_labels import SoftLabels
@@ -15,18 +14,14 @@ from fd_runtime.space import preprocessed
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.broker_server import builders
+from tests.broker_server.artifacts import TASK, three_kinds
 
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 PROBES = 60
 
 
 @pytest.fixture(scope="module")
 def samples():
-    """Three kinds of samples: each is bright in its own third."""
-    rng, labels = np.random.default_rng(0), np.arange(PROBES) % 3
-    pictures = rng.integers(0, 80, (PROBES, 12))
-    pictures[np.arange(12) // 4 == labels[:, None]] += 150
-    return pictures.astype(np.uint8), labels
+    return three_kinds(PROBES)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ from broker_server.cli import CONFIG_NAME, main
 from broker_server.journal import Journal
 from fd_protocol import codec
 from fd_protocol.identity import sha256
-from fd_protocol.manifest import Preprocessing, Task
 from fd_protocol.messages import Contribution, DeviceState, Kind, Receipt, RoundOffer, ServerState, Status
 from fd_protocol.parts import split
 from fd_protocol.payload import encode_body, quantise
@@ -32,16 +31,13 @@ from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics, parse
 from fd_runtime.link import Arrived, LinkSettings, LinkUp
 from fd_runtime.store import Store
-from model_export.building import build
-from model_export.public_set import build_public_set
-from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.artifacts import TASK, build_artifacts
 from tests.edge_agent.patience import PATIENCE_S
 from tests.support.brokers import links, needs_mosquitto, plain_mosquitto
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
 KILLS = int(os.environ.get("FEDISTILL_KILLS", "4"))
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 TOPICS = Topics("demo")
 DEVICES = ("dev-1", "dev-2", "dev-3", "dev-4")
 LONGEST_LIFE_S = 1.0
@@ -105,11 +101,8 @@ class Sender:
 
 @pytest.fixture
 def config(tmp_path):
-    samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
-    assert main(["init", str(tmp_path), "--federation", "demo"]) == 0
-    data = FactoryData(samples[:0], np.empty(0, np.int64), samples)
-    build(Recipe("small", "mlp-s", tflite="none"), TASK, data, tmp_path / "bundle")
-    build_public_set(tmp_path / "public_set", samples, TASK, seed=0)
+    assert main(["init", str(tmp_path), "--federation", "demo", "--trust", "none"]) == 0
+    build_artifacts(tmp_path)
     return tmp_path / CONFIG_NAME
 
 
