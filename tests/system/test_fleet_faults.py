@@ -31,6 +31,7 @@ START_S = 120.0
 """A busy machine takes a while to start four programs."""
 SETTINGS = """
 federation = "{federation}"
+trust = "none"
 artifacts = {{ public_set = "dev-1/public", bundle = "dev-1/bundle" }}
 state = {{ folder = "state" }}
 broker = {{ host = "127.0.0.1", port = {port} }}
