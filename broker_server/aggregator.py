@@ -378,7 +378,7 @@ class Aggregator:
             case FindTime(timetable, after_ms):
                 found = TimeFound(timetable, after_ms, next_time_ms(timetable, after_ms))
                 self._inbox.put(Finished((found,)))
-            case OpenRound(number):
+            case OpenRound(number, _):
                 self._inbox.put(Finished((self._preparation.opening(self.state, number),)))
             case Aggregate():
                 self._start(self._preparation.aggregation(self.state, effect))

@@ -320,9 +320,10 @@ class FindTime:
 
 @dataclass(frozen=True, slots=True)
 class OpenRound:
-    """Effect: round `number` is opened, with an offer made of the settings and the roster."""
+    """Effect: round `number` of `epoch` is opened, with an offer made of the settings and the roster."""
 
     number: int
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)

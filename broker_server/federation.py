@@ -175,7 +175,7 @@ def step(state: Federation, event: Event) -> Federation:
             return _see(state, device, Presence(boot, capabilities))
         case DeviceGone(device, boot) if device in state.online and boot >= _boot(state, device):
             return replace(state, online={name: p for name, p in state.online.items() if name != device})
-        case RoundOpened() if not state.has_open_round and event.offer.round.number == state.number + 1:
+        case RoundOpened() if not state.has_open_round and _is_next(event.offer.round, state):
             opened = rounds.opened(event, is_warm_up=state.is_warming_up)
             last = state.round.offer if state.round is not None else None
             return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False, last_offer=last)
@@ -211,7 +211,7 @@ def outstanding(state: Federation) -> tuple[Effect, ...]:
         assert state.schedule.timetable is not None
         effects.append(FindTime(state.schedule.timetable, state.next_round_ms))
     if _may_open(state):
-        effects.append(OpenRound(state.number + 1))
+        effects.append(OpenRound(state.number + 1, state.epoch))
     if state.consensus is not None and _owes_training(state, state.consensus):
         weights = state.student.weights if state.student else b""
         learnt, speaks = state.consensus, state.schedule.student_speaks
@@ -264,6 +264,11 @@ def from_snapshot(body: bytes) -> Federation:
         DecodeError: it was written by a newer server, or it is damaged.
     """
     return from_item(Federation, cbor.decode(body, max_items=len(body) + 1))
+
+
+def _is_next(opened: RoundId, state: Federation) -> bool:
+    """An offer that was made before a new epoch began is void: devices would be refused for answering it."""
+    return (opened.epoch, opened.number) == (state.epoch, state.number + 1)
 
 
 def _boot(state: Federation, device: str) -> int:

@@ -63,11 +63,11 @@ def test_the_server_always_makes_its_presence_known():
 def test_a_round_is_opened_when_it_is_due_and_enough_devices_are_online():
     state = told(BEGUN, ClockTicked(0))
     assert not effects(state, OpenRound)
-    assert effects(step(state, DeviceSeen("a", 1)), OpenRound) == [OpenRound(1)]
+    assert effects(step(state, DeviceSeen("a", 1)), OpenRound) == [OpenRound(1, EPOCH)]
 
 
 def test_without_a_minimum_a_round_does_not_wait_for_anyone():
-    assert effects(told(BEGUN, ClockTicked(0), schedule=Schedule(minimum_online=0)), OpenRound) == [OpenRound(1)]
+    assert effects(told(BEGUN, ClockTicked(0), schedule=Schedule(minimum_online=0)), OpenRound) == [OpenRound(1, EPOCH)]
 
 
 def test_a_round_on_offer_is_published_and_no_other_is_opened():
@@ -100,7 +100,7 @@ def test_the_pause_begins_when_a_round_ends():
     state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), opened(), *ALL, made(at_ms=70_000))
     assert wake_at_ms(state) == 71_000
     assert not effects(step(state, ClockTicked(70_999)), OpenRound)
-    assert effects(step(state, ClockTicked(71_000)), OpenRound) == [OpenRound(2)]
+    assert effects(step(state, ClockTicked(71_000)), OpenRound) == [OpenRound(2, EPOCH)]
 
 
 def test_the_server_wakes_for_the_deadline_of_an_offer():
@@ -179,7 +179,7 @@ def test_a_time_that_was_found_for_something_else_changes_nothing():
 def test_on_demand_nothing_opens_but_by_order():
     state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), Scheduled(Schedule(on_demand=True), 10))
     assert (effects(state, OpenRound), wake_at_ms(state)) == ([], None)
-    assert effects(step(state, ordered("round-now")), OpenRound) == [OpenRound(1)]
+    assert effects(step(state, ordered("round-now")), OpenRound) == [OpenRound(1, EPOCH)]
 
 
 def test_a_schedule_of_another_kind_does_not_inherit_the_old_time():
@@ -218,7 +218,7 @@ def test_a_paused_federation_opens_what_is_ordered_and_nothing_else():
     state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), ordered("pause"))
     assert not effects(state, OpenRound)
     state = step(state, ordered("round-now", "2"))
-    assert effects(state, OpenRound) == [OpenRound(1)]
+    assert effects(state, OpenRound) == [OpenRound(1, EPOCH)]
     assert not effects(reduce(step, [opened(), *ALL, made(), ClockTicked(90_000)], state), OpenRound)
 
 
@@ -333,3 +333,13 @@ def test_any_order_of_arrivals_gives_the_same_aggregate(arrivals):
     (effect,) = effects(state, Aggregate)
     assert [device for device, _ in effect.contributions] == ["a", "b", "c"]
     assert dict(effect.contributions)["b"] == sha256(b"b")
+
+
+def test_an_offer_that_was_made_before_a_new_epoch_began_opens_nothing_and_another_is_asked_for():
+    state = told(BEGUN, ClockTicked(0), DeviceSeen("a", 1))
+    (before,) = effects(state, OpenRound)
+    state = step(step(state, EpochBegun(9, 0)), opened())
+    assert not state.has_open_round
+    (after,) = effects(state, OpenRound)
+    assert (after.number, after.epoch) == (before.number, 9)
+    assert after != before  # so that it is performed anew
