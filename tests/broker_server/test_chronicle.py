@@ -359,7 +359,7 @@ def test_a_map_that_comes_while_a_consensus_is_made_is_not_told_as_part_of_it(wo
         world.store.put_payload(FED, replace(old, content=world.store.put_blob(a.map([0] * 20))))
         return joined
 
-    monkeypatch.setattr("broker_server.work.join", join_and_hear_of_another_map)
+    monkeypatch.setattr("broker_server.forming.join", join_and_hear_of_another_map)
     for device in (a, b, c):
         device.contribute()
     monkeypatch.undo()

@@ -334,7 +334,7 @@ def test_on_a_full_disk_a_deadline_that_passes_is_noted_once_there_is_room():
     for _ in range(100):
         device.agent.pump(0)
     assert len(device.agent._backlog) == 1
-    assert device.agent._wait_s(60) == 4
+    assert device.agent.wait_s(60) == 4
     make_room(device)
     device.ms = 5_000
     device.pump()

@@ -35,6 +35,7 @@ from fleet_sim.worlds import digits
 from model_export.samples import DataError
 
 BENCHMARKS = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+BENCHMARKS = BENCHMARKS.split("<!-- begin comparison on label-skew -->")[0]  # its rows have the same names
 
 EVEN = ((30, 30, 30),) * 4
 APART = ((90, 0, 0), (0, 90, 0), (0, 0, 90), (0, 0, 90))
