@@ -89,7 +89,7 @@ class ReleaseSettings:
     level: float = ReleaseGate().level
 
     def __post_init__(self) -> None:
-        self.gate  # noqa: B018 - refuses to exist where the numbers are wrong
+        ReleaseGate(self.margin, self.level)  # refuses to exist where the numbers are wrong
 
     @property
     def gate(self) -> ReleaseGate:
