@@ -4,6 +4,7 @@
 [broker]  host, port, username          [broker.tls]  ca, certificate, key
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
+[process] start_s, hang_s, restart_min_s, restart_max_s
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.process.settings import ProcessSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -77,3 +79,4 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    process: ProcessSettings = ProcessSettings()

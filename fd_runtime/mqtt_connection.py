@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import select
-import socket
 import ssl
 import time
 from collections import deque
@@ -36,6 +35,7 @@ from fd_runtime.link import (
     PublishRefused,
     TlsFiles,
 )
+from fd_runtime.waking import Waker
 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
 _PUBLISH_OVERHEAD_BYTES = 1 + 4 + 2 + 2 + 1 + 5  # type, length, topic length, packet id, property length, expiry
@@ -132,19 +132,19 @@ class Connection:
         # By default paho's first connection wipes the session that the last process left for us.
         client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session)
 
-    def turn(self, woken: socket.socket) -> None:
+    def turn(self, waker: Waker) -> None:
         """Wait for the broker, a command or a tick, then read and write what is due."""
         sock: Any = self._client.socket()
         if sock is None:
             return
         poller = select.poll()  # no limit on descriptors, unlike select
         poller.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
-        poller.register(woken, select.POLLIN)
+        poller.register(waker, select.POLLIN)
         # What TLS has decrypted already shows on no descriptor.
         has_pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         ready = dict(poller.poll(0 if has_pending else _TICK_S * 1000))
-        if woken.fileno() in ready:
-            woken.recv(4096)
+        if waker.fileno() in ready:
+            waker.rest()
         due = ready.get(sock.fileno(), 0)
         if due & ~select.POLLOUT or has_pending:
             self._client.loop_read()

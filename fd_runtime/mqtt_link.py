@@ -15,10 +15,8 @@ What is deliberately absent: QoS 0 and 2, topic aliases, durability.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
-import socket
 import threading
 import time
 from collections import deque
@@ -26,6 +24,7 @@ from queue import SimpleQueue
 
 from fd_runtime.link import Arrived, LinkDown, LinkEvent, LinkSettings, check_topic
 from fd_runtime.mqtt_connection import Connection, Message, tls_context
+from fd_runtime.waking import Waker
 
 _CLOSE_S = 5.0
 
@@ -46,9 +45,7 @@ class MqttLink:
         self._commands: deque[Message | Arrived] = deque()
         self._outbox: dict[int, Message] = {}
         self._closing = threading.Event()
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name=f"link {settings.client_id}", daemon=True)
         self._thread.start()
 
@@ -63,16 +60,12 @@ class MqttLink:
 
     def close(self) -> None:
         self._closing.set()
-        self._wake()
+        self._waker.wake()
         self._thread.join(_CLOSE_S)
 
     def _submit(self, command: Message | Arrived) -> None:
         self._commands.append(command)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: awake already; closed: nobody is left to wake
-            self._waker.send(b"\0")
+        self._waker.wake()
 
     def _run(self) -> None:
         failures = 0
@@ -82,7 +75,6 @@ class MqttLink:
             failures = 0 if connection.was_up else failures + 1
             self._closing.wait(_backoff_s(self._settings, failures))
         self._waker.close()
-        self._woken.close()
 
     def _serve(self, connection: Connection) -> str:
         """Run one connection to its end and return why it ended."""
@@ -90,7 +82,7 @@ class MqttLink:
             connection.open()
             while connection.is_open:
                 self._obey(connection)
-                connection.turn(self._woken)
+                connection.turn(self._waker)
         except Exception as error:  # noqa: BLE001 - a foreign broker's bytes in a foreign parser: the link outlives both
             return str(error) or type(error).__name__
         finally:
