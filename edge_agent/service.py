@@ -69,6 +69,7 @@ def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
         port=broker.port,
         username=broker.username,
         tls=broker.tls,
+        proxy=broker.way,
         subscriptions=topics.device_filters(device.id),
         will=Will(topics.state(device.id), codec.encode(presence.will(boot))),
         manual_ack=True,
