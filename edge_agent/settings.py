@@ -1,9 +1,12 @@
 """Every setting of a device, listed once: the keys of its TOML file.
 
 [device]  id, federation
-[broker]  host, port, username          [broker.tls]  ca, certificate, key
+[broker]  host, port, username          [broker.tls]  ca, certificate, key, alpn
+                                        [broker.proxy] url, bypass
+[outbox]  max_messages, max_mb
 [model]   bundle, public_set, runtime, threads
-[data]    private                       [state]       folder
+[data]    private                       [state]       folder, runtime
+[process] start_s, hang_s, restart_min_s, restart_max_s
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.process.settings import ProcessSettings
+from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -55,9 +60,13 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing."""
+    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing.
+
+    In `runtime` it says how it is at the moment; None = in the folder too. On a tmpfs that costs no flash.
+    """
 
     folder: Path
+    runtime: Path | None = None
 
     @property
     def store(self) -> Path:
@@ -66,6 +75,18 @@ class StateSettings:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def outbox(self) -> Path:
+        return self.folder / "outbox"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "agent.lock"
+
+    @property
+    def standing(self) -> Path:
+        return (self.runtime or self.folder) / "standing.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +98,5 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    process: ProcessSettings = ProcessSettings()
+    outbox: SpoolSettings = SpoolSettings()
