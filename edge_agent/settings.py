@@ -5,6 +5,7 @@
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
 [process] start_s, hang_s, restart_min_s, restart_max_s
+[releases] url, ca, automatic, max_mb, trial_s, health_s
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.slots.settings import ReleaseSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -69,6 +71,10 @@ class StateSettings:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
 
+    @property
+    def slots(self) -> Path:
+        return self.folder / "slots"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
@@ -80,3 +86,4 @@ class AgentSettings:
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
     process: ProcessSettings = ProcessSettings()
+    releases: ReleaseSettings = ReleaseSettings()
