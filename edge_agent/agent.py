@@ -22,6 +22,7 @@ from typing import TypeAlias, cast
 from edge_agent import participant, presence
 from edge_agent.eligibility import Profile
 from edge_agent.events import (
+    BundleChanged,
     ClockTicked,
     Effect,
     Event,
@@ -35,7 +36,7 @@ from edge_agent.events import (
     WorkFailed,
 )
 from edge_agent.gathering import Consensus
-from edge_agent.incoming import Entry, is_server_birth, read
+from edge_agent.incoming import Entry, is_server_birth, read, release_for
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
@@ -47,7 +48,16 @@ from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerRefusal, WorkerRe
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.label_set import label_set
-from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Kind, Receipt, RoundOffer, Status
+from fd_protocol.messages import (
+    MAX_PAYLOAD_BYTES,
+    Contribution,
+    DeviceState,
+    Kind,
+    Receipt,
+    Release,
+    RoundOffer,
+    Status,
+)
 from fd_protocol.topics import Topics
 from fd_runtime.link import (
     MESSAGE_EXPIRED,
@@ -85,6 +95,8 @@ class Agent:
         version: of this program, for the birth.
         on_spoke: hears of predictions that somebody wants to hear of.
         spool: keeps what `say` is given until the broker has it; None = the link does, in memory.
+        on_release: hears which bundle devices of this family should run.
+        on_round_end: hears that a round has ended for this device.
 
     Attributes:
         connection: the last that the link told: up, or why not; None = nothing yet.
@@ -103,6 +115,8 @@ class Agent:
         version: str = "",
         on_spoke: Callable[[Spoke], None] = lambda _: None,
         spool: Spool | None = None,
+        on_release: Callable[[Release], None] = lambda _: None,
+        on_round_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._profile, self._link, self._worker = profile, link, worker
         self._topics = Topics(profile.federation)
@@ -112,7 +126,7 @@ class Agent:
         self._outbox = Outbox(link)
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
-        self._on_spoke, self._spool = on_spoke, spool
+        self._on_spoke, self._on_release, self._on_round_end, self._spool = on_spoke, on_release, on_round_end, spool
         self._attempts = Attempts(store, self._boot)
         self.connection: LinkUp | LinkDown | None = None
         self.measured: dict[str, float] = {}
@@ -125,10 +139,16 @@ class Agent:
         self._clock, self._clock_offset_ms = clock, self.state.now_ms - clock()
         self._birth_token = self._announce()
         self._take(Entry(PrivateDataChanged(profile.private_epoch)))
+        self._take(Entry(BundleChanged(profile.bundle)))
 
     @property
     def state(self) -> Participant:
         return self._reconciler.state
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a restart would interrupt nothing: no round is due or under way."""
+        return self.state.phase in (Phase.IDLE, Phase.AWAITING) and not self.state.is_due and not self._backlog
 
     @property
     def now_ms(self) -> int:
@@ -254,6 +274,8 @@ class Agent:
         """Take a message in; what is no message of ours is dropped with a word, and never comes again."""
         try:
             entry = read(arrived.topic, arrived.payload, self._profile, self.now_ms)
+            if (release := release_for(arrived.topic, arrived.payload, self._profile)) is not None:
+                self._on_release(release)
             if not arrived.retained and is_server_birth(arrived.topic, arrived.payload):
                 # What came to a broker that forgot its sessions, before the server was back, went to nobody.
                 self._send_again(self._outbox.unanswered())
@@ -275,6 +297,7 @@ class Agent:
             self._birth_token = 0
         if token == self._report_token and self.state.report is not None:
             self._take(Entry(ReportSent(self.state.report.round)))
+            self._on_round_end()
 
     def _bear_refusal(self, token: int, reason: str) -> None:
         """What the broker will never carry counts as refused, or as said: sending it again would be of no use."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
+from edge_agent.slots.shelf import Shelf
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
@@ -20,12 +21,21 @@ _PRIVATE_DATA, _PRIVATE_EPOCH = "private_data", "private_epoch"
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """Settings, and the artifacts that they name. Use `load_equipment`."""
+    """Settings, and the artifacts that they name. Use `load_equipment`.
+
+    Attributes:
+        path: of the settings file.
+        settings: what stands in it.
+        bundle: what runs: the settings' own, or one that came over the air.
+        public: the probes; None = the labels are.
+        checkpoint: of what is learnt with this bundle.
+    """
 
     path: Path
     settings: AgentSettings
     bundle: Bundle
     public: PublicSet | None
+    checkpoint: Path
 
     def profile(self, private_epoch: int) -> Profile:
         """Return what the federation needs to know."""
@@ -53,14 +63,17 @@ def load_equipment(path: Path) -> Equipment:
         StartError: what a key names is missing, damaged, or does not fit the rest.
     """
     settings = load_toml(path, AgentSettings)
+    shelf = Shelf(settings.state.slots)
+    active = shelf.load().active
     with blame(path, "model.bundle"):
-        bundle = load_bundle(settings.model.bundle)
+        bundle = load_bundle(shelf.slot(active) if active else settings.model.bundle)
     with blame(path, "model.public_set"):
         public = _public_set(settings.model.public_set, bundle)
     with blame(path, "data.private"):
         if settings.data.private is not None and not settings.data.private.is_file():
             raise MissingArtifactError(settings.data.private)
-    return Equipment(path, settings, bundle, public)
+    checkpoint = shelf.checkpoint(active) if active else settings.state.checkpoint
+    return Equipment(path, settings, bundle, public, checkpoint)
 
 
 def _public_set(path: Path | None, bundle: Bundle) -> PublicSet | None:

@@ -9,7 +9,7 @@ from edge_agent.events import ConsensusBlockReceived, Event, OfferReceived, Rece
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, sha256
-from fd_protocol.messages import ConsensusBlock, Receipt, RoundOffer, ServerState
+from fd_protocol.messages import ConsensusBlock, Receipt, Release, RoundOffer, ServerState
 from fd_protocol.topics import parse
 
 
@@ -46,6 +46,20 @@ def is_server_birth(topic: str, payload: bytes) -> bool:
         DecodeError: no message of ours.
     """
     return bool(payload) and parse(topic).leaf == "srv" and codec.decode(payload, ServerState).online
+
+
+def release_for(topic: str, payload: bytes, profile: Profile) -> Release | None:
+    """Return the release that a message tells devices of this family of.
+
+    Raises:
+        DecodeError: no message of ours, or one of another family on our topic.
+    """
+    if not payload or (address := parse(topic)).leaf != "release" or address.argument != profile.family:
+        return None
+    release = codec.decode(payload, Release)
+    if release.family != profile.family:
+        raise DecodeError("foreign_family", release.family)
+    return release
 
 
 def _read_block(payload: bytes, profile: Profile) -> Entry:

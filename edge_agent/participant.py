@@ -9,7 +9,7 @@
 Rules:
 - A device predicts an open round before it trains on a consensus; an offer that comes while it trains waits.
 - Before its first contribution it warms up, unless it has trained already. It maps its competence once per public set
-  and private epoch; the map is owed until the server has answered it.
+  and private epoch; the map is owed until the server has answered it. With another bundle it warms up again.
 - One round, one payload: a retry sends the same bytes. Only `refused(unknown_base)` permits another encoding, once, of
   the same codes; any other refusal ends the round with its reason.
 - A newer offer ends the round before it. An epoch once left never comes back; a new one voids the base and the
@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from edge_agent.events import (
+    BundleChanged,
     ClockTicked,
     CompetenceMapped,
     ConsensusBlockReceived,
@@ -122,6 +123,8 @@ class Participant:
     report: RoundReport | None = keyed(17, default=None)
     failures: int = keyed(18, default=0)
     """Failed attempts of this phase's work."""
+    bundle: bytes = keyed(19, default=b"")
+    """Digest of what the device runs; empty before the first start of an agent that tells."""
 
 
 def step(state: Participant, event: Event) -> Participant:
@@ -190,6 +193,9 @@ def _take(state: Participant, event: Event) -> Participant:
             return _count_failure(state, work, reason)
         case PrivateDataChanged(private_epoch) if private_epoch != state.private_epoch:
             return replace(state, private_epoch=private_epoch, competence=None)
+        case BundleChanged(bundle) if bundle != state.bundle:
+            # The worker knows what it has learnt with this one, if anything: it is asked to warm up, and may decline.
+            return replace(state, bundle=bundle, is_warm=state.is_warm and not state.bundle)
         case ClockTicked(at_ms, why):
             return _tick(state, at_ms, why)
     return state

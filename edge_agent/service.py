@@ -7,7 +7,9 @@ hears from the loop alone how things stand (`process.herald`).
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
+import ssl
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -21,14 +23,21 @@ from edge_agent.process.herald import Herald
 from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import standing_of
 from edge_agent.settings import AgentSettings
+from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.machine import Phase, Unhealthy
+from edge_agent.slots.shelf import Shelf
 from edge_agent.spool import Spool
-from edge_agent.worker import ProcessWorker
+from edge_agent.worker import ProcessWorker, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.topics import Topics
+from fd_runtime.artifacts import load_bundle
+from fd_runtime.config import load_toml
 from fd_runtime.link import LinkSettings, Will
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
 from fd_runtime.store import Store
+
+log = logging.getLogger("edge-agent")
 
 _PUMP_S = 5.0
 """Longest wait: how late an overdue payload may be noticed."""
@@ -37,44 +46,102 @@ _PUMP_S = 5.0
 def run(path: Path, *, version: str) -> None:
     """Be the device that the settings file at `path` describes, until SIGINT or SIGTERM.
 
+    A device lives once for each bundle: to switch to another is to begin anew, as after a power cut.
+
     Raises:
         ConfigError, StartError: it cannot start; says the key.
         WorkerRefusedError: the worker cannot; it has said why.
     """
     faulthandler.enable()  # a watchdog that ends us shall see where we stood
-    notifier = Notifier.of()
-    equipment = load_equipment(path)
-    settings = equipment.settings
+    settings = load_toml(path, AgentSettings)
     with ExitStack() as stack:
         with blame(path, "state.folder"):
             settings.state.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(exclusive(settings.state.lock))
             spool = Spool(settings.state.outbox, settings.outbox)
             store = stack.enter_context(closing(Store.open(settings.state.store)))
+        herald = Herald(Notifier.of(), settings.state.standing)
+        stack.callback(herald.stop)
+        while _live(path, store, spool, herald, version):
+            log.info("begins anew")
+
+
+def _live(path: Path, store: Store, spool: Spool, herald: Herald, version: str) -> bool:
+    """Be the device until a signal, or until another bundle is to run; return whether there is another life."""
+    with blame(path, "model.bundle"):
+        settings = load_toml(path, AgentSettings)
+        shelf = Shelf(settings.state.slots)
+        begin(shelf, load_bundle(settings.model.bundle).digest.hex())
+    equipment = load_equipment(path)
+    with ExitStack() as stack:
+        with blame(path, "state.folder"):
             profile = equipment.profile(private_epoch_of(store, settings.data.private))
             boot = presence.begin_life(store)
         with blame(path, "broker"):
             link = MqttLink(_link_settings(settings, boot))
         stack.callback(close_soon, link)
+        inbox = cast("Inbox", link.events)
+        with blame(path, "releases.ca"):
+            trust = _trust(settings)
         worker = ProcessWorker(
             _worker_command(path),
-            cast("Inbox", link.events).put,
+            inbox.put,
             environment=_environment(settings),
             settings=settings.process,
         )
         stack.callback(worker.close)
+        keeper = Keeper(
+            shelf,
+            settings.releases,
+            trust,
+            trial_command(path),
+            lambda: _health(worker),
+            environment=_environment(settings),
+            on_change=lambda _: inbox.put(None),  # the loop below looks
+        )
+        stack.callback(keeper.close)
         with blame(path, "state.folder"):
-            agent = Agent(profile, store, link, worker, _monotonic_ms, version=version, spool=spool)
+            agent = Agent(
+                profile,
+                store,
+                link,
+                worker,
+                _monotonic_ms,
+                version=version,
+                spool=spool,
+                on_release=keeper.nudge,
+                on_round_end=keeper.took_part,
+            )
         stack.callback(agent.leave)
-        herald = Herald(notifier, settings.state.standing)
-        stack.callback(herald.stop)
-        pump_s = min(_PUMP_S, notifier.pause_s)
+        pump_s = min(_PUMP_S, herald.pause_s)
 
         def turn() -> None:
             agent.pump(pump_s)
             herald.turn(standing_of(agent, worker.standing, os.getpid()))
 
-        until_signalled(turn, agent.wake)
+        try:
+            return until_signalled(turn, agent.wake, is_over=lambda: keeper.state.awaits_restart and agent.is_quiet)
+        except WorkerRefusedError as error:
+            if keeper.state.phase is not Phase.COMMIT:
+                raise
+            keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
+            return True
+
+
+def _health(worker: ProcessWorker) -> Health:
+    standing = worker.standing
+    return Health(standing.is_ready, standing.deaths, standing.last_death)
+
+
+def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
+    """Return whom packages are taken from; the device shows its certificate, where it has one."""
+    tls, ca = settings.broker.tls, settings.releases.ca
+    if tls is None and ca is None:
+        return None
+    context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
+    if tls is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
 def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:

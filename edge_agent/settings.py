@@ -7,6 +7,7 @@
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
+[releases] url, ca, automatic, max_mb, trial_s, health_s
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.slots.settings import ReleaseSettings
 from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
@@ -88,6 +90,10 @@ class StateSettings:
     def standing(self) -> Path:
         return (self.runtime or self.folder) / "standing.json"
 
+    @property
+    def slots(self) -> Path:
+        return self.folder / "slots"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
@@ -100,3 +106,4 @@ class AgentSettings:
     data: DataSettings = DataSettings()
     process: ProcessSettings = ProcessSettings()
     outbox: SpoolSettings = SpoolSettings()
+    releases: ReleaseSettings = ReleaseSettings()

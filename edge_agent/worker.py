@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from edge_agent.events import WorkFailed
@@ -97,11 +97,15 @@ class WorkerStanding:
         pid: of the process; 0 = there is none.
         starts: how often it was started in this life of the supervisor.
         last_death: why the one before ended; empty = none has.
+        deaths: how many there were in this life of the supervisor.
+        is_ready: it has loaded everything.
     """
 
     pid: int = 0
     starts: int = 0
     last_death: str = ""
+    deaths: int = 0
+    is_ready: bool = False
 
 
 @dataclass(slots=True)
@@ -189,7 +193,7 @@ class ProcessWorker:
             log.warning("the worker does not start: %s", error)
             self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))
             return None
-        self.standing = WorkerStanding(life.child.pid, self.standing.starts + 1, self.standing.last_death)
+        self.standing = replace(self.standing, pid=life.child.pid, starts=self.standing.starts + 1)
         return life
 
     def _serve(self, life: _Life) -> Death | WorkerRefusal | None:
@@ -233,6 +237,7 @@ class ProcessWorker:
         """
         if frame == READY:
             life.is_ready, life.limit_s = True, now_s + self._settings.hang_s
+            self.standing = replace(self.standing, is_ready=True)
             return
         said = decode_said(frame)
         if isinstance(said, Alarm) and said.name in _LAST_WORDS:
@@ -267,7 +272,8 @@ class ProcessWorker:
         self._count_death(death)
 
     def _count_death(self, death: Death) -> None:
-        self.standing = WorkerStanding(0, self.standing.starts, str(death))
+        deaths = self.standing.deaths + 1
+        self.standing = replace(self.standing, pid=0, last_death=str(death), deaths=deaths, is_ready=False)
         self._deaths += 1
         if self._deaths == _DOWN_AFTER:
             self._deliver(Alarm(WORKER_DOWN, str(death)))

@@ -95,7 +95,7 @@ def _core(equipment: Equipment, pulse: Pulse, is_orphaned: Callable[[], bool]) -
         model,
         None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
         private,
-        settings.state.checkpoint,
+        equipment.checkpoint,
         device=settings.device.id,
         should_stop=should_stop,
     )
