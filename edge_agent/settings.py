@@ -4,6 +4,7 @@
 [broker]  host, port, username          [broker.tls]  ca, certificate, key
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
+[store]   see `private.settings`
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.private.settings import StoreSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -67,6 +69,10 @@ class StateSettings:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
 
+    @property
+    def private_store(self) -> Path:
+        return self.folder / "private.db"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
@@ -77,3 +83,4 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    store: StoreSettings | None = None

@@ -543,9 +543,11 @@ class Store:
         lost = "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
         try:
             found = [row["integrity_check"] for row in self._stream("PRAGMA integrity_check")]
-            found += [
-                f"the payload of {row['device']} in round {row['round']} has no content" for row in self._stream(lost)
-            ]
+            if self._tables is _FEDERATED:
+                found += [
+                    f"the payload of {row['device']} in round {row['round']} has no content"
+                    for row in self._stream(lost)
+                ]
         except StoreError as error:
             return [str(error)]
         return [line for line in found if line != "ok"]
