@@ -48,7 +48,10 @@ def run(path: Path, *, version: str) -> None:
             link = MqttLink(_link_settings(settings, boot))
         stack.callback(close_soon, link)
         worker = ProcessWorker(
-            _worker_command(path), cast("Inbox", link.events).put, environment=_environment(settings)
+            _worker_command(path),
+            cast("Inbox", link.events).put,
+            environment=_environment(settings),
+            settings=settings.process,
         )
         stack.callback(worker.close)
         with blame(path, "state.folder"):
@@ -66,6 +69,7 @@ def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
         port=broker.port,
         username=broker.username,
         tls=broker.tls,
+        proxy=broker.way,
         subscriptions=topics.device_filters(device.id),
         will=Will(topics.state(device.id), codec.encode(presence.will(boot))),
         manual_ack=True,

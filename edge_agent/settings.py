@@ -5,6 +5,7 @@
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
 [store]   see `private.settings`
+[process] start_s, hang_s, restart_min_s, restart_max_s
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.private.settings import StoreSettings
+from edge_agent.process.settings import ProcessSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -84,3 +86,4 @@ class AgentSettings:
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
     store: StoreSettings | None = None
+    process: ProcessSettings = ProcessSettings()
