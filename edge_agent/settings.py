@@ -4,17 +4,19 @@
 [broker]  host, port, username          [broker.tls]  ca, certificate, key
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
-[store]   see `private.settings`
+[store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
 [process] start_s, hang_s, restart_min_s, restart_max_s
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.private.settings import StoreSettings
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.sources.settings import SourceSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -72,6 +74,10 @@ class StateSettings:
         return self.folder / "checkpoint"
 
     @property
+    def read_files(self) -> Path:
+        return self.folder / "sources.db"
+
+    @property
     def private_store(self) -> Path:
         return self.folder / "private.db"
 
@@ -85,5 +91,10 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     store: StoreSettings | None = None
     process: ProcessSettings = ProcessSettings()
+
+    def __post_init__(self) -> None:
+        for name in self.sources:
+            check_name(name, "the name of a source")
