@@ -148,8 +148,7 @@ class _OpenCvFrames:
         is_whole, frame = self._capture.retrieve()
         if not is_whole:
             raise CameraError(f"{self._device} gave a broken picture")
-        picture: npt.NDArray[np.uint8] = self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)
-        return picture
+        return np.asarray(self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB), np.uint8)
 
     def close(self) -> None:
         self._capture.release()

@@ -153,6 +153,7 @@ def test_a_reading_every_so_many_seconds_is_of_the_latest():
     assert list(stream.tick(21.0)) == []
     assert [ready.sample.tolist() for ready in stream.tick(30.5)] == [[21.0, 50.0]]
     assert stream.wait_s(39.5) == 0.5
+    assert [len(list(stream.tick(now_s))) for now_s in (500.0, 500.5, 501.0, 510.0)] == [1, 0, 0, 1]
 
 
 def test_what_was_said_too_long_ago_is_missing():
