@@ -26,10 +26,14 @@ class PrivateDataError(FedistillError):
 
 @dataclass(frozen=True, slots=True)
 class PrivateRows:
-    """Samples [n, ...] as the task describes them, before preprocessing, and their labels int64 [n]."""
+    """Samples [n, ...] as the task describes them, before preprocessing, and their labels int64 [n].
+
+    `is_held_out`, bool [n], says which of them are never trained on; None = nobody has decided yet (`split`).
+    """
 
     samples: npt.NDArray[np.generic]
     labels: I64
+    is_held_out: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.labels):
@@ -39,7 +43,12 @@ class PrivateRows:
         return len(self.labels)
 
     def split(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Return masks [n] of the rows to train on and of the hold-out; too few rows leave the hold-out empty."""
+        """Return masks [n] of the rows to train on and of the hold-out.
+
+        Where nobody has decided, too few rows leave the hold-out empty.
+        """
+        if self.is_held_out is not None:
+            return ~self.is_held_out, self.is_held_out
         is_held_out = np.arange(len(self)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
         if is_held_out.sum() < MIN_HOLD_OUT_ROWS:
             is_held_out[:] = False

@@ -4,6 +4,7 @@
 [broker]  host, port, username          [broker.tls]  ca, certificate, key, alpn
                                         [broker.proxy] url, bypass
 [outbox]  max_messages, max_mb
+[store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
@@ -12,11 +13,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.private.settings import StoreSettings
 from edge_agent.process.settings import ProcessSettings
 from edge_agent.slots.settings import ReleaseSettings
+from edge_agent.sources.settings import SourceSettings
 from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
@@ -94,6 +98,14 @@ class StateSettings:
     def slots(self) -> Path:
         return self.folder / "slots"
 
+    @property
+    def read_files(self) -> Path:
+        return self.folder / "sources.db"
+
+    @property
+    def private_store(self) -> Path:
+        return self.folder / "private.db"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
@@ -104,6 +116,12 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    store: StoreSettings | None = None
     process: ProcessSettings = ProcessSettings()
     outbox: SpoolSettings = SpoolSettings()
     releases: ReleaseSettings = ReleaseSettings()
+
+    def __post_init__(self) -> None:
+        for name in self.sources:
+            check_name(name, "the name of a source")

@@ -1,7 +1,8 @@
 """Documents that people read, JSON and TOML, <-> frozen dataclasses, driven by the annotations.
 
 Fields are the keys, defaults the defaults, nested dataclasses the tables, `__post_init__` the rules. Field types may
-be: str, int, float, bool, an Enum, a Literal, another dataclass, `X | None`, `tuple[X, ...]` and `Mapping[str, X]`.
+be: str, int, float, bool, an Enum, a Literal, another dataclass, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, and
+Any for what only others can check.
 Whoever reads a document may add types of its own (`Place.extra`). What is wrong is told in one line: source, dotted
 key, problem.
 
@@ -93,6 +94,8 @@ def convert(hint: Any, value: Any, place: Place) -> Any:
         InvalidDocumentError: of the place's type.
     """
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if hint in place.extra:
         return place.extra[hint](_typed(str, value, place))
     if origin in (Union, types.UnionType):

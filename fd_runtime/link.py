@@ -159,6 +159,13 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """TLS of a client without a certificate: whom it trusts; None = whom the system trusts."""
+
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Will:
     """What the broker publishes, retained, when this client vanishes for longer than `delay_s`."""
 
@@ -174,6 +181,7 @@ class LinkSettings:
     Attributes:
         client_id: names the session at the broker; one at a time, a second connection ends the first.
         tls: None means plain TCP, fit for loopback only.
+        password: beside `username`, where the broker asks for one.
         proxy: what stands between us and the broker; None = the environment says (`dialling.proxy_of`).
         session_expiry_s: how long the broker queues for us while we are away.
         receive_maximum: un-acknowledged messages the broker may have under way to us.
@@ -185,7 +193,7 @@ class LinkSettings:
     host: str = "127.0.0.1"
     port: int = 8883
     username: str | None = None
-    tls: TlsFiles | None = None
+    tls: TlsFiles | Trust | None = None
     proxy: Proxy | None = None
     subscriptions: tuple[str, ...] = ()
     will: Will | None = None
@@ -195,6 +203,7 @@ class LinkSettings:
     receive_maximum: int = 20
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 60.0
+    password: str | None = field(default=None, repr=False)
     stable_s: float = 60.0
 
     def __post_init__(self) -> None:

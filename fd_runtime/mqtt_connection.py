@@ -38,6 +38,7 @@ from fd_runtime.link import (
     Published,
     PublishRefused,
     TlsFiles,
+    Trust,
     packet_bytes,
 )
 from fd_runtime.waking import Waker
@@ -139,7 +140,7 @@ class Connection:
         """
         settings, client = self._settings, self._client
         if settings.username is not None:
-            client.username_pw_set(settings.username)
+            client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
             context = tls_context(settings.tls)  # read anew: a renewed certificate counts at once
             _check_clock(context)
@@ -314,23 +315,25 @@ class _LastError(logging.Handler):
         self.text = record.getMessage()
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return a client's side of mutual TLS, 1.2 or newer, that checks the broker's name.
+def tls_context(files: TlsFiles | Trust) -> ssl.SSLContext:
+    """Return a client's side of TLS, 1.2 or newer, mutual where it has a certificate; it checks the broker's name.
 
     Raises:
         InvalidValueError: a file is missing, or is not the PEM it should be.
     """
-    for path in (files.ca, files.certificate, files.key):
-        if not path.is_file():
+    paths = [files.ca] if isinstance(files, Trust) else [files.ca, files.certificate, files.key]
+    for path in paths:
+        if path is not None and not path.is_file():
             raise InvalidValueError(f"tls: no file {path}")
     try:
         context = ssl.create_default_context(cafile=files.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(files.certificate, files.key)
-        if files.alpn:
-            context.set_alpn_protocols(list(files.alpn))
+        if isinstance(files, TlsFiles):
+            context.load_cert_chain(files.certificate, files.key)
+            if files.alpn:
+                context.set_alpn_protocols(list(files.alpn))
     except OSError as error:
-        raise InvalidValueError(f"tls: {files.ca}, {files.certificate} or {files.key}: {error}") from error
+        raise InvalidValueError(f"tls: {' or '.join(map(str, paths))}: {error}") from error
     return context
 
 

@@ -7,13 +7,14 @@
     meta      a few named values
 
 and, where a program asks for them (`upgrade`), tables of records that people look back at: rounds, hearings, devices,
-commands. Their rows are maps of column names to values; what a column means is for the program to say.
+commands. Their rows are maps of column names to values; what a column means is for the program to say. A program may
+also bring tables of its own in the place of all of these (`Tables`): rows, named values and transactions are the same.
 
 A database has a version, that of the newest tables in it. `open` takes it as it is: an agent's stays at version 1, so
 that the agent of the version before reads it still.
 
 A write is on the disk when its transaction ends (WAL, synchronous=FULL), and only then. A `Store` belongs to one
-thread; `reader()` gives another thread its own view. The only home of `sqlite3`.
+thread, unless its tables say otherwise; `reader()` gives another thread its own view. The only home of `sqlite3`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ JOURNAL, RECORDS = 1, 2
 Value: TypeAlias = "int | float | str | bytes | None"
 Row: TypeAlias = "Mapping[str, Value]"
 
-_JOURNAL = """
+META_TABLE = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+_JOURNAL = f"""
 CREATE TABLE events (seq INTEGER PRIMARY KEY, fed TEXT NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
                      body BLOB NOT NULL);
 CREATE TABLE snapshots (fed TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -44,7 +46,7 @@ CREATE TABLE payloads (fed TEXT, kind TEXT, device TEXT, round INTEGER, epoch IN
                        content BLOB NOT NULL, PRIMARY KEY (fed, kind, device, round, epoch)) WITHOUT ROWID;
 CREATE TABLE parts (fed TEXT, kind TEXT, device TEXT, part INTEGER, sha256 BLOB NOT NULL, body BLOB NOT NULL,
                     PRIMARY KEY (fed, kind, device, part));
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+{META_TABLE}
 """
 _RECORDS = """
 CREATE TABLE rounds (fed TEXT, number INTEGER, epoch INTEGER NOT NULL DEFAULT 0, opened_ms INTEGER NOT NULL DEFAULT 0,
@@ -82,8 +84,29 @@ CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who 
 _RECORD_TABLES = ("rounds", "hearings", "devices", "commands")
 _COPY_PAGES = 2048
 """Of 4 KiB, between two words on progress."""
-_SCHEMAS = (_JOURNAL, _RECORDS)
-"""What each version adds to the one before."""
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a database holds, and how it keeps it.
+
+    Attributes:
+        schemas: statements, parted by `;`, that each version adds to the one before; `META_TABLE` is one of them where
+            named values are asked for.
+        is_shared: several threads use it, one at a time: whoever opens it has a lock.
+        is_forgetful: what is deleted is overwritten in the file (`secure_delete`), and gone from the log after `flush`.
+        log_bytes: the write-ahead log beside the file is written back, and cut, at about this size.
+    """
+
+    schemas: tuple[str, ...]
+    is_shared: bool = False
+    is_forgetful: bool = False
+    log_bytes: int = 64 << 20
+
+
+_FEDERATED = Tables((_JOURNAL, _RECORDS))
+_CHECKPOINT_PAGES = 1000  # as SQLite has it
 
 
 class StoreError(FedistillError):
@@ -155,13 +178,13 @@ class PartRow:
 class Store:
     """One database; see the module's table. Use `Store.open`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, tables: Tables = _FEDERATED) -> None:
         self.path = path
-        self._connection = connection
+        self._connection, self._tables = connection, tables
         self._columns: dict[str, frozenset[str]] = {}
 
     @classmethod
-    def open(cls, path: Path | None) -> Store:
+    def open(cls, path: Path | None, tables: Tables = _FEDERATED) -> Store:
         """Open or create the database at `path`; None keeps it in memory.
 
         Raises:
@@ -169,7 +192,10 @@ class Store:
         """
         try:
             # isolation_level=None: the module opens and ends transactions itself.
-            store = cls(sqlite3.connect(path or ":memory:", isolation_level=None), path)
+            connection = sqlite3.connect(
+                path or ":memory:", isolation_level=None, check_same_thread=not tables.is_shared
+            )
+            store = cls(connection, path, tables)
         except sqlite3.Error as error:
             raise StoreError(path, str(error)) from error
         store._prepare()
@@ -204,11 +230,14 @@ class Store:
     def _prepare(self) -> None:
         self._execute("PRAGMA journal_mode=WAL")
         self._execute("PRAGMA synchronous=FULL")
-        self._execute(f"PRAGMA journal_size_limit={64 << 20}")
-        if self.version > len(_SCHEMAS):
-            raise StoreError(
-                self.path, f"made by a newer version (schema {self.version}, this one knows {len(_SCHEMAS)})"
-            )
+        tables, known = self._tables, len(self._tables.schemas)
+        self._execute(f"PRAGMA journal_size_limit={tables.log_bytes}")
+        pages = min(_CHECKPOINT_PAGES, max(1, tables.log_bytes // _PAGE_BYTES))
+        self._execute(f"PRAGMA wal_autocheckpoint={pages}")
+        if tables.is_forgetful:
+            self._execute("PRAGMA secure_delete=ON")
+        if self.version > known:
+            raise StoreError(self.path, f"made by a newer version (schema {self.version}, this one knows {known})")
         self.upgrade(JOURNAL)
 
     @property
@@ -222,7 +251,7 @@ class Store:
         if self.version >= version:
             return
         with self.transaction():
-            for schema in _SCHEMAS[self.version : version]:
+            for schema in self._tables.schemas[self.version : version]:
                 for statement in schema.split(";"):
                     self._execute(statement)
             self._execute(f"PRAGMA user_version={max(version, self.version)}")
@@ -513,6 +542,10 @@ class Store:
     def rewrite(self) -> None:
         """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again."""
         self._execute("VACUUM")
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the log back to the file, and leave the log empty: what was deleted stood in it too."""
         self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def federations(self) -> set[str]:
@@ -529,14 +562,16 @@ class Store:
         lost = "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
         try:
             found = [row["integrity_check"] for row in self._stream("PRAGMA integrity_check")]
-            found += [
-                f"the payload of {row['device']} in round {row['round']} has no content" for row in self._stream(lost)
-            ]
+            if self._tables is _FEDERATED:
+                found += [
+                    f"the payload of {row['device']} in round {row['round']} has no content"
+                    for row in self._stream(lost)
+                ]
         except StoreError as error:
             return [str(error)]
         return [line for line in found if line != "ok"]
 
 
 def _all_of(where: Row) -> str:
-    """`fed` is an equality, `number <` a comparison."""
-    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where)
+    """`fed` is an equality, `number <` a comparison; of nothing all is true."""
+    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where) or "true"
