@@ -38,6 +38,8 @@ from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, Wa
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
+from edge_agent.process.notices import Spoke
+from edge_agent.speaking import Speaker
 from edge_agent.worker import Worker, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
@@ -48,7 +50,7 @@ from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Publishe
 from fd_runtime.reconciler import Reconciler
 from fd_runtime.store import Store, StoreFullError
 
-Inbox: TypeAlias = "SimpleQueue[LinkEvent | Answer | WorkerRefusal | None]"
+Inbox: TypeAlias = "SimpleQueue[LinkEvent | Answer | Spoke | WorkerRefusal | None]"
 
 DISK_FULL = "disk_full"
 _DISK_RETRY_MS = 5_000
@@ -84,6 +86,7 @@ class Agent:
         self._inbox = cast("Inbox", link.events)
         self._journal = Journal(store, profile.federation)
         self._outbox = Outbox(link)
+        self._speaker = Speaker(link, self._topics.prediction(profile.device))
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
         self._problem, self._disk_retry_ms = "", 0
@@ -143,7 +146,7 @@ class Agent:
             self._handle(self._inbox.get_nowait())
         return 1 + more
 
-    def _handle(self, item: LinkEvent | Answer | WorkerRefusal | None) -> None:
+    def _handle(self, item: LinkEvent | Answer | Spoke | WorkerRefusal | None) -> None:
         match item:
             case Arrived():
                 self._receive(item)
@@ -153,6 +156,8 @@ class Agent:
                 self._confirm(token)
             case PublishRefused(token, reason):
                 self._bear_refusal(token, reason)
+            case Spoke():
+                self._speaker.say(item)
             case LinkUp():
                 log.info("connected")
                 if not self._birth_token:  # else the link itself is about to send it
@@ -181,6 +186,8 @@ class Agent:
         self._take(entry, arrived)
 
     def _confirm(self, token: int) -> None:
+        if self._speaker.settle(token):
+            return
         self._outbox.confirm(token)
         if token == self._birth_token:
             self._birth_token = 0
@@ -189,6 +196,8 @@ class Agent:
 
     def _bear_refusal(self, token: int, reason: str) -> None:
         """What the broker will never carry counts as refused, or as said: sending it again would be of no use."""
+        if self._speaker.settle(token, reason):
+            return
         log.error("the broker refused a message: %s", reason)
         send = self._outbox.owner(token)
         if send is not None:
