@@ -15,6 +15,7 @@ from typing import cast
 from edge_agent import presence
 from edge_agent.agent import Agent, Inbox
 from edge_agent.equipment import load_equipment, private_epoch_of
+from edge_agent.inference.settings import STDOUT_VARIABLE
 from edge_agent.settings import AgentSettings
 from edge_agent.worker import ProcessWorker
 from fd_protocol import codec
@@ -47,8 +48,12 @@ def run(path: Path, *, version: str) -> None:
         with blame(path, "broker.tls"):
             link = MqttLink(_link_settings(settings, boot))
         stack.callback(close_soon, link)
+        inherited = (os.dup(1),) if settings.outputs.stdout else ()
         worker = ProcessWorker(
-            _worker_command(path), cast("Inbox", link.events).put, environment=_environment(settings)
+            _worker_command(path),
+            cast("Inbox", link.events).put,
+            environment=_environment(settings, *inherited),
+            inherited=inherited,
         )
         stack.callback(worker.close)
         with blame(path, "state.folder"):
@@ -76,11 +81,15 @@ def _worker_command(path: Path) -> list[str]:
     return [sys.executable, "-m", "edge_agent.worker_process", str(path)]
 
 
-def _environment(settings: AgentSettings) -> dict[str, str]:
-    """Numpy's own threads buy nothing at the size of a tail; glibc's arenas and heap keep what large arrays leave."""
+def _environment(settings: AgentSettings, stdout: int | None = None) -> dict[str, str]:
+    """Numpy's own threads buy nothing at the size of a tail; glibc's arenas and heap keep what large arrays leave.
+
+    `stdout`: descriptor of our standard output, where the worker writes to it: its own carries answers.
+    """
     threads = str(settings.model.threads)
     allocator = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    return {**os.environ, **allocator, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    inherited = {} if stdout is None else {STDOUT_VARIABLE: str(stdout)}
+    return {**os.environ, **allocator, **inherited, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
 
 
 def _monotonic_ms() -> int:

@@ -2,18 +2,22 @@
 
 [device]  id, federation
 [broker]  host, port, username          [broker.tls]  ca, certificate, key
-[model]   bundle, public_set, runtime, threads
+[model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
 [data]    private                       [state]       folder
+[inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.api.settings import ApiSettings
+from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
+from fd_runtime.providers import GpuSettings, Placement, Provider
 from fd_runtime.starting import BrokerSettings
 
 
@@ -34,16 +38,26 @@ class ModelSettings:
     """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step.
 
     Without a public set the labels of the task are the probes: for federations of method `per-label` alone.
+    `providers`: where onnxruntime may run the backbone, the best first.
     """
 
     bundle: Path
     public_set: Path | None = None
     runtime: Runtime = "onnxruntime"
     threads: int = 1
+    providers: tuple[Provider, ...] = ("cpu",)
+    gpu: GpuSettings = field(default_factory=GpuSettings)
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.providers, self.gpu)
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 64:
             raise InvalidValueError("threads lie in 1..64")
+        if self.runtime != "onnxruntime" and self.providers != ("cpu",):
+            raise InvalidValueError(f"providers are onnxruntime's; {self.runtime} runs on the processor")
+        self.placement  # noqa: B018 - which refuses to exist with a list that is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +91,7 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    outputs: OutputSettings = field(default_factory=OutputSettings)
+    home_assistant: HomeAssistantSettings | None = None
+    api: ApiSettings | None = None

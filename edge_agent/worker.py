@@ -81,6 +81,7 @@ class ProcessWorker:
         command: starts the worker; jobs go to its standard input, answers come from its standard output.
         deliver: takes the answers, from another thread.
         environment: of the process; None = this one's.
+        inherited: descriptors that the worker keeps, beside the standard ones.
         restart_min_s: wait after the first death; doubles with each further one, up to `restart_max_s`.
         restart_max_s: longest wait.
     """
@@ -91,10 +92,12 @@ class ProcessWorker:
         deliver: Callable[[Answer | WorkerRefusal], None],
         *,
         environment: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
         restart_min_s: float = 0.5,
         restart_max_s: float = 60.0,
     ) -> None:
         self._command, self._deliver, self._environment = command, deliver, environment
+        self._inherited = tuple(inherited)
         self._restart_min_s, self._restart_max_s = restart_min_s, restart_max_s
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._closing = threading.Event()
@@ -141,6 +144,7 @@ class ProcessWorker:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env=self._environment,
+                    pass_fds=self._inherited,
                     start_new_session=True,
                 )
             except OSError as error:

@@ -9,21 +9,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from edge_agent.equipment import Equipment, load_equipment
+from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, encode_answer, read_frame, write_frame
 from edge_agent.learner import BrokenOffError
 from edge_agent.private_data import PrivateRows, load_private_rows
+from edge_agent.process.notices import Alarm, Notice
 from edge_agent.seen import SeenProbes
 from edge_agent.worker import READY
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.placing import open_placed
 from fd_runtime.starting import blame, exclusive
+
+log = logging.getLogger("edge-agent")
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +40,7 @@ def main(arguments: list[str]) -> int:
         equipment = load_equipment(Path(arguments[0]))
         # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
         with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
-            _serve(_core(equipment, supervisor), sys.stdin.buffer, answers)
+            _work(equipment, supervisor, sys.stdin.buffer, answers)
     except (BrokenOffError, BrokenPipeError):
         return 0
     except (FedistillError, OSError) as error:
@@ -43,26 +49,35 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _serve(core: WorkerCore, jobs: IO[bytes], answers: IO[bytes]) -> None:
-    write_frame(answers, READY)
-    while (data := read_frame(jobs)) is not None:
-        write_frame(answers, encode_answer(core.handle(decode_job(data))))
-
-
-def _core(equipment: Equipment, supervisor: int) -> WorkerCore:
+def _work(equipment: Equipment, supervisor: int, jobs: IO[bytes], answers: IO[bytes]) -> None:
     settings = equipment.settings
     with blame(equipment.path, "data.private"):
         private = _private_rows(equipment)
     with blame(equipment.path, "model.runtime"):
-        model = equipment.bundle.open(settings.model.runtime, threads=settings.model.threads)
-    return WorkerCore(
-        model,
-        None if equipment.public is None else SeenProbes(equipment.public, model),
-        private,
-        settings.state.checkpoint,
-        device=settings.device.id,
-        should_stop=lambda: os.getppid() != supervisor,
-    )
+        model = open_placed(
+            equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.model.placement
+        )
+    log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
+    around = Surroundings(rows=lambda: private, tell=_note, version=version("fedistill"))
+    with serving(equipment.path, settings, equipment.bundle, model, around) as loop:
+        core = WorkerCore(
+            model,
+            None if equipment.public is None else SeenProbes(equipment.public, model),
+            private,
+            settings.state.checkpoint,
+            device=settings.device.id,
+            should_stop=lambda: os.getppid() != supervisor,
+            **({} if loop is None else {"publish": loop.take_weights}),
+        )
+        write_frame(answers, READY)
+        while (data := read_frame(jobs)) is not None:
+            write_frame(answers, encode_answer(core.handle(decode_job(data))))
+
+
+def _note(notice: Notice) -> None:
+    """Alarms go to the log. The supervisor hears notices once there is a way to it beside the answers."""
+    if isinstance(notice, Alarm):
+        log.warning("%s: %s", notice.name, notice.text or "over")
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:

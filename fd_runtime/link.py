@@ -106,6 +106,13 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """TLS of a client without a certificate: whom it trusts; None = whom the system trusts."""
+
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Will:
     """What the broker publishes, retained, when this client vanishes for longer than `delay_s`."""
 
@@ -121,6 +128,7 @@ class LinkSettings:
     Attributes:
         client_id: names the session at the broker; one at a time, a second connection ends the first.
         tls: None means plain TCP, fit for loopback only.
+        password: beside `username`, where the broker asks for one.
         session_expiry_s: how long the broker queues for us while we are away.
         receive_maximum: un-acknowledged messages the broker may have under way to us.
         reconnect_min_s, reconnect_max_s: the first and the longest wait between two connections, before jitter.
@@ -130,7 +138,7 @@ class LinkSettings:
     host: str = "127.0.0.1"
     port: int = 8883
     username: str | None = None
-    tls: TlsFiles | None = None
+    tls: TlsFiles | Trust | None = None
     subscriptions: tuple[str, ...] = ()
     will: Will | None = None
     manual_ack: bool = False
@@ -139,6 +147,7 @@ class LinkSettings:
     receive_maximum: int = 20
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 60.0
+    password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.client_id), "client_id must not be empty: a session needs a name")

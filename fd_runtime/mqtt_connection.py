@@ -35,6 +35,7 @@ from fd_runtime.link import (
     Published,
     PublishRefused,
     TlsFiles,
+    Trust,
 )
 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
@@ -118,7 +119,7 @@ class Connection:
         """
         settings, client = self._settings, self._client
         if settings.username is not None:
-            client.username_pw_set(settings.username)
+            client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
             client.tls_set_context(tls_context(settings.tls))  # read anew: a renewed certificate counts at once
         if settings.will is not None:
@@ -267,21 +268,23 @@ class _LastError(logging.Handler):
         self.text = record.getMessage()
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return a client's side of mutual TLS, 1.2 or newer, that checks the broker's name.
+def tls_context(files: TlsFiles | Trust) -> ssl.SSLContext:
+    """Return a client's side of TLS, 1.2 or newer, mutual where it has a certificate; it checks the broker's name.
 
     Raises:
         InvalidValueError: a file is missing, or is not the PEM it should be.
     """
-    for path in (files.ca, files.certificate, files.key):
-        if not path.is_file():
+    paths = [files.ca] if isinstance(files, Trust) else [files.ca, files.certificate, files.key]
+    for path in paths:
+        if path is not None and not path.is_file():
             raise InvalidValueError(f"tls: no file {path}")
     try:
         context = ssl.create_default_context(cafile=files.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(files.certificate, files.key)
+        if isinstance(files, TlsFiles):
+            context.load_cert_chain(files.certificate, files.key)
     except OSError as error:
-        raise InvalidValueError(f"tls: {files.ca}, {files.certificate} or {files.key}: {error}") from error
+        raise InvalidValueError(f"tls: {' or '.join(map(str, paths))}: {error}") from error
     return context
 
 

@@ -16,7 +16,7 @@ from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_runtime.config import EX_TEMPFAIL, exit_code_for
 from fd_runtime.link import Link, TlsFiles
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FAREWELL_S = 1.0
 _LOCKS = Path("/proc/locks")
 
@@ -31,7 +31,7 @@ class BrokerSettings:
     username: str | None = None
 
     def __post_init__(self) -> None:
-        if self.tls is None and self.host not in _LOOPBACK:
+        if self.tls is None and self.host not in LOOPBACK:
             raise InvalidValueError(f"a broker on {self.host} needs [broker.tls]: without it anyone can read along")
 
 
