@@ -51,14 +51,16 @@ def listen_unix(path: Path) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise InvalidValueError(f"{path} is there and is no socket")
-        path.unlink()  # of a life that ended without a word: whoever starts holds the state folder's lock
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.fchmod(listening.fileno(), 0o600)  # before it has a name: at no moment is it open to others
-        with reachable(path) as address:
+        with reachable(fresh) as address:
             listening.bind(address)
-        path.chmod(0o600)
         listening.listen(16)
+        # One of a life that ended without a word is replaced in one step: whoever starts holds the state folder's lock.
+        fresh.replace(path)
     except BaseException:
         listening.close()
         raise

@@ -257,7 +257,8 @@ class Agent:
         """Wait a little, if there is any sense in it."""
         if self._process is not None and self._process.poll() is not None:
             raise AgentUnavailableError(f"the device ended with {self._process.returncode}; its log says why")
-        if time.monotonic() >= end_s or (self._process is None and not self._socket.exists()):
+        is_hopeless = self._process is None and not self._shape and not self._socket.exists()
+        if time.monotonic() >= end_s or is_hopeless:
             raise AgentUnavailableError(f"no device answers at {self._socket}: {error}") from error
         time.sleep(_RETRY_S)
 

@@ -121,6 +121,7 @@ class Loop:
         self.outputs.append(output)
 
     def start(self) -> None:
+        self._keep_up()  # the first answer is as personal as the next
         self._thread.start()
         for runner in self._sources:
             runner.start(self._stop)
@@ -128,7 +129,9 @@ class Loop:
     def close(self) -> None:
         """End sources, thread and outputs; what waits in the queue is dropped."""
         self._stop.set()
-        self._thread.join(_FAREWELL_S)
+        self._queue.wake()
+        if self._thread.is_alive():
+            self._thread.join(_FAREWELL_S)
         for runner in self._sources:
             runner.join(_FAREWELL_S)
         for output in self.outputs:

@@ -49,6 +49,7 @@ def wanted(asking: Asking, now_s: float, terms: AskingTerms) -> Asking:
 
 def answered(asking: Asking, sample_id: str, now_s: float, terms: AskingTerms) -> Asking:
     """The sample has been labelled or skipped, by whatever way: a question about it is over."""
+    asking = ticked(asking, now_s, terms)
     if asking.question is None or asking.question.sample_id != sample_id:
         return asking
     return _closed(asking, now_s, terms)

@@ -34,6 +34,11 @@ class SampleQueue(Generic[T]):
             self._items.append(item)
             self._has_come.notify()
 
+    def wake(self) -> None:
+        """End a wait, with nothing."""
+        with self._has_come:
+            self._has_come.notify_all()
+
     def take(self, most: int, timeout_s: float) -> list[T]:
         """Return up to `most` items, the oldest first; none if none came within `timeout_s`.
 

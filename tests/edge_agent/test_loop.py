@@ -19,12 +19,7 @@ from edge_agent.process.notices import Alarm, Measured
 from fd_protocol.errors import FedistillError
 from fd_runtime.store import StoreFullError
 from tests.edge_agent.stores import FedSource, Heard, MemoryStore, Sample, until
-from tests.support.small_bundles import PICTURES, pictures, small_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return small_bundle(tmp_path_factory.mktemp("small") / "bundle", rows=400)
+from tests.support.small_bundles import PICTURES, pictures
 
 
 class Bench:

@@ -54,6 +54,7 @@ class Background:
 
     def close(self) -> None:
         self._closing.set()
+        self._queue.wake()
         self._thread.join(_FAREWELL_S)
 
     def _run(self) -> None:
