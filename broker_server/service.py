@@ -127,6 +127,7 @@ def _link_settings(config: Config) -> LinkSettings:
         port=config.broker.port,
         username=config.broker.username,
         tls=config.broker.tls,
+        proxy=config.broker.way,
         subscriptions=config.subscriptions,
         will=config.will,
         manual_ack=True,

@@ -38,9 +38,9 @@ from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, Wa
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
-from edge_agent.process.notices import Spoke
+from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
 from edge_agent.speaking import Speaker
-from edge_agent.worker import Worker, WorkerRefusal, WorkerRefusedError
+from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.label_set import label_set
@@ -50,9 +50,11 @@ from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Publishe
 from fd_runtime.reconciler import Reconciler
 from fd_runtime.store import Store, StoreFullError
 
-Inbox: TypeAlias = "SimpleQueue[LinkEvent | Answer | Spoke | WorkerRefusal | None]"
+Inbox: TypeAlias = "SimpleQueue[LinkEvent | Said | None]"
 
 DISK_FULL = "disk_full"
+KEEPS_AWAY = (DISK_FULL, WORKER_DOWN)
+"""Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
 
 log = logging.getLogger("edge-agent")
@@ -68,6 +70,11 @@ class Agent:
         worker: holds the model; delivers to the link's queue, so that one wait hears everything.
         clock: monotonic milliseconds; where they start does not matter.
         version: of this program, for the birth.
+        on_spoke: hears of predictions that somebody wants to hear of.
+
+    Attributes:
+        measured: the newest numbers that the worker told, by name.
+        alarms: what is wrong, by name.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class Agent:
         clock: Callable[[], int],
         *,
         version: str = "",
+        on_spoke: Callable[[Spoke], None] = lambda _: None,
     ) -> None:
         self._profile, self._link, self._worker = profile, link, worker
         self._topics = Topics(profile.federation)
@@ -89,7 +97,10 @@ class Agent:
         self._speaker = Speaker(link, self._topics.prediction(profile.device))
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
-        self._problem, self._disk_retry_ms = "", 0
+        self._on_spoke = on_spoke
+        self.measured: dict[str, float] = {}
+        self.alarms: dict[str, str] = {}
+        self._disk_retry_ms = 0
         self._reconciler: Reconciler[Participant, Event, Effect] = Reconciler(
             self._journal.replay(), participant.step, participant.outstanding, self._write, self._perform
         )
@@ -146,7 +157,7 @@ class Agent:
             self._handle(self._inbox.get_nowait())
         return 1 + more
 
-    def _handle(self, item: LinkEvent | Answer | Spoke | WorkerRefusal | None) -> None:
+    def _handle(self, item: LinkEvent | Said | None) -> None:
         match item:
             case Arrived():
                 self._receive(item)
@@ -156,8 +167,6 @@ class Agent:
                 self._confirm(token)
             case PublishRefused(token, reason):
                 self._bear_refusal(token, reason)
-            case Spoke():
-                self._speaker.say(item)
             case LinkUp():
                 log.info("connected")
                 if not self._birth_token:  # else the link itself is about to send it
@@ -167,6 +176,20 @@ class Agent:
                 log.warning("not connected: %s", reason)
             case WorkerRefusal(exit_code):
                 raise WorkerRefusedError(exit_code)
+            case PrivateRowsChanged() | Measured() | Spoke() | Alarm() | Beat():
+                self._notice(item)
+
+    def _notice(self, notice: Notice) -> None:
+        match notice:
+            case PrivateRowsChanged(private_epoch):
+                self._take(Entry(PrivateDataChanged(private_epoch)))
+            case Measured(values):
+                self.measured.update(values)
+            case Spoke():
+                self._speaker.say(notice)
+                self._on_spoke(notice)
+            case Alarm(name, text):
+                self._sound(name, text)
 
     def _receive(self, arrived: Arrived) -> None:
         """Take a message in; what is no message of ours is dropped with a word, and never comes again."""
@@ -212,7 +235,7 @@ class Agent:
         self._settle_backlog()
 
     def _settle_backlog(self) -> None:
-        if self._problem and self.now_ms < self._disk_retry_ms:
+        if DISK_FULL in self.alarms and self.now_ms < self._disk_retry_ms:
             return
         try:
             while self._backlog:
@@ -221,9 +244,9 @@ class Agent:
             self._journal.compact(self.state)
         except StoreFullError as error:
             self._disk_retry_ms = self.now_ms + _DISK_RETRY_MS
-            self._say(DISK_FULL, str(error))
+            self._sound(DISK_FULL, str(error))
         else:
-            self._say("", "the disk has room again")
+            self._sound(DISK_FULL, "")
 
     def _settle(self, entry: Entry, arrived: Arrived | None) -> None:
         before = self.state
@@ -308,11 +331,23 @@ class Agent:
             return b""
         return self._journal.blob(base.codes)
 
-    def _say(self, problem: str, detail: str) -> None:
-        if problem != self._problem:
-            log.warning("%s", detail)
-            self._problem = problem
+    def _sound(self, name: str, text: str) -> None:
+        """Note an alarm, or with an empty text its end; the federation hears of those that keep the device away."""
+        if self.alarms.get(name, "") == text:
+            return
+        before = self._problem
+        if text:
+            log.warning("%s: %s", name, text)
+            self.alarms[name] = text
+        else:
+            log.warning("%s is over", name)
+            del self.alarms[name]
+        if self._problem != before:
             self._birth_token = self._announce()
+
+    @property
+    def _problem(self) -> str:
+        return next((name for name in KEEPS_AWAY if name in self.alarms), "")
 
     def _announce(self) -> int:
         return self._publish_state(presence.birth(self._profile, self._boot, self._version, problem=self._problem))

@@ -21,12 +21,18 @@ _ROWS_AT_ONCE = 128
 
 
 class SeenProbes:
-    """The public set through one model's frozen part, seen once; any number of cores of that model may share it."""
+    """The public set through one model's frozen part, seen once; any number of cores of that model may share it.
 
-    def __init__(self, public: PublicSet, model: LoadedModel) -> None:
-        self._public, self._task = public, model.manifest.task
+    Args:
+        public: the set.
+        model: whose frozen part.
+        went_on: called after every few probes: they may take minutes.
+    """
+
+    def __init__(self, public: PublicSet, model: LoadedModel, went_on: Callable[[], None] = lambda: None) -> None:
+        self._public, self._task, self._went_on = public, model.manifest.task, went_on
         self.digest = public.digest
-        self.features: Features = _frozen(each(public.probes(), self._task, model.features))
+        self.features: Features = _frozen(each(public.probes(), self._task, model.features, went_on))
 
     @cached_property
     def space(self) -> Space:
@@ -36,15 +42,20 @@ class SeenProbes:
     @cached_property
     def points(self) -> F32:
         """Return where the probes lie in that space: float32 [count, dimensions]."""
-        return _frozen(each(self._public.probes(), self._task, self.space.locate))
+        return _frozen(each(self._public.probes(), self._task, self.space.locate, self._went_on))
 
 
-def each(samples: npt.NDArray[np.generic], task: Task, function: Callable[[Inputs], A]) -> A:
+def each(
+    samples: npt.NDArray[np.generic],
+    task: Task,
+    function: Callable[[Inputs], A],
+    went_on: Callable[[], None] = lambda: None,
+) -> A:
     """Return what `function` makes of preprocessed samples; a few at a time, float32 being four times as large."""
-    parts = [
-        function(preprocessed(samples[start : start + _ROWS_AT_ONCE], task))
-        for start in range(0, max(1, len(samples)), _ROWS_AT_ONCE)
-    ]
+    parts = []
+    for start in range(0, max(1, len(samples)), _ROWS_AT_ONCE):
+        parts.append(function(preprocessed(samples[start : start + _ROWS_AT_ONCE], task)))
+        went_on()
     return np.concatenate(parts)  # type: ignore[return-value]  # an array of the parts' type
 
 

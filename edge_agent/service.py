@@ -53,6 +53,7 @@ def run(path: Path, *, version: str) -> None:
             _worker_command(path),
             cast("Inbox", link.events).put,
             environment=_environment(settings, *inherited),
+            settings=settings.process,
             inherited=inherited,
         )
         stack.callback(worker.close)
@@ -71,6 +72,7 @@ def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
         port=broker.port,
         username=broker.username,
         tls=broker.tls,
+        proxy=broker.way,
         subscriptions=topics.device_filters(device.id),
         will=Will(topics.state(device.id), codec.encode(presence.will(boot))),
         manual_ack=True,

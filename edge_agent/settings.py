@@ -5,6 +5,7 @@
 [model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
 [data]    private                       [state]       folder
 [inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
+[process] start_s, hang_s, restart_min_s, restart_max_s
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from edge_agent.api.settings import ApiSettings
 from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
+from edge_agent.process.settings import ProcessSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -95,3 +97,4 @@ class AgentSettings:
     outputs: OutputSettings = field(default_factory=OutputSettings)
     home_assistant: HomeAssistantSettings | None = None
     api: ApiSettings | None = None
+    process: ProcessSettings = ProcessSettings()

@@ -1,14 +1,18 @@
 """`python -m edge_agent.worker_process agent.toml`: the process that holds the model.
 
-Jobs come on standard input, answers go to what was standard output; whatever a library prints goes to standard error.
-It ends with its supervisor: between jobs it sees the pipe close, inside a training it looks who its parent is.
+Jobs come on standard input, answers and notices go to what was standard output; whatever a library prints goes to
+standard error, and so does where it stood when it was killed for hanging. It ends with its supervisor: between jobs it
+sees the pipe close, inside a training and in its heart it looks who its parent is. What kills it, it says first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -17,39 +21,67 @@ import numpy as np
 
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.inference.serving import Surroundings, serving
-from edge_agent.jobs import decode_job, encode_answer, read_frame, write_frame
+from edge_agent.jobs import decode_job, read_frame
 from edge_agent.learner import BrokenOffError
 from edge_agent.private_data import PrivateRows, load_private_rows
-from edge_agent.process.notices import Alarm, Notice
+from edge_agent.process.heart import Heart, Pulse
+from edge_agent.process.notices import Alarm
+from edge_agent.process.pipe import Mouth
+from edge_agent.process.postmortem import cause_of
 from edge_agent.seen import SeenProbes
-from edge_agent.worker import READY
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
 from fd_runtime.placing import open_placed
 from fd_runtime.starting import blame, exclusive
 
+_CRASH = 1
+"""Exit status of a death, which another start may spare us; those of sysexits.h are refusals."""
+_OOM_SCORE = "500"
+"""Where memory is short the kernel shall take the worker before the supervisor, and before most else."""
+
 log = logging.getLogger("edge-agent")
 
 
 def main(arguments: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s worker %(levelname)s %(message)s", level=logging.INFO)
-    supervisor = os.getppid()
-    answers = _take_standard_output()
+    faulthandler.enable()
+    _offer_oneself()
+    mouth = Mouth(_take_standard_output())
     try:
-        equipment = load_equipment(Path(arguments[0]))
-        # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
-        with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
-            _work(equipment, supervisor, sys.stdin.buffer, answers)
+        return _run(Path(arguments[0]), mouth, os.getppid())
     except (BrokenOffError, BrokenPipeError):
         return 0
     except (FedistillError, OSError) as error:
         sys.stderr.write(f"edge-agent: {error}\n")
         return exit_code_for(error)
+    except Exception as error:
+        log.exception("the worker ends")
+        mouth.tell(Alarm(cause_of(error).value, f"{type(error).__name__}: {error}"))
+        return _CRASH
+
+
+def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
+    def is_orphaned() -> bool:
+        return os.getppid() != supervisor
+
+    equipment = load_equipment(path)
+    heart = Heart(mouth.tell, equipment.settings.process.hang_s, is_orphaned)
+    pulse = heart.watch("the job")
+    heart.start()
+    # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
+    with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
+        _work(equipment, mouth, pulse, heart.watch("inference"), is_orphaned)
     return 0
 
 
-def _work(equipment: Equipment, supervisor: int, jobs: IO[bytes], answers: IO[bytes]) -> None:
+def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is_orphaned: Callable[[], bool]) -> None:
+    """Serve live samples and do jobs, side by side, until the supervisor goes."""
+
+    def should_stop() -> bool:
+        pulse.beat()
+        return is_orphaned()
+
     settings = equipment.settings
     with blame(equipment.path, "data.private"):
         private = _private_rows(equipment)
@@ -58,26 +90,27 @@ def _work(equipment: Equipment, supervisor: int, jobs: IO[bytes], answers: IO[by
             equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.model.placement
         )
     log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
-    around = Surroundings(rows=lambda: private, tell=_note, version=version("fedistill"))
+    around = Surroundings(lambda: private, tell=mouth.tell, alive=inference.beat, version=version("fedistill"))
     with serving(equipment.path, settings, equipment.bundle, model, around) as loop:
         core = WorkerCore(
             model,
-            None if equipment.public is None else SeenProbes(equipment.public, model),
+            None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
             private,
             settings.state.checkpoint,
             device=settings.device.id,
-            should_stop=lambda: os.getppid() != supervisor,
+            should_stop=should_stop,
             **({} if loop is None else {"publish": loop.take_weights}),
         )
-        write_frame(answers, READY)
-        while (data := read_frame(jobs)) is not None:
-            write_frame(answers, encode_answer(core.handle(decode_job(data))))
+        _serve(core, sys.stdin.buffer, mouth, pulse)
 
 
-def _note(notice: Notice) -> None:
-    """Alarms go to the log. The supervisor hears notices once there is a way to it beside the answers."""
-    if isinstance(notice, Alarm):
-        log.warning("%s: %s", notice.name, notice.text or "over")
+def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
+    pulse.rest()
+    mouth.ready()
+    while (data := read_frame(jobs)) is not None:
+        pulse.beat()
+        mouth.answer(core.handle(decode_job(data)))
+        pulse.rest()
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:
@@ -92,6 +125,11 @@ def _take_standard_output() -> IO[bytes]:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers
+
+
+def _offer_oneself() -> None:
+    with contextlib.suppress(OSError):  # no Linux, or no /proc: the kernel then chooses by size
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The device as processes: what they tell each other, how the supervisor sees that the worker lives, and systemd."""
+"""The device as two processes: what they tell each other, and how the supervisor sees that the worker lives."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from edge_agent.agent import DISK_FULL
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
 from edge_agent.participant import NO_CONSENSUS, Phase, named_blobs
-from edge_agent.worker import WorkerRefusal, WorkerRefusedError
+from edge_agent.process.notices import Alarm, Measured, PrivateRowsChanged, Spoke
+from edge_agent.worker import WORKER_DOWN, WorkerRefusal, WorkerRefusedError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import MAX_PART_BYTES, Codec, Kind, ServerState, Slice, Status
 from fd_runtime.link import LinkDown, PublishRefused
@@ -437,3 +438,50 @@ def test_everything_is_the_same_after_a_restart():
         before = device.state
         device.restart()
         assert device.state == before
+
+
+# What the worker says unasked.
+
+
+def test_other_private_rows_make_a_new_competence_map():
+    device = Device()
+    device.hear_offer(1, competence=True)
+    device.hear_receipt(device.parts()[-1])
+    device.tell(PrivateRowsChanged(private_epoch=5, rows=120))
+    assert device.state.private_epoch == 5
+    device.hear_offer(2, competence=True)
+    maps = [job for job in device.model.jobs if isinstance(job, CompetenceJob)]
+    assert [job.private_epoch for job in maps] == [0, 5]
+
+
+def test_the_newest_of_each_number_is_kept():
+    device = Device()
+    device.tell(Measured({"p50_ms": 3.0, "rows": 7.0}))
+    device.tell(Measured({"p50_ms": 4.0}))
+    assert device.agent.measured == {"p50_ms": 4.0, "rows": 7.0}
+
+
+def test_predictions_go_to_whoever_asked_for_them():
+    device = Device()
+    device.tell(Spoke("1", "cat", 0.75))  # nobody has asked
+    heard = []
+    device.restart(on_spoke=heard.append)
+    device.tell(Spoke("2", "dog", 0.5))
+    assert heard == [Spoke("2", "dog", 0.5)]
+
+
+def test_an_alarm_is_kept_until_it_is_over_and_keeps_no_device_away():
+    device = Device()
+    device.tell(Alarm("drift", "inputs are strange"))
+    assert device.agent.alarms == {"drift": "inputs are strange"}
+    device.tell(Alarm("drift", ""))
+    assert device.agent.alarms == {}
+    assert [birth.problem for birth in device.births()] == [""]
+
+
+def test_the_federation_hears_that_the_worker_is_down_and_that_it_is_back():
+    device = Device()
+    device.tell(Alarm(WORKER_DOWN, "crash: SIGSEGV"))
+    device.tell(Alarm(WORKER_DOWN, "crash: SIGILL"))
+    device.tell(Alarm(WORKER_DOWN, ""))
+    assert [birth.problem for birth in device.births()] == ["", WORKER_DOWN, ""]

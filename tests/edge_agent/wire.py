@@ -98,11 +98,11 @@ class Device:
         self.ms = 0
         self.restart()
 
-    def restart(self):
+    def restart(self, **hooks):
         begin_life(self.store)
         self.wire = Wire()
         worker = InlineWorker(self.model.handle, self.wire.events.put)
-        self.agent = Agent(self.profile, self.store, self.wire, worker, lambda: self.ms, version="1.0")
+        self.agent = Agent(self.profile, self.store, self.wire, worker, lambda: self.ms, version="1.0", **hooks)
 
     @property
     def state(self):
@@ -114,6 +114,11 @@ class Device:
 
     def connect(self):
         self.wire.events.put(LinkUp(session_present=True, max_packet_bytes=1 << 20))
+        self.pump()
+
+    def tell(self, notice):
+        """The worker says something unasked."""
+        self.wire.events.put(notice)
         self.pump()
 
     def hear(self, topic, message):
