@@ -153,6 +153,7 @@ class DriftWatch:
             shifts = {"inputs": self._inputs, "confidence": self._confidence}
             return {
                 "is_drifted": self._is_drifted,
+                "is_suspected": self._beyond > 0,
                 "reference": self._source if self._reference is not None else "being learnt",
                 "window": f"{waiting} of {self._settings.window} rows",
                 **{

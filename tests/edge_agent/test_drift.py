@@ -157,6 +157,7 @@ def test_samples_like_those_of_the_bundle_are_no_news(manifest):
 def test_one_strange_window_is_no_news_and_the_second_is(manifest):
     watch = watch_of(manifest)
     assert feed(watch, 1, shift=2.0) == []
+    assert watch.facts()["is_suspected"]
     (news,) = feed(watch, 1, shift=2.0)
     assert isinstance(news, Drifted)
     assert news.inputs.is_drift

@@ -67,7 +67,7 @@ function showStatus(status) {
     ["Predictions", status.predictions.toLocaleString("en"), status.queue.dropped ? `${status.queue.dropped} dropped` : ""],
     ["Sees now", status.last ? status.last.label : "–", status.last ? `${percent(status.last.confidence)} sure` : "nothing yet"],
     ["Labels given", status.labels, "since the start"],
-    ["Drift", !drift ? "not watched" : drift.is_drifted ? "yes" : "no", drift ? driftWords(drift) : ""],
+    ["Drift", !drift ? "not watched" : drift.is_drifted ? "yes" : drift.is_suspected ? "perhaps" : "no", drift ? driftWords(drift) : ""],
   ];
   $("facts").replaceChildren(...rows.map(([name, value, words]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }, element("small", { textContent: words })))));
@@ -122,7 +122,7 @@ function card(asked, place) {
   const guess = asked.guess === null ? "no guess" : asked.guess;
   const sure = asked.confidence === null ? "" : `, ${percent(asked.confidence)} sure`;
   const about = element("p", { className: "about" }, "Looks like ", element("b", { textContent: guess }), sure,
-    element("br"), element("span", { className: "quiet small", textContent: when(asked.at_ms) }));
+    element("br"), element("span", { className: "quiet small", textContent: when(asked.at_ms) }), element("span", { className: "verdict" }));
   const choices = element("div", { className: "choices" });
   const made = element("article", { className: "card", tabIndex: place === 0 ? 0 : -1,
     "aria-label": `Sample ${place + 1}, looks like ${guess}${sure}` }, picture(asked.picture, guess), about, choices);
@@ -190,20 +190,20 @@ async function label(made, name) {
   try {
     await ask("/v1/label", { sample_id: made.dataset.sample, label: name });
     for (const button of made.querySelectorAll("button[data-label]")) button.setAttribute("aria-pressed", String(button.dataset.label === name));
-    settle(made);
+    settle(made, `✓ ${name}`);
   } catch (error) { complain(error); }
 }
 
 async function skipIt(made) {
   try {
     await ask("/v1/label", { sample_id: made.dataset.sample, skip: true });
-    made.querySelector(".skip-it").setAttribute("aria-pressed", "true");
-    settle(made);
+    settle(made, "✓ skipped");
   } catch (error) { complain(error); }
 }
 
-function settle(made) {
+function settle(made, verdict) {
   $("problem").hidden = true;
+  made.querySelector(".verdict").textContent = verdict;
   made.classList.add("done");
   countLeft();
   const rest = [...document.querySelectorAll(".card:not(.done)")];
