@@ -43,6 +43,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant, Phase, one_line
 from edge_agent.process.attempts import MAX_LIVES, Attempts
 from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
+from edge_agent.speaking import Speaker
 from edge_agent.spool import Message, Spool
 from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec
@@ -124,6 +125,7 @@ class Agent:
         self._inbox = cast("Inbox", link.events)
         self._journal = Journal(store, profile.federation)
         self._outbox = Outbox(link)
+        self._speaker = Speaker(link, self._topics.prediction(profile.device))
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
         self._on_spoke, self._on_release, self._on_round_end, self._spool = on_spoke, on_release, on_round_end, spool
@@ -266,6 +268,7 @@ class Agent:
             case Measured(values):
                 self.measured.update(values)
             case Spoke():
+                self._speaker.say(notice)
                 self._on_spoke(notice)
             case Alarm(name, text):
                 self._sound(name, text)
@@ -290,7 +293,7 @@ class Agent:
         self._take(entry, arrived)
 
     def _confirm(self, token: int) -> None:
-        if self._spool is not None and self._spool.confirm(token):
+        if self._speaker.settle(token) or (self._spool is not None and self._spool.confirm(token)):
             return
         self._outbox.confirm(token)
         if token == self._birth_token:
@@ -301,6 +304,8 @@ class Agent:
 
     def _bear_refusal(self, token: int, reason: str) -> None:
         """What the broker will never carry counts as refused, or as said: sending it again would be of no use."""
+        if self._speaker.settle(token, reason):
+            return
         if self._spool is not None and self._spool.confirm(token, is_refused=True):
             log.warning("the broker refused a waiting message: %s", reason)
             return

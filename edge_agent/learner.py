@@ -57,6 +57,7 @@ class Learner:
         path: of the checkpoint; None = nothing is kept.
         seed: what the order of rows is drawn from, beside what is learned.
         should_stop: asked after every step; True breaks the learning off.
+        publish: takes the parameters that are accepted and kept, for whoever predicts meanwhile.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class Learner:
         *,
         seed: bytes,
         should_stop: Callable[[], bool] = lambda: False,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
-        self._tail, self._session = model.tail, model.train_session
+        self._tail, self._session, self._publish = model.tail, model.train_session, publish
         self._private, self._path, self._seed, self._should_stop = private, path, seed, should_stop
         self._release = self._score()
         self._bundle, self._is_warm = bundle, False
@@ -172,6 +174,7 @@ class Learner:
             checkpoints.save(self._path, Checkpoint.of(self._bundle, state, is_warm=is_warm, trained=trained))
         self._is_warm, self._trained = is_warm, trained
         self._tail.load(state.theta)
+        self._publish(state.theta)
 
     def _restore(self, state: OptimizerState) -> None:
         self._session.state = state
@@ -184,5 +187,6 @@ class Learner:
             if found is not None and found.bundle == self._bundle:
                 self._restore(found.state())
                 self._is_warm, self._trained = found.is_warm, found.trained
+                self._publish(self._session.state.theta)
         except (DigestError, DecodeError, ThetaError) as error:
             log.error("begun anew from the bundle: %s", error)  # noqa: TRY400 - the line says it all

@@ -19,6 +19,7 @@ from typing import cast
 from edge_agent import presence
 from edge_agent.agent import Agent, Inbox
 from edge_agent.equipment import load_equipment, private_epoch_of
+from edge_agent.inference.settings import STDOUT_VARIABLE
 from edge_agent.process.herald import Herald
 from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import standing_of
@@ -83,11 +84,13 @@ def _live(path: Path, store: Store, spool: Spool, herald: Herald, version: str) 
         inbox = cast("Inbox", link.events)
         with blame(path, "releases.ca"):
             trust = _trust(settings)
+        inherited = (os.dup(1),) if settings.outputs.stdout else ()
         worker = ProcessWorker(
             _worker_command(path),
             inbox.put,
-            environment=_environment(settings),
+            environment=_environment(settings, *inherited),
             settings=settings.process,
+            inherited=inherited,
         )
         stack.callback(worker.close)
         keeper = Keeper(
@@ -164,12 +167,17 @@ def _worker_command(path: Path) -> list[str]:
     return [sys.executable, "-m", "edge_agent.worker_process", str(path)]
 
 
-def _environment(settings: AgentSettings) -> dict[str, str]:
-    """Numpy's own threads buy nothing at the size of a tail; glibc's arenas and heap keep what large arrays leave."""
+def _environment(settings: AgentSettings, stdout: int | None = None) -> dict[str, str]:
+    """Numpy's own threads buy nothing at the size of a tail; glibc's arenas and heap keep what large arrays leave.
+
+    `stdout`: descriptor of our standard output, where the worker writes to it: its own carries answers.
+    """
     threads = str(settings.model.threads)
     allocator = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     # What systemd wants to hear it wants to hear from the supervisor.
     inherited = {name: value for name, value in os.environ.items() if name not in SYSTEMD_VARIABLES}
+    if stdout is not None:
+        inherited[STDOUT_VARIABLE] = str(stdout)
     return {**inherited, **allocator, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
 
 

@@ -5,7 +5,8 @@
                                         [broker.proxy] url, bypass
 [outbox]  max_messages, max_mb
 [store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
-[model]   bundle, public_set, runtime, threads
+[model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
+[inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
 [data]    private                       [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
 [releases] url, ca, automatic, max_mb, trial_s, health_s
@@ -17,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.api.settings import ApiSettings
+from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
 from edge_agent.private.settings import StoreSettings
 from edge_agent.process.settings import ProcessSettings
 from edge_agent.slots.settings import ReleaseSettings
@@ -25,6 +28,7 @@ from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
+from fd_runtime.providers import GpuSettings, Placement, Provider
 from fd_runtime.starting import BrokerSettings
 
 
@@ -45,16 +49,26 @@ class ModelSettings:
     """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step.
 
     Without a public set the labels of the task are the probes: for federations of method `per-label` alone.
+    `providers`: where onnxruntime may run the backbone, the best first.
     """
 
     bundle: Path
     public_set: Path | None = None
     runtime: Runtime = "onnxruntime"
     threads: int = 1
+    providers: tuple[Provider, ...] = ("cpu",)
+    gpu: GpuSettings = field(default_factory=GpuSettings)
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.providers, self.gpu)
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 64:
             raise InvalidValueError("threads lie in 1..64")
+        if self.runtime != "onnxruntime" and self.providers != ("cpu",):
+            raise InvalidValueError(f"providers are onnxruntime's; {self.runtime} runs on the processor")
+        self.placement  # noqa: B018 - which refuses to exist with a list that is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,10 @@ class AgentSettings:
     data: DataSettings = DataSettings()
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     store: StoreSettings | None = None
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    outputs: OutputSettings = field(default_factory=OutputSettings)
+    home_assistant: HomeAssistantSettings | None = None
+    api: ApiSettings | None = None
     process: ProcessSettings = ProcessSettings()
     outbox: SpoolSettings = SpoolSettings()
     releases: ReleaseSettings = ReleaseSettings()

@@ -135,6 +135,7 @@ class ProcessWorker:
         deliver: takes answers and notices, from another thread.
         environment: of the process; None = this one's.
         settings: how patient to be.
+        inherited: descriptors that the worker keeps, beside the standard ones.
     """
 
     def __init__(
@@ -144,7 +145,9 @@ class ProcessWorker:
         *,
         environment: Mapping[str, str] | None = None,
         settings: ProcessSettings = ProcessSettings(),  # noqa: B008 - frozen
+        inherited: Sequence[int] = (),
     ) -> None:
+        self._inherited = tuple(inherited)
         self._command, self._deliver, self._environment, self._settings = command, deliver, environment, settings
         self._jobs: deque[Job] = deque()
         self._job: Job | None = None
@@ -188,7 +191,12 @@ class ProcessWorker:
         """Start the worker; None: the system would not."""
         now_s = time.monotonic()
         try:
-            life = _Life(Child(self._command, self._environment), oom_kills(), now_s, now_s + self._settings.start_s)
+            life = _Life(
+                Child(self._command, self._environment, self._inherited),
+                oom_kills(),
+                now_s,
+                now_s + self._settings.start_s,
+            )
         except OSError as error:
             log.warning("the worker does not start: %s", error)
             self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))

@@ -48,6 +48,7 @@ class WorkerCore:
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
         should_stop: asked after every step of a training; True breaks it off with `BrokenOffError`.
+        publish: takes the parameters of each training that was accepted, and those of the checkpoint.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class WorkerCore:
         *,
         device: str,
         should_stop: Callable[[], bool] = lambda: False,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
         task, features = model.manifest.task, _features_of(model, private)
         self._ground: Ground = (
@@ -71,6 +73,7 @@ class WorkerCore:
             checkpoint_path,
             seed=device.encode(),
             should_stop=should_stop,
+            publish=publish,
         )
 
     def handle(self, job: Job) -> Answer:

@@ -13,12 +13,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from edge_agent.equipment import Equipment, load_equipment
+from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, read_frame
 from edge_agent.learner import BrokenOffError
 from edge_agent.private_data import PrivateRows, load_private_rows
@@ -30,6 +32,7 @@ from edge_agent.seen import SeenProbes
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.placing import open_placed
 from fd_runtime.starting import blame, exclusive
 
 _CRASH = 1
@@ -68,8 +71,37 @@ def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
     heart.start()
     # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
     with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
-        _serve(_core(equipment, pulse, is_orphaned), sys.stdin.buffer, mouth, pulse)
+        _work(equipment, mouth, pulse, heart.watch("inference"), is_orphaned)
     return 0
+
+
+def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is_orphaned: Callable[[], bool]) -> None:
+    """Serve live samples and do jobs, side by side, until the supervisor goes."""
+
+    def should_stop() -> bool:
+        pulse.beat()
+        return is_orphaned()
+
+    settings = equipment.settings
+    with blame(equipment.path, "data.private"):
+        private = _private_rows(equipment)
+    with blame(equipment.path, "model.runtime"):
+        model = open_placed(
+            equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.model.placement
+        )
+    log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
+    around = Surroundings(lambda: private, tell=mouth.tell, alive=inference.beat, version=version("fedistill"))
+    with serving(equipment.path, settings, equipment.bundle, model, around) as loop:
+        core = WorkerCore(
+            model,
+            None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
+            private,
+            equipment.checkpoint,
+            device=settings.device.id,
+            should_stop=should_stop,
+            **({} if loop is None else {"publish": loop.take_weights}),
+        )
+        _serve(core, sys.stdin.buffer, mouth, pulse)
 
 
 def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
@@ -79,26 +111,6 @@ def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> Non
         pulse.beat()
         mouth.answer(core.handle(decode_job(data)))
         pulse.rest()
-
-
-def _core(equipment: Equipment, pulse: Pulse, is_orphaned: Callable[[], bool]) -> WorkerCore:
-    def should_stop() -> bool:
-        pulse.beat()
-        return is_orphaned()
-
-    settings = equipment.settings
-    with blame(equipment.path, "data.private"):
-        private = _private_rows(equipment)
-    with blame(equipment.path, "model.runtime"):
-        model = equipment.bundle.open(settings.model.runtime, threads=settings.model.threads)
-    return WorkerCore(
-        model,
-        None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
-        private,
-        equipment.checkpoint,
-        device=settings.device.id,
-        should_stop=should_stop,
-    )
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:

@@ -17,6 +17,7 @@ from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_jso
 from fd_protocol.errors import DigestError, InvalidValueError
 from fd_protocol.identity import check_name, sha256
 from fd_protocol.layout import ThetaLayout
+from fd_protocol.reference import Reference
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -242,6 +243,7 @@ class Manifest:
         costs: None if nobody counted.
         licence: SPDX expression of the weights; None if nobody said.
         parent: digest of the bundle that this one is a new release of; None for a first one.
+        reference: what devices compare their samples with; None if nobody measured.
     """
 
     format: int
@@ -257,6 +259,7 @@ class Manifest:
     costs: Costs | None = None
     licence: str | None = None
     parent: str | None = None
+    reference: Reference | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
     server -> all      RoundOffer, ConsensusBlock, ServerState, Release
     device -> server   DeviceState (birth and will), Part (of a Contribution or a CompetenceMap), RoundReport
+    device -> anyone   Prediction, where the device's owner wants that
     server -> device   Receipt
 
 The bodies of soft labels are opaque bytes here: `fd_protocol.payload` turns them into numbers where numbers are wanted,
@@ -44,6 +45,7 @@ __all__ = [
     "DeviceState",
     "Kind",
     "Part",
+    "Prediction",
     "Receipt",
     "Release",
     "RoundOffer",
@@ -335,3 +337,21 @@ class RoundReport:
         for name, value in self.metrics.items():
             check_text(name, "metric")
             require(math.isfinite(value), f"metric {name} is not finite")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a device's model says of a live sample, where its owner wants that said. Nothing of the sample is in it."""
+
+    sample_id: str = keyed(1)
+    """Opaque: the same for the same sample of a device, and says nothing of it."""
+    label: str = keyed(2)
+    """Name of the likeliest class."""
+    confidence: float = keyed(3)
+    """Its probability, with the device's own correction by the class prior where that is on."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.sample_id) and bool(self.label), "a prediction names a sample and a class")
+        check_text(self.sample_id, "sample_id")
+        check_text(self.label, "label")
+        require(0.0 <= self.confidence <= 1.0, "a confidence lies in [0, 1]")

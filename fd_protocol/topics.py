@@ -9,7 +9,7 @@
     fd/v1/{fed}/dev/{device}/report        RoundReport
     fd/v1/{fed}/dev/{device}/receipt       Receipt, to the device
     fd/v1/{fed}/dev/{device}/cmd/{name}    commands as retained state machines
-    fd/v1/{fed}/dev/{device}/prediction    opt-in
+    fd/v1/{fed}/dev/{device}/prediction    Prediction, opt-in
 
 A device may write its own state, up/+, report, cmd/+ and prediction, and nothing else. No `$share` anywhere: it loses
 messages and can be hijacked by any certificate of the fleet.
@@ -80,6 +80,9 @@ class Topics:
 
     def receipt(self, device: str) -> str:
         return self.device(device, "receipt")
+
+    def prediction(self, device: str) -> str:
+        return self.device(device, "prediction")
 
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to."""

@@ -13,6 +13,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 import yaml
 
+from edge_agent.process.notices import Spoke
 from fd_protocol import codec
 from fd_protocol.codec import KINDS
 from fd_protocol.identity import RoundId
@@ -29,7 +30,7 @@ SCHEMAS, CHANNELS, OPERATIONS = DOCUMENT["components"]["schemas"], DOCUMENT["cha
 NUMBERS = {cls: number for number, cls in KINDS.items()}
 NESTED = [RoundId, Slice, Sampling, TrainingTerms]
 NAMES = {"federation": "demo", "device": "d1", "aggregator": "main", "block": "0", "shard": "0", "family": "cnn-s"}
-WITHOUT_MESSAGES = {"cmd/+", "prediction"}
+WITHOUT_MESSAGES = {"cmd/+"}
 """Rights that the ACL gives for what is still to come."""
 
 
@@ -173,13 +174,15 @@ def packets_of_a_server():
 
 
 def packets_of_a_device():
-    """Birth, map, contribution and report."""
+    """Birth, map, contribution, report and a prediction."""
     device = Device()
     device.connect()
     device.hear_offer(competence=True)
     for kind in Kind:
         device.hear_receipt(device.parts(kind)[-1], Status.STORED)
     device.hear_consensus()
+    device.wire.events.put(Spoke("8c1f2a90d3b74e65", "b", 0.75))
+    device.pump()
     return [(topic, payload, retain) for _, topic, payload, retain in device.wire.published]
 
 
@@ -187,7 +190,7 @@ def packets_of_a_device():
     ("packets", "action", "expected"),
     [
         (packets_of_a_server, "receive", {"hearOffer", "hearConsensus", "hearServer", "hearReceipt"}),
-        (packets_of_a_device, "send", {"sayState", "upload", "report"}),
+        (packets_of_a_device, "send", {"sayState", "upload", "report", "sayPrediction"}),
     ],
 )
 def test_what_a_program_publishes_is_what_the_document_says(packets, action, expected):

@@ -14,6 +14,7 @@ from fd_protocol.messages import (
     DeviceState,
     Kind,
     Part,
+    Prediction,
     Receipt,
     Release,
     RoundOffer,
@@ -146,6 +147,7 @@ messages = st.one_of(
     st.builds(ServerState, st.booleans(), counters, lines),
     st.builds(Release, names, digests, lines, st.just(b"") | digests, digests, st.integers(1, 2**39), st.booleans()),
     st.builds(Release, names, digests, lines),
+    st.builds(Prediction, lines.filter(bool), lines.filter(bool), st.floats(0, 1)),
     st.builds(
         RoundReport,
         round_ids,

@@ -33,6 +33,7 @@ from fd_protocol.messages import (
     DeviceState,
     Kind,
     Part,
+    Prediction,
     Receipt,
     Release,
     RoundOffer,
@@ -107,6 +108,7 @@ MESSAGES = {
     "server-state, will": ServerState(False, 7),
     "release": Release("cnn-s", DIGEST, "2", OTHER, DIGEST, 14_440, True),
     "release, back to the first": Release("cnn-s", DIGEST, "1"),
+    "prediction": Prediction("8c1f2a90d3b74e65", "kettle on", 0.875),
     "round-report": REPORT,
     "round-report, defaults": RoundReport(ROUND, OTHER, True),
 }
