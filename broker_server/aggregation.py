@@ -58,8 +58,7 @@ class Renewal:
             "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
             "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
         }
-        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
-        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
+        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"], joined.sha256)
         return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
 
 
@@ -108,6 +107,7 @@ class Aggregation:
             trust=sha256(earned),
             metrics={**joined.metrics, **numbers(standings), **whole.metrics},
             portions=whole.portions,
+            made=joined.sha256 if joined.blocks[0].clusters else b"",
         )
         return Finished((event,), (*blocks, earned), standings)
 

@@ -13,6 +13,7 @@ from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
+from edge_agent.nearest import check_clusters
 from edge_agent.private_data import PrivateRows
 from edge_agent.seen import SeenProbes, each
 from fd_protocol import codec
@@ -115,7 +116,8 @@ class WorkerCore:
 
     def _train(self, job: TrainJob) -> Answer:
         blocks = _read_consensus(job.messages, job.consensus_sha256)
-        lesson = self._ground.lesson(blocks, Codes.from_bytes(job.own) if job.own else None)
+        own = Codes.from_bytes(job.own) if job.own else None
+        lesson = self._ground.lesson(self._learner.logits, blocks, own)
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 
@@ -145,6 +147,7 @@ def _read_consensus(messages: Sequence[bytes], consensus_sha256: bytes) -> list[
     digest = sha256(b"".join(block.body for block in blocks))
     if digest != consensus_sha256:
         raise DigestError("consensus", consensus_sha256, digest)
+    check_clusters(blocks)
     if len({block.temperature for block in blocks}) > 1:
         raise DecodeError("invalid", "a consensus has one temperature")
     return blocks

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from broker_server.rules.card import Card, Need, Promise
+from broker_server.rules.comet import Comet
 from broker_server.rules.competence import Competence
 from broker_server.rules.cronus import Cronus
 from broker_server.rules.enhanced_era import EnhancedEra
@@ -21,7 +22,17 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
-from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weigher, Weighing, to_row_weights, weigher_of
+from broker_server.rules.rule import (
+    Clustering,
+    Judging,
+    Known,
+    RowWeighted,
+    Rule,
+    Weigher,
+    Weighing,
+    to_row_weights,
+    weigher_of,
+)
 from broker_server.rules.selective import Selective
 from broker_server.rules.terms import RuleTerms
 from broker_server.rules.variance_weighted import VarianceWeighted
@@ -31,6 +42,7 @@ from broker_server.rules.votes import MajorityVote, WeightedVote
 __all__ = [
     "RULES",
     "Card",
+    "Clustering",
     "Judging",
     "Known",
     "MakeRule",
@@ -69,6 +81,7 @@ _BUILT_IN: tuple[MakeRule, ...] = (
     lambda _: GeometricMedian(),
     lambda terms: Cronus(terms.cronus_liars),
     lambda terms: ExpGuard(terms.expguard_rate),
+    lambda terms: Comet(terms.clusters, terms.cluster_least),
     lambda _: PerLabel(),
 )
 

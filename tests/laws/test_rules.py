@@ -5,6 +5,7 @@ import pytest
 
 from broker_server.methods import rule_named
 from broker_server.rules import RULES, Known, Need, RuleTerms
+from broker_server.rules.comet import Comet
 from broker_server.rules.competence import Competence
 from broker_server.rules.cronus import Cronus
 from broker_server.rules.enhanced_era import EnhancedEra, sharpened
@@ -24,7 +25,17 @@ from broker_server.rules.voice import WEIGHT_ONE, Voice
 from broker_server.rules.votes import MajorityVote, WeightedVote
 from fd_protocol.competence import FAR, distances_of
 from fd_protocol.errors import InvalidValueError
-from tests.laws.rule_laws import HELD, RuleLaws, fades_of, labels_of, probabilities_of, seeds, voices_of, weighted_mean
+from tests.laws.rule_laws import (
+    HELD,
+    RuleLaws,
+    camps_of,
+    fades_of,
+    labels_of,
+    probabilities_of,
+    seeds,
+    voices_of,
+    weighted_mean,
+)
 
 
 def softmax(scores):
@@ -243,6 +254,78 @@ class TestExpGuard(RuleLaws):
             assert judged[voice.device].tolist() == [max(1, round(weight * WEIGHT_ONE))] * 5
 
 
+class TestComet(RuleLaws):
+    """The consensus of all is the mean; that of each cluster is held to k-means in plain NumPy."""
+
+    rule = Comet(most_clusters=3, least=3)
+
+    def oracle(self, voices):
+        return TestMeanProbabilities().oracle(voices)
+
+    @seeds
+    def test_clusters_are_those_of_k_means(self, seed):
+        for voices in (camps_of(seed), camps_of(seed, apart=0.2), voices_of(seed, 14)):
+            told, expected = self.rule.clusters(voices), self.k_means(voices)
+            assert len(told) == len(expected)
+            for cluster, mean in zip(told, expected, strict=True):
+                np.testing.assert_allclose(cluster, mean, atol=1e-6)
+
+    def k_means(self, voices):
+        """Lloyd's algorithm on all devices at once, then again without the smallest cluster while it is too small."""
+        voices = sorted(voices, key=lambda voice: voice.device)
+        points, weights = probabilities_of(voices).reshape(len(voices), -1), fades_of(voices).ravel()
+        centroids = self.seeded(points, weights)
+        while True:
+            owners, centroids = self.lloyd(points, weights, centroids)
+            own = [weights[owners == k] for k in range(len(centroids))]
+            sizes = np.array([each.sum() ** 2 / np.square(each).sum() if len(each) else 0 for each in own])
+            if len(sizes) == 1:
+                return []
+            if sizes.min() >= self.rule.least:
+                return centroids.reshape(len(sizes), *voices[0].integers.shape)
+            centroids = np.delete(centroids, sizes.argmin(), axis=0)
+
+    def seeded(self, points, weights):
+        mean = np.average(points, axis=0, weights=weights)
+        seeds = [points[np.linalg.norm(points - mean, axis=1).argmin()]]
+        while len(seeds) < min(self.rule.most_clusters, int(weights.sum() / self.rule.least)):
+            farness = np.min([np.linalg.norm(points - seed, axis=1) for seed in seeds], axis=0)
+            order = np.argsort(-farness, kind="stable")
+            seeds.append(points[order[np.flatnonzero(weights[order].cumsum() >= self.rule.least)[0]]])
+        return np.stack(seeds)
+
+    @staticmethod
+    def lloyd(points, weights, centroids):
+        for _ in range(20):
+            owners = np.linalg.norm(points[:, None] - centroids[None], axis=2).argmin(axis=1)
+            centroids = np.stack(
+                [
+                    np.average(points[owners == k], axis=0, weights=weights[owners == k]) if (owners == k).any() else c
+                    for k, c in enumerate(centroids)
+                ]
+            )
+        return owners, centroids
+
+    @seeds
+    def test_camps_that_are_there_are_found(self, seed):
+        sizes = (5, 4, 3)
+        voices = camps_of(seed, sizes, apart=0.8)
+        told = self.rule.clusters(voices)
+        assert len(told) == 3
+        for camp in range(3):
+            own = [voice for voice in voices if voice.device.startswith(f"camp-{camp}-")]
+            mean = probabilities_of(own).mean(axis=0)
+            assert min(np.abs(cluster - mean).max() for cluster in told) < 1e-5
+
+    @seeds
+    def test_a_camp_that_is_too_small_joins_the_others_and_takes_no_cluster_from_them(self, seed):
+        voices = camps_of(seed, (5, 5, 2), apart=0.8)
+        told = self.rule.clusters(voices)
+        assert len(told) == 2
+        lone = probabilities_of([v for v in voices if v.device.startswith("camp-2-")]).mean(axis=0)
+        assert all(np.abs(cluster - lone).max() > 0.2 for cluster in told)
+
+
 class TestPerLabel(RuleLaws):
     rule = PerLabel()
 
@@ -365,6 +448,9 @@ def test_devices_are_asked_for_maps_where_a_rule_reads_them():
         {"trim": 0.5},
         {"cronus_liars": 0.5},
         {"expguard_rate": 0.0},
+        {"clusters": 1},
+        {"clusters": 17},
+        {"cluster_least": 1},
     ],
 )
 def test_constants_out_of_range_are_refused(wrong):
