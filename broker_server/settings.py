@@ -212,6 +212,10 @@ class Settings:
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
         needs = rule_named(self.method.name, self.method.terms).card.needs
+        if Need.SIZES in needs and not self.method.terms.sizes:
+            raise InvalidValueError(
+                f"{self.method.name} needs [method.terms.sizes]: DEVICE = its rows, as you know them; no device tells"
+            )
         if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"

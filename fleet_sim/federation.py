@@ -46,6 +46,7 @@ from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import Observer, RoundResult
 from fleet_sim.parties import REST_S, Clock, Device, Server
+from fleet_sim.rules import stated
 from fleet_sim.scenario import Crashes, Scenario
 from fleet_sim.shared_models import SharedModels
 from fleet_sim.worlds import Samples, World
@@ -268,7 +269,7 @@ class Simulation:
         settings = Settings(
             FEDERATION,
             rounds=rounds,
-            method=scenario.method,
+            method=stated(scenario.method, {device.id: len(device.plan.private) for device in self.devices}),
             training=scenario.training,
         )
         bundle = equipment.bundles[scenario.models.student]

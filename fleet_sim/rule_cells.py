@@ -71,7 +71,7 @@ def last_round(simulation: Simulation, world: World, equipment: Equipment, trust
     ended = simulation.server.aggregator.state.round
     assert ended is not None
     voices = last_voices(simulation.server, trust)
-    return metrics_of(simulation.scenario.method, voices, ended.offer.slice, world, equipment)
+    return metrics_of(simulation.server.settings.method, voices, ended.offer.slice, world, equipment)
 
 
 def metrics_of(

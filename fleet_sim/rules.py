@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from broker_server.methods import rule_named
 from broker_server.rules import RULES, Need, RuleTerms
+from broker_server.settings import MethodSettings
 from fd_protocol.errors import InvalidValueError
 
 PLAYED: tuple[str, ...] = tuple(name for name, make in RULES.items() if Need.PUBLIC_SET in make(RuleTerms()).card.needs)
@@ -18,6 +22,14 @@ def check_playable(name: str) -> None:
     """
     if Need.PUBLIC_SET not in rule_named(name, RuleTerms()).card.needs:
         raise InvalidValueError(f"{name!r} goes without a public set, which every scenario has; played are {_listed()}")
+
+
+def stated(method: MethodSettings, rows: Mapping[str, int]) -> MethodSettings:
+    """Return the method as an operator sets it who knows how many `rows` each device has, where it asks for that."""
+    if Need.SIZES not in rule_named(method.name, method.terms).card.needs or method.terms.sizes:
+        return method
+    sizes = {device: max(1, count) for device, count in rows.items()}
+    return replace(method, terms=replace(method.terms, sizes=sizes))
 
 
 def _listed() -> str:

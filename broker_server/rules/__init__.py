@@ -34,6 +34,7 @@ from broker_server.rules.rule import (
     weigher_of,
 )
 from broker_server.rules.selective import Selective
+from broker_server.rules.size_weighted import SizeWeighted
 from broker_server.rules.terms import RuleTerms
 from broker_server.rules.variance_weighted import VarianceWeighted
 from broker_server.rules.voice import Voice, claims_of, heard, normalise, probabilities_of
@@ -73,6 +74,7 @@ _BUILT_IN: tuple[MakeRule, ...] = (
     lambda terms: EnhancedEra(terms.beta, terms.beta_agreement, terms.entropy_floor),
     lambda terms: EntropyWeighted(terms.least_entropy),
     lambda _: VarianceWeighted(),
+    lambda terms: SizeWeighted.of(terms.sizes),
     lambda terms: Selective(terms.farthest),
     lambda _: MajorityVote(),
     lambda _: WeightedVote(),

@@ -18,6 +18,8 @@ class Need(str, Enum):
     """Devices send their competence maps."""
     CANARIES = "canaries"
     """The server knows the labels of some probes."""
+    SIZES = "stated sizes"
+    """The operator says how many rows each device has."""
     MEMORY = "memory"
     """What the rule learned of a device in earlier rounds."""
 

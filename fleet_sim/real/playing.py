@@ -104,4 +104,4 @@ def _last_round(observer: Observer, fleet: Fleet, world: World, equipment: Equip
         ended = Journal(store, FEDERATION).replay().round
         assert ended is not None
         voices = voices_of(store, FEDERATION, scenario.method.absence, ended, trust)
-    return metrics_of(scenario.method, voices, ended.offer.slice, world, equipment)
+    return metrics_of(fleet.method(scenario, world), voices, ended.offer.slice, world, equipment)

@@ -19,6 +19,7 @@ from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
 from broker_server.rules.selective import Selective
+from broker_server.rules.size_weighted import SizeWeighted
 from broker_server.rules.stacks import by_probe
 from broker_server.rules.variance_weighted import VarianceWeighted
 from broker_server.rules.voice import WEIGHT_ONE, Voice
@@ -119,6 +120,23 @@ class TestVarianceWeighted(RuleLaws):
     def oracle(self, voices):
         p = probabilities_of(voices)
         return weighted_mean(fades_of(voices)[:, 0] * np.log(np.maximum(p, 2.0**-20)).var(axis=2), p)
+
+
+SIZES = {"device-0": 900, "device-1": 30, "device-2": 400, "device-3": 70, "elsewhere": 20}
+"""Of device-4 and device-5 nobody has stated a size."""
+
+
+class TestSizeWeighted(RuleLaws):
+    rule = SizeWeighted.of(SIZES)
+
+    def oracle(self, voices):
+        """McMahan et al. 2017, algorithm 1, with w^k for what a device says."""
+        n = np.array([SIZES.get(voice.device, 20) for voice in voices])[:, None]
+        return weighted_mean(n * fades_of(voices)[:, 0] * np.ones(17), probabilities_of(voices))
+
+
+class TestSizeWeightedWithoutSizes(TestMeanProbabilities):
+    rule = SizeWeighted.of({})
 
 
 class TestSelective(RuleLaws):
@@ -451,6 +469,9 @@ def test_devices_are_asked_for_maps_where_a_rule_reads_them():
         {"clusters": 1},
         {"clusters": 17},
         {"cluster_least": 1},
+        {"sizes": {"press-1": 0}},
+        {"sizes": {"press-1": (1 << 24) + 1}},
+        {"sizes": {"Press 1": 5}},
     ],
 )
 def test_constants_out_of_range_are_refused(wrong):
