@@ -94,7 +94,7 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
-        uncovered = joined.metrics["uncovered_probes"]
+        uncovered = joined.metrics.get("uncovered_probes", 0.0)
         if uncovered > self.most_uncovered:
             return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)

@@ -73,10 +73,11 @@ def join(
         hearing.judged = rule.judge(hearing, known)
     made = [rule.consensus(hearing), *(rule.clusters(hearing) if isinstance(rule, Clustering) else ())]
     codes, *clusters = [quantise(_checked(rows, rule, offer), codec) for rows in made]
-    is_of_labels = Need.PUBLIC_SET not in rule.card.needs
+    has_maps = Need.COMPETENCE in rule.card.needs
+    is_of_labels = has_maps and Need.PUBLIC_SET not in rule.card.needs
     blocks = to_blocks(codes, offer, witness.speaking if is_of_labels else None, clusters, bodies_of(rule))
     trust = {**witness.trust, **hearing.judged} if isinstance(rule, Judging) else {}
-    metrics = {**witness.metrics(), **_numbers(made[0], known)}
+    metrics = {**witness.metrics(has_maps=has_maps), **_numbers(made[0], known)}
     if isinstance(rule, Clustering):
         metrics["clusters"] = float(max(1, len(clusters)))
     return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics)
@@ -179,14 +180,13 @@ class Witness:
         self.far += is_far(voice.distances)
         self.trust[voice.device] = voice.trust
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, *, has_maps: bool) -> dict[str, float]:
+        """Return what an operator may want to know; of coverage nothing where devices were not asked for maps."""
+        told = {"voices": float(self.counts[:, 0].sum()), "absent_voices": float(self.absent)}
+        if not has_maps:
+            return told
         covered = coverage(self.counts, self.far)
-        return {
-            "voices": float(self.counts[:, 0].sum()),
-            "absent_voices": float(self.absent),
-            "uncovered_probes": covered.uncovered,
-            "far_devices": covered.far_devices,
-        }
+        return {**told, "uncovered_probes": covered.uncovered, "far_devices": covered.far_devices}
 
 
 @dataclass(slots=True)

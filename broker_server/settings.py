@@ -216,6 +216,10 @@ class Settings:
             raise InvalidValueError(
                 f"{self.method.name} needs [method.terms.sizes]: DEVICE = its rows, as you know them; no device tells"
             )
+        if Need.FEATURES in needs:
+            self._check_prototypes()
+        if self.method.downlink == "student" and Need.PUBLIC_SET not in needs:
+            raise InvalidValueError(f'downlink = "student" needs a public set, and {self.method.name} goes without')
         if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
@@ -242,6 +246,12 @@ class Settings:
         if self.rounds.probes > probes.count:
             raise InvalidValueError(f"rounds.probes is {self.rounds.probes}, the public set has {probes.count}")
         self._check_blocks(probes)
+
+    def _check_prototypes(self) -> None:
+        if self.method.codec in (Codec.TOP_K, Codec.TOP_1):
+            raise InvalidValueError(f"a prototype is a row of quantities: {self.method.codec.value} would not carry it")
+        if self.rounds.probes:
+            raise InvalidValueError(f"{self.method.name} asks for all prototypes in every round: rounds.probes is 0")
 
     def words(self, probes: ProbeSet) -> int:
         """Return of how many rounds a device's contributions must be kept to have its last words about all probes."""

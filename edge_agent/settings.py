@@ -3,7 +3,7 @@
 [device]  id, federation
 [broker]  host, port, username          [broker.tls]  ca, certificate, key
 [model]   bundle, public_set, runtime, threads
-[data]    private                       [state]       folder
+[data]    private, prototypes           [state]       folder
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DeviceSettings:
 class ModelSettings:
     """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step.
 
-    Without a public set the labels of the task are the probes: for federations of method `per-label` alone.
+    Without a public set a device takes part in federations of method `per-label`, or of `prototypes` if it may.
     """
 
     bundle: Path
@@ -48,9 +48,14 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """The private rows: an npz file of `x` [n, *sample_shape] and integer labels `y` [n]; None = there are none."""
+    """The private rows: an npz file of `x` [n, *sample_shape] and integer labels `y` [n]; None = there are none.
+
+    `prototypes`: whether the mean features of each class, over at least eleven of these rows, may leave the device, for
+    federations of method `prototypes`. Nothing else of a row ever does.
+    """
 
     private: Path | None = None
+    prototypes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +82,7 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+
+    def __post_init__(self) -> None:
+        if self.data.prototypes and self.model.public_set is not None:
+            raise InvalidValueError("data.prototypes is for federations without a public set: leave one of them out")

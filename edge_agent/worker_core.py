@@ -15,6 +15,7 @@ from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
 from edge_agent.nearest import check_clusters
 from edge_agent.private_data import PrivateRows
+from edge_agent.prototype_ground import PrototypeGround
 from edge_agent.seen import SeenProbes, each
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
@@ -22,6 +23,7 @@ from fd_protocol.errors import DecodeError, DigestError, FedistillError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import CompetenceMap, ConsensusBlock, Contribution, RoundOffer
 from fd_protocol.payload import Codes, encode_body, quantise
+from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32, Features
 from fd_runtime.opening import LoadedModel
@@ -42,11 +44,12 @@ class WorkerCore:
 
     Args:
         model: a bundle on a runtime, freshly opened.
-        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and the labels
-            of the task stand in their place.
+        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and class
+            prototypes, or the labels of the task, stand in their place.
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
+        space: of the prototypes that the device tells; None = it tells none.
         should_stop: asked after every step of a training; True breaks it off with `BrokenOffError`.
     """
 
@@ -58,12 +61,17 @@ class WorkerCore:
         checkpoint_path: Path | None,
         *,
         device: str,
+        space: PrototypeSpace | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         task, features = model.manifest.task, _features_of(model, private)
-        self._ground: Ground = (
-            LabelGround(task.digest, features.training) if public is None else ProbeGround(public, private, task)
-        )
+        self._ground: Ground
+        if public is not None:
+            self._ground = ProbeGround(public, private, task)
+        elif space is not None:
+            self._ground = PrototypeGround(space, features.training)
+        else:
+            self._ground = LabelGround(task.digest, features.training)
         self._learner = Learner(
             model,
             model.manifest.digest,

@@ -61,6 +61,7 @@ def _core(equipment: Equipment, supervisor: int) -> WorkerCore:
         private,
         settings.state.checkpoint,
         device=settings.device.id,
+        space=equipment.space,
         should_stop=lambda: os.getppid() != supervisor,
     )
 

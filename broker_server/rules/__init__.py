@@ -22,6 +22,7 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
+from broker_server.rules.prototypes import Prototypes
 from broker_server.rules.rule import (
     Clustering,
     Judging,
@@ -85,6 +86,7 @@ _BUILT_IN: tuple[MakeRule, ...] = (
     lambda terms: ExpGuard(terms.expguard_rate),
     lambda terms: Comet(terms.clusters, terms.cluster_least),
     lambda _: PerLabel(),
+    lambda _: Prototypes(),
 )
 
 RULES: Mapping[str, MakeRule] = {make(RuleTerms()).card.name: make for make in _BUILT_IN}

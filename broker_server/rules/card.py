@@ -13,7 +13,9 @@ class Need(str, Enum):
     """What a rule reads beside soft labels."""
 
     PUBLIC_SET = "public set"
-    """Without it the labels of the task are the probes."""
+    """Without it, and without features, the labels of the task are the probes."""
+    FEATURES = "one int8 backbone"
+    """Its features are the probes: class prototypes (`fd_protocol.prototypes`)."""
     COMPETENCE = "competence"
     """Devices send their competence maps."""
     CANARIES = "canaries"

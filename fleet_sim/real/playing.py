@@ -50,6 +50,8 @@ def check_real(scenario: Scenario) -> None:
     for key in _SIMULATED:
         if getattr(scenario, key) != getattr(usual, key):
             raise InvalidValueError(f"{key}: only simulated, not with --real")
+    if not scenario.has_public_set:
+        raise InvalidValueError("method: rules without a public set are only simulated, not played with --real")
 
 
 def play_real(

@@ -18,6 +18,7 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
+from broker_server.rules.prototypes import Prototypes
 from broker_server.rules.selective import Selective
 from broker_server.rules.size_weighted import SizeWeighted
 from broker_server.rules.stacks import by_probe
@@ -363,6 +364,34 @@ class TestPerLabel(RuleLaws):
         there = [Voice(v.device, v.integers, np.zeros_like(v.distances), v.trust, v.weight) for v in voices[1:]]
         silent = Voice("silent", voices[0].integers, np.full_like(voices[0].distances, FAR), voices[0].trust)
         assert np.array_equal(self.rule.consensus([*there, silent]), self.rule.consensus(there))
+
+
+class TestPrototypes(RuleLaws):
+    """Rows of features: each class of a row but the last is a state; the last is "I cannot tell"."""
+
+    rule = Prototypes()
+
+    def oracle(self, voices):
+        """Tan et al. 2022, equation 6, with the weights of the voices for rows, their sum 1."""
+        spoken = fades_of(voices) * probabilities_of(voices)
+        spoken[:, :, -1] = 0
+        return normalised(spoken.sum(axis=0))
+
+    @seeds
+    def test_those_who_cannot_tell_do_not_count_and_where_nobody_can_that_is_told(self, seed):
+        rng = np.random.default_rng(seed)
+        p = rng.random((4, 17))
+        knows = rng.random((4, 17)) < 0.4
+        rows = np.stack([np.where(knows, p, 0), np.where(knows, 1 - p, 0), ~knows], axis=2)
+        full = np.full(3, WEIGHT_ONE)
+        voices = [Voice(f"d{k}", labels_of(one), np.zeros(17, np.uint8), full) for k, one in enumerate(rows)]
+        told = self.rule.consensus(voices)
+        for x in range(17):
+            if knows[:, x].any():
+                assert told[x, 0] == pytest.approx(p[knows[:, x], x].mean(), abs=5e-3)
+                assert told[x, 2] == 0
+            else:
+                assert told[x].tolist() == [0, 0, 1]
 
 
 class TestCompetence(RuleLaws):
