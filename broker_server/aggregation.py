@@ -115,6 +115,5 @@ class Aggregation:
         return Finished((AggregationFailed(self.effect.round, reason, self.clock()),))
 
     def _trust(self, store: Store) -> TrustTable:
-        classes = self.offer.slice.classes
-        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
-        return table if table.method == self.method.name else TrustTable(classes)
+        earned = store.blob(self.trust) if self.trust else b""
+        return TrustTable.under(self.method.name, earned, self.offer.slice.classes)
