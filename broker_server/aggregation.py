@@ -58,8 +58,7 @@ class Renewal:
             "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
             "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
         }
-        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
-        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
+        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"], joined.sha256)
         return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
 
 
@@ -95,7 +94,7 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
-        uncovered = joined.metrics["uncovered_probes"]
+        uncovered = joined.metrics.get("uncovered_probes", 0.0)
         if uncovered > self.most_uncovered:
             return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
@@ -108,6 +107,7 @@ class Aggregation:
             trust=sha256(earned),
             metrics={**joined.metrics, **numbers(standings), **whole.metrics},
             portions=whole.portions,
+            made=joined.sha256 if joined.blocks[0].clusters else b"",
         )
         return Finished((event,), (*blocks, earned), standings)
 
@@ -115,6 +115,5 @@ class Aggregation:
         return Finished((AggregationFailed(self.effect.round, reason, self.clock()),))
 
     def _trust(self, store: Store) -> TrustTable:
-        classes = self.offer.slice.classes
-        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
-        return table if table.method == self.method.name else TrustTable(classes)
+        earned = store.blob(self.trust) if self.trust else b""
+        return TrustTable.under(self.method.name, earned, self.offer.slice.classes)

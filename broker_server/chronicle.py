@@ -41,7 +41,8 @@ class RoundRecord:
         up_bytes: of payloads, as they arrived: refused and doubled ones too.
         down_bytes: of the consensus, as published.
         consensus_sha256: identity of the consensus that was published; empty = none.
-        made_sha256: of what the round itself made of it, where the rest stayed as it was (`portions`); else empty.
+        made_sha256: of what the round itself made, where that is less than what was published (`portions`), or more
+            than its identity tells (`consensus.Joined`); else empty.
         metrics: of `events.ConsensusMade`.
         student: of `events.StudentTrained`.
         offer: the encoded `RoundOffer`.

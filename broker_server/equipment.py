@@ -15,6 +15,7 @@ from broker_server.student import Student
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
+from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.space import preprocessed
@@ -38,7 +39,7 @@ class Equipment:
 
     @property
     def probes(self) -> ProbeSet:
-        return probe_set(self.bundle, self.public)
+        return probe_set(self.bundle, self.public, self.config.method)
 
     @property
     def gate(self) -> ReleaseGate | None:
@@ -60,12 +61,21 @@ class Equipment:
         return Student(model, self.bundle.digest, inputs, settings.terms, self.canaries.release)
 
 
-def probe_set(bundle: Bundle, public: PublicSet | None) -> ProbeSet:
-    """Return what the server must know of both; without a public set the labels of the task are the probes."""
+def probe_set(bundle: Bundle, public: PublicSet | None, method: MethodSettings) -> ProbeSet:
+    """Return what the server must know of what rounds are about.
+
+    Without a public set that is class prototypes in the bundle's features, or the labels of the task, by the method.
+
+    Raises:
+        InvalidValueError: the bundle has no features to make prototypes of.
+    """
     task = bundle.manifest.task
-    if public is None:
-        return ProbeSet(label_set(task.digest), len(task.classes), len(task.classes), task.digest)
-    return ProbeSet(public.digest, public.spec.count, len(task.classes), task.digest)
+    if public is not None:
+        return ProbeSet(public.digest, public.spec.count, len(task.classes), task.digest)
+    if Need.FEATURES in rule_named(method.name, method.terms).card.needs:
+        space = PrototypeSpace.of(bundle.manifest)
+        return ProbeSet(space.digest, space.count, STATES, task.digest)
+    return ProbeSet(label_set(task.digest), len(task.classes), len(task.classes), task.digest)
 
 
 def load_equipment(path: Path) -> Equipment:
@@ -81,7 +91,8 @@ def load_equipment(path: Path) -> Equipment:
         bundle = load_bundle(artifacts.bundle)
     with blame(path, "artifacts.public_set"):
         public = _public_set(artifacts.public_set, bundle, config.method)
-    probes = probe_set(bundle, public)
+    with blame(path, "artifacts.bundle"):
+        probes = probe_set(bundle, public, config.method)
     with blame(path, "artifacts.canaries"):
         canaries = _canaries(artifacts.canaries, probes)
     with blame(path, "trust"):
@@ -106,7 +117,7 @@ def _public_set(path: Path | None, bundle: Bundle, method: MethodSettings) -> Pu
             raise InvalidValueError(f"method {method.name} needs a public set")
         return None
     if not is_needed:
-        raise InvalidValueError(f"method {method.name} goes without a public set: its probes are the task's labels")
+        raise InvalidValueError(f"method {method.name} goes without a public set: leave this out")
     public = load_public_set(path)
     if public.spec.task_sha256 != bundle.manifest.task.digest.hex():
         raise InvalidValueError(f"{path} was made for another task than the bundle")

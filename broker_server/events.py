@@ -177,7 +177,7 @@ class Portion:
         temperature: of its rows.
         round: number of the round that made it.
         entropy: of its rows, mean, in nats.
-        sha256: identity of the consensus on it alone; see `ConsensusBlock`.
+        sha256: identity of all that was made of it alone; see `consensus.Joined`.
     """
 
     slice: Slice = keyed(1)
@@ -199,6 +199,7 @@ class ConsensusMade:
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
         portions: what the consensus is put together from, where rounds ask for what is needed.
+        made: identity of all that was made, where that is more than `sha256` tells: clusters have consensuses too.
     """
 
     round: RoundId = keyed(1)
@@ -208,6 +209,7 @@ class ConsensusMade:
     trust: bytes = keyed(5, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 6})
     portions: tuple[Portion, ...] = keyed(7, default=())
+    made: bytes = keyed(41, default=b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class Consensus:
     blocks: tuple[bytes, ...] = keyed(3)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
     portions: tuple[Portion, ...] = keyed(5, default=())
+    made: bytes = keyed(41, default=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +293,7 @@ def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:
     if not after.has_ended:
         return state
     if isinstance(event, ConsensusMade):
-        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions)
+        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions, event.made)
         if after.is_warm_up:
             consensus = replace(consensus, blocks=(), portions=())
         state = replace(state, consensus=consensus, trust=event.trust)

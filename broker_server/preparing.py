@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,13 +10,20 @@ from broker_server.aggregation import Aggregation, Renewal
 from broker_server.chronicle import Chronicle
 from broker_server.events import Aggregate, RoundOpened
 from broker_server.federation import Federation
-from broker_server.offers import open_round
+from broker_server.methods import rule_named
+from broker_server.offers import Opening, open_round
 from broker_server.portions import grid, standing
+from broker_server.rules import Clustering
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import RoundOffer
 from fd_runtime.store import Store
+
+CLUSTERS = "clusters"
+"""The capability of devices that find their own consensus among several."""
+
+log = logging.getLogger("broker-server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,16 @@ class Preparation:
             portions=state.consensus.portions if state.consensus is not None else (),
             named=self._tagged(),
         )
+        self._warn(opening, state)
         return RoundOpened(opening.offer, opening.invited, at_ms)
+
+    def _warn(self, opening: Opening, state: Federation) -> None:
+        """Say how many of those invited get less of the method than others."""
+        if not isinstance(rule_named(self.settings.method.name, self.settings.method.terms), Clustering):
+            return
+        behind = sum(CLUSTERS not in state.online[device].capabilities for device in opening.invited)
+        if behind:
+            log.warning("%d of %d devices know no clusters: they learn what all say", behind, len(opening.invited))
 
     def aggregation(self, state: Federation, effect: Aggregate) -> Aggregation:
         """Return the work of making the consensus of the open round."""

@@ -51,7 +51,7 @@ class Remade:
 
     @property
     def sha256(self) -> bytes:
-        return self.joined.blocks[0].consensus_sha256
+        return self.joined.sha256
 
     @property
     def metrics(self) -> dict[str, float]:

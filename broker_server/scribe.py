@@ -176,7 +176,7 @@ class Scribe:
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
             values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
             made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
-            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else b""}
+            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else state.consensus.made}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))
 
     def _row_of(self, number: int) -> dict[str, Any] | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from broker_server.consensus import rows_in_block
+from broker_server.consensus import bodies_of, rows_in_block
 from broker_server.events import Schedule, Timetable
 from broker_server.methods import rule_named
 from broker_server.portions import grid
 from broker_server.rate import RateTerms
-from broker_server.rules import Need, RuleTerms
+from broker_server.rules import Clustering, Need, RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
@@ -138,7 +138,9 @@ class MethodSettings:
     absence: Absence = Absence()
 
     def __post_init__(self) -> None:
-        rule_named(self.name, self.terms)
+        rule = rule_named(self.name, self.terms)
+        if self.downlink == "student" and isinstance(rule, Clustering):
+            raise InvalidValueError(f'downlink = "student" says one thing to all, {self.name} one to each cluster')
         check_temperature(self.temperature)
         if (self.codec is Codec.TOP_K) != (self.top_k > 0):
             raise InvalidValueError("top_k goes with codec top-k")
@@ -210,6 +212,14 @@ class Settings:
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
         needs = rule_named(self.method.name, self.method.terms).card.needs
+        if Need.SIZES in needs and not self.method.terms.sizes:
+            raise InvalidValueError(
+                f"{self.method.name} needs [method.terms.sizes]: DEVICE = its rows, as you know them; no device tells"
+            )
+        if Need.FEATURES in needs:
+            self._check_prototypes()
+        if self.method.downlink == "student" and Need.PUBLIC_SET not in needs:
+            raise InvalidValueError(f'downlink = "student" needs a public set, and {self.method.name} goes without')
         if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
@@ -235,8 +245,13 @@ class Settings:
         check_codec(self.method.codec, probes.classes, self.method.top_k)
         if self.rounds.probes > probes.count:
             raise InvalidValueError(f"rounds.probes is {self.rounds.probes}, the public set has {probes.count}")
-        if self.rounds.choose == "need":
-            self._check_blocks(probes)
+        self._check_blocks(probes)
+
+    def _check_prototypes(self) -> None:
+        if self.method.codec in (Codec.TOP_K, Codec.TOP_1):
+            raise InvalidValueError(f"a prototype is a row of quantities: {self.method.codec.value} would not carry it")
+        if self.rounds.probes:
+            raise InvalidValueError(f"{self.method.name} asks for all prototypes in every round: rounds.probes is 0")
 
     def words(self, probes: ProbeSet) -> int:
         """Return of how many rounds a device's contributions must be kept to have its last words about all probes."""
@@ -244,9 +259,12 @@ class Settings:
         return slices * self.rounds.slice_rounds if slices > 1 else 1
 
     def _check_blocks(self, probes: ProbeSet) -> None:
-        slices = grid(probes.whole, self.rounds.probes)
-        blocks = len(slices) * -(-self.rounds.probes // rows_in_block(probes.classes, probes.classes))
+        needs_all, size = self.rounds.choose == "need", self.rounds.probes or probes.count
+        bodies = bodies_of(rule_named(self.method.name, self.method.terms))
+        blocks_a_slice = -(-size // rows_in_block(probes.classes, probes.classes, bodies))
+        blocks = blocks_a_slice * (len(grid(probes.whole, size)) if needs_all else 1)
         if blocks > MAX_PARTS:
+            way_out = "raise" if needs_all else "lower"
             raise InvalidValueError(
-                f"the consensus would need {blocks} of at most {MAX_PARTS} blocks: raise rounds.probes"
+                f"the consensus would need {blocks} of at most {MAX_PARTS} blocks: {way_out} rounds.probes"
             )

@@ -17,12 +17,12 @@ class Profile:
         device: its id, also the common name of its certificate.
         federation: the only one it takes part in.
         task: digest of classes and input contract.
-        classes: number of them.
+        classes: of a probe: those of the task, or the states of a feature (`fd_protocol.prototypes`).
         bundle: digest of the bundle it runs.
         family: of the bundle's architecture.
         runtime: what the bundle runs on here.
-        public_set: digest of the public set it has.
-        probes: number of samples in it.
+        public_set: digest of the public set it has, or of what stands in its place.
+        probes: number of probes in it.
         private_epoch: changes whenever the private rows do.
     """
 

@@ -11,6 +11,7 @@ from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
+from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
@@ -29,6 +30,7 @@ class Equipment:
         bundle: what runs: the settings' own, or one that came over the air.
         public: the probes; None = the labels are.
         checkpoint: of what is learnt with this bundle.
+        space: of the prototypes that may leave the device; None = none may.
     """
 
     path: Path
@@ -36,23 +38,43 @@ class Equipment:
     bundle: Bundle
     public: PublicSet | None
     checkpoint: Path
+    space: PrototypeSpace | None = None
 
     def profile(self, private_epoch: int) -> Profile:
         """Return what the federation needs to know."""
         manifest, device = self.bundle.manifest, self.settings.device
-        classes, public = len(manifest.task.classes), self.public
+        subject = self._subject()
         return Profile(
             device=device.id,
             federation=device.federation,
             task=manifest.task.digest,
-            classes=classes,
+            classes=subject.classes,
             bundle=self.bundle.digest,
             family=manifest.family,
             runtime=self.settings.model.runtime,
-            public_set=label_set(manifest.task.digest) if public is None else public.digest,
-            probes=classes if public is None else public.spec.count,
+            public_set=subject.digest,
+            probes=subject.count,
             private_epoch=private_epoch,
         )
+
+    def _subject(self) -> Subject:
+        """Return what rounds are about that this device takes part in."""
+        task = self.bundle.manifest.task
+        classes = len(task.classes)
+        if self.public is not None:
+            return Subject(self.public.digest, self.public.spec.count, classes)
+        if self.space is not None:
+            return Subject(self.space.digest, self.space.count, STATES)
+        return Subject(label_set(task.digest), classes, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A public set, or what stands in its place: its identity, its probes, and the classes of a probe."""
+
+    digest: bytes
+    count: int
+    classes: int
 
 
 def load_equipment(path: Path) -> Equipment:
@@ -72,8 +94,10 @@ def load_equipment(path: Path) -> Equipment:
     with blame(path, "data.private"):
         if settings.data.private is not None and not settings.data.private.is_file():
             raise MissingArtifactError(settings.data.private)
+    with blame(path, "data.prototypes"):
+        space = PrototypeSpace.of(bundle.manifest) if settings.data.prototypes else None
     checkpoint = shelf.checkpoint(active) if active else settings.state.checkpoint
-    return Equipment(path, settings, bundle, public, checkpoint)
+    return Equipment(path, settings, bundle, public, checkpoint, space)
 
 
 def _public_set(path: Path | None, bundle: Bundle) -> PublicSet | None:

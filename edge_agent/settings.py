@@ -7,7 +7,7 @@
 [store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
 [model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
 [inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
-[data]    private                       [state]       folder, runtime
+[data]    private, prototypes           [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
 [releases] url, ca, automatic, max_mb, trial_s, health_s
 """
@@ -48,7 +48,7 @@ class DeviceSettings:
 class ModelSettings:
     """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step.
 
-    Without a public set the labels of the task are the probes: for federations of method `per-label` alone.
+    Without a public set a device takes part in federations of method `per-label`, or of `prototypes` if it may.
     `providers`: where onnxruntime may run the backbone, the best first.
     """
 
@@ -73,9 +73,14 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """The private rows: an npz file of `x` [n, *sample_shape] and integer labels `y` [n]; None = there are none."""
+    """The private rows: an npz file of `x` [n, *sample_shape] and integer labels `y` [n]; None = there are none.
+
+    `prototypes`: whether the mean features of each class, over at least eleven of these rows, may leave the device, for
+    federations of method `prototypes`. Nothing else of a row ever does.
+    """
 
     private: Path | None = None
+    prototypes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +148,5 @@ class AgentSettings:
     def __post_init__(self) -> None:
         for name in self.sources:
             check_name(name, "the name of a source")
+        if self.data.prototypes and self.model.public_set is not None:
+            raise InvalidValueError("data.prototypes is for federations without a public set: leave one of them out")

@@ -13,8 +13,10 @@ from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
+from edge_agent.nearest import check_clusters
 from edge_agent.private_data import PrivateRows
 from edge_agent.process.postmortem import Cause
+from edge_agent.prototype_ground import PrototypeGround
 from edge_agent.seen import SeenProbes, each
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
@@ -22,6 +24,7 @@ from fd_protocol.errors import DecodeError, DigestError, FedistillError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import CompetenceMap, ConsensusBlock, Contribution, RoundOffer
 from fd_protocol.payload import Codes, encode_body, quantise
+from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32, Features
 from fd_runtime.opening import LoadedModel
@@ -42,11 +45,12 @@ class WorkerCore:
 
     Args:
         model: a bundle on a runtime, freshly opened.
-        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and the labels
-            of the task stand in their place.
+        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and class
+            prototypes, or the labels of the task, stand in their place.
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
+        space: of the prototypes that the device tells; None = it tells none.
         should_stop: asked after every step of a training; True breaks it off with `BrokenOffError`.
         publish: takes the parameters of each training that was accepted, and those of the checkpoint.
     """
@@ -59,13 +63,18 @@ class WorkerCore:
         checkpoint_path: Path | None,
         *,
         device: str,
+        space: PrototypeSpace | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
         task, features = model.manifest.task, _features_of(model, private)
-        self._ground: Ground = (
-            LabelGround(task.digest, features.training) if public is None else ProbeGround(public, private, task)
-        )
+        self._ground: Ground
+        if public is not None:
+            self._ground = ProbeGround(public, private, task)
+        elif space is not None:
+            self._ground = PrototypeGround(space, features.training)
+        else:
+            self._ground = LabelGround(task.digest, features.training)
         self._learner = Learner(
             model,
             model.manifest.digest,
@@ -120,7 +129,8 @@ class WorkerCore:
 
     def _train(self, job: TrainJob) -> Answer:
         blocks = _read_consensus(job.messages, job.consensus_sha256)
-        lesson = self._ground.lesson(blocks, Codes.from_bytes(job.own) if job.own else None)
+        own = Codes.from_bytes(job.own) if job.own else None
+        lesson = self._ground.lesson(self._learner.logits, blocks, own)
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 
@@ -150,6 +160,7 @@ def _read_consensus(messages: Sequence[bytes], consensus_sha256: bytes) -> list[
     digest = sha256(b"".join(block.body for block in blocks))
     if digest != consensus_sha256:
         raise DigestError("consensus", consensus_sha256, digest)
+    check_clusters(blocks)
     if len({block.temperature for block in blocks}) > 1:
         raise DecodeError("invalid", "a consensus has one temperature")
     return blocks

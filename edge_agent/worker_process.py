@@ -98,6 +98,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             private,
             equipment.checkpoint,
             device=settings.device.id,
+            space=equipment.space,
             should_stop=should_stop,
             **({} if loop is None else {"publish": loop.take_weights}),
         )

@@ -33,6 +33,7 @@ from fd_protocol.terms import (
 __all__ = [
     "MAX_CELLS",
     "MAX_CLASSES",
+    "MAX_CLUSTERS",
     "MAX_NAMED",
     "MAX_PARTS",
     "MAX_PART_BYTES",
@@ -67,6 +68,8 @@ _PART_INDICES = frozenset(range(MAX_PARTS))
 MAX_BUNDLES = 256
 MAX_NAMED = 256
 """Devices that an offer may name: 16 kB of it."""
+MAX_CLUSTERS = 16
+"""Of a consensus that is one for each cluster of devices."""
 MAX_METRICS = 64
 MAX_CAPABILITIES = 64
 
@@ -221,7 +224,8 @@ class ConsensusBlock:
     """The consensus of a fixed block of probes. Retained under `consensus/{block}`, overwritten each round.
 
     `consensus_sha256` is the SHA-256 over the concatenated bodies of all `blocks`, in order: a mixture of two rounds
-    cannot pass for either.
+    cannot pass for either. Where like-minded devices have a consensus of their own, `body` is what all together say,
+    for whoever knows no clusters.
     """
 
     round: RoundId = keyed(1)
@@ -235,6 +239,11 @@ class ConsensusBlock:
     body: bytes = keyed(8)
     voices: tuple[int, ...] = keyed(9, default=())
     """Of a block over labels (`fd_protocol.label_set`): the weight behind each row, 4096 a device; else empty."""
+    clusters: tuple[bytes, ...] = keyed(10, default=())
+    """What each cluster of devices says of the same probes, coded as `body` is; none = there are no clusters."""
+    clusters_sha256: bytes = keyed(11, default=b"")
+    """SHA-256 over the `clusters` of all blocks that were made together, block by block. Blocks that stay from an
+    earlier round keep theirs: cluster 1 of one round has nothing to do with cluster 1 of another."""
 
     def __post_init__(self) -> None:
         check_digest(self.consensus_sha256, "consensus_sha256")
@@ -244,6 +253,16 @@ class ConsensusBlock:
         require(0 < len(self.body) <= MAX_PART_BYTES, "a block has 1 to 60000 bytes")
         require(len(self.voices) in (0, self.slice.count), "a block tells the voices of each row, or of none")
         require(all(0 <= weight < 1 << 31 for weight in self.voices), "the voices of a row weigh 0 to 2^31")
+        self._check_clusters()
+
+    def _check_clusters(self) -> None:
+        require(len(self.clusters) != 1, "one cluster is no cluster")
+        require(len(self.clusters) <= MAX_CLUSTERS and all(self.clusters), "at most 16 clusters, each with a body")
+        require(bool(self.clusters) == bool(self.clusters_sha256), "clusters, and nothing else, have a digest")
+        if self.clusters_sha256:
+            check_digest(self.clusters_sha256, "clusters_sha256")
+        size = len(self.body) + sum(map(len, self.clusters))
+        require(size <= MAX_PART_BYTES, "the bodies of a block have at most 60000 bytes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ _CONSENSUS = {
     "effective_voices": "How many voices of equal weight the last consensus was worth, mean over probes.",
     "largest_share": "Greatest share of the last consensus that one device has.",
     "agreement": "Mean share of probes where a device and the last consensus hold the same class likeliest.",
+    "clusters": "Clusters of like-minded devices that have a consensus of their own; 1 = none has.",
 }
 
 

@@ -161,7 +161,7 @@ class Look:
     def opinions(self, hearings: Sequence[HearingRecord], most: int) -> Opinions | None:
         """Return who said what for the last consensus: of the devices heard, the `most` that agree least.
 
-        None: there is no consensus, or what it was made of is gone.
+        None: there is no consensus, or what it was made of is gone; or it is on features, which have no classes.
         """
         consensus = self.state.consensus
         if consensus is None or not consensus.blocks:  # a warm-up publishes none
@@ -172,6 +172,8 @@ class Look:
             blocks = [codec.decode(self.store.blob(digest), ConsensusBlock) for digest in consensus.blocks]
             labels = {one.device: StoredLabels.from_bytes(self.store.blob(one.labels)) for one in chosen if one.labels}
         except (MissingBlobError, DecodeError):
+            return None
+        if blocks[0].slice.classes != len(self.around.classes):
             return None
         return _opinions(blocks, dict(sorted(labels.items())))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -67,6 +67,23 @@ class Judging(Protocol):
         """Return the trust of each device after what it says now, int64 [classes] in 1..WEIGHT_ONE.
 
         A device that is not among them keeps the trust that its voice has.
+        """
+        ...
+
+
+@runtime_checkable
+class Clustering(Protocol):
+    """A rule that also makes a consensus for each cluster of like-minded devices. A device learns the nearest."""
+
+    @property
+    def most_clusters(self) -> int:
+        """How many there may be, 2..MAX_CLUSTERS: blocks leave room for as many."""
+        ...
+
+    def clusters(self, voices: Iterable[Voice]) -> Sequence[F32]:
+        """Return the consensus of each cluster, as `consensus` returns that of all; none where all are of one mind.
+
+        Bit for bit the same for any order of `voices`. None of them tells what a single voice said.
         """
         ...
 

@@ -112,6 +112,7 @@ def blocks(draw):
     probes = draw(slices())
     codec, _ = draw(codings(probes.classes, (Codec.F16, Codec.U8_SQRT, Codec.U4_SQRT, Codec.TOP_1)))
     count = draw(st.integers(1, MAX_PARTS))
+    clusters = draw(st.just([]) | st.lists(bodies, min_size=2, max_size=16))
     return ConsensusBlock(
         draw(round_ids),
         draw(digests),
@@ -122,6 +123,8 @@ def blocks(draw):
         codec,
         draw(bodies),
         draw(st.sampled_from([(), (4096,) * probes.count])) if probes.count < 100 else (),
+        tuple(clusters),
+        draw(digests) if clusters else b"",
     )
 
 

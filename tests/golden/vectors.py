@@ -79,6 +79,7 @@ BLOCK = ConsensusBlock(ROUND, DIGEST, 1, 2, SLICE, 2.0, Codec.U8_SQRT, b"body")
 LABEL_BLOCK = ConsensusBlock(
     ROUND, DIGEST, 0, 1, Slice(label_set(OTHER), 0, 3, 3), 2.0, Codec.U8_SQRT, b"body", (8192, 4096, 0)
 )
+CLUSTER_BLOCK = dataclasses.replace(BLOCK, clusters=(b"one", b"other"), clusters_sha256=OTHER)
 BIRTH = DeviceState(
     3, True, "fedistill 0.1.0", DIGEST, OTHER, "cnn-s", "onnxruntime", ("u8-sqrt", "delta"), "disk_full"
 )
@@ -102,6 +103,7 @@ MESSAGES = {
     "receipt, missing": GAPS,
     "consensus-block": BLOCK,
     "consensus-block, of labels": LABEL_BLOCK,
+    "consensus-block, with clusters": CLUSTER_BLOCK,
     "device-state, birth": BIRTH,
     "device-state, will": DeviceState(3, False),
     "server-state": SERVER,

@@ -250,6 +250,17 @@ def test_a_warm_up_has_no_picture(tmp_path):
     assert "No consensus to compare with yet" in words(stage, "/differing")
 
 
+def test_a_consensus_on_features_has_no_picture_of_classes(tmp_path):
+    """A task of two classes under a rule whose probes have three."""
+    stage = Stage(tmp_path)
+    for device in fleet(stage.world):
+        device.contribute()
+    stage.source = replace(stage.source, around=replace(stage.source.around, classes=("cat", "dog")))
+    with stage.source.look() as look:
+        assert look.state.consensus is not None
+        assert look.opinions(look.chronicle.hearings(look.state.epoch, 1), 10) is None
+
+
 # Releases.
 
 
