@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.eligibility import Profile
+from edge_agent.public_sets import FurtherSets
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
@@ -27,6 +28,15 @@ class Equipment:
     bundle: Bundle
     public: PublicSet | None
 
+    @property
+    def further(self) -> FurtherSets:
+        """The public sets beside that of the settings."""
+        return FurtherSets(self.settings.state.public_sets, self.bundle.manifest.task.digest)
+
+    def find_set(self, digest: bytes) -> int:
+        """Look for a further public set and return the number of its samples; 0: it is not there, or of no use here."""
+        return 0 if self.public is None else self.further.count(digest)
+
     def profile(self, private_epoch: int) -> Profile:
         """Return what the federation needs to know."""
         manifest, device = self.bundle.manifest, self.settings.device
@@ -42,6 +52,7 @@ class Equipment:
             public_set=label_set(manifest.task.digest) if public is None else public.digest,
             probes=classes if public is None else public.spec.count,
             private_epoch=private_epoch,
+            further={} if public is None else {d: n for d, n in self.further.held().items() if d != public.digest},
         )
 
 

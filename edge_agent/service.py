@@ -52,7 +52,7 @@ def run(path: Path, *, version: str) -> None:
         )
         stack.callback(worker.close)
         with blame(path, "state.folder"):
-            agent = Agent(profile, store, link, worker, _monotonic_ms, version=version)
+            agent = Agent(profile, store, link, worker, _monotonic_ms, version=version, find_set=equipment.find_set)
         stack.callback(agent.leave)
         until_signalled(lambda: agent.pump(_PUMP_S), agent.wake)
 

@@ -67,6 +67,11 @@ class StateSettings:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
 
+    @property
+    def public_sets(self) -> Path:
+        """Further public sets by digest (`public_sets`)."""
+        return self.folder / "public_sets"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:

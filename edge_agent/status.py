@@ -9,6 +9,7 @@ from edge_agent.journal import Journal
 from edge_agent.participant import Participant
 from edge_agent.presence import boot_of
 from edge_agent.settings import AgentSettings
+from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
@@ -28,7 +29,20 @@ def facts(path: Path) -> dict[str, str]:
             raise MissingArtifactError(settings.state.store)
         with closing(Store.open(settings.state.store)) as store:
             known = {"device": settings.device.id, "federation": settings.device.federation}
-            return {**known, "starts": str(boot_of(store)), **_facts(Journal(store, known["federation"]).replay())}
+            state = Journal(store, known["federation"]).replay()
+            known |= {"starts": str(boot_of(store)), **_facts(state)}
+    with blame(path, "model.public_set"):
+        lacking = _lacking(state, settings)
+    return {**known, "lacks": f"public set {' '.join(lacking)}"} if lacking else known
+
+
+def _lacking(state: Participant, settings: AgentSettings) -> list[str]:
+    """Return the digests of public sets that the server speaks of and that are not here; no file of them is checked."""
+    if settings.model.public_set is None:
+        return []
+    home = PublicSetSpec.from_json((settings.model.public_set / PUBLIC_SET_NAME).read_bytes()).digest
+    names = [one.hex() for one in state.named_sets if one != home]
+    return [name for name in names if not (settings.state.public_sets / name / PUBLIC_SET_NAME).is_file()]
 
 
 def _facts(state: Participant) -> dict[str, str]:

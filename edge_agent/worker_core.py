@@ -14,7 +14,7 @@ from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, Wa
 from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
 from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes, each
+from edge_agent.seen import Seeing, each
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.errors import DecodeError, DigestError, FedistillError
@@ -41,8 +41,8 @@ class WorkerCore:
 
     Args:
         model: a bundle on a runtime, freshly opened.
-        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and the labels
-            of the task stand in their place.
+        public: shows the probes that are labelled and learned from, as `model` sees them; None = there are none, and
+            the labels of the task stand in their place.
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
@@ -52,17 +52,16 @@ class WorkerCore:
     def __init__(
         self,
         model: LoadedModel,
-        public: SeenProbes | None,
+        public: Seeing | None,
         private: PrivateRows,
         checkpoint_path: Path | None,
         *,
         device: str,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        task, features = model.manifest.task, _features_of(model, private)
-        self._ground: Ground = (
-            LabelGround(task.digest, features.training) if public is None else ProbeGround(public, private, task)
-        )
+        self._task, features = model.manifest.task, _features_of(model, private)
+        self._public, self._private = public, private
+        self._ground: Ground | None = LabelGround(self._task.digest, features.training) if public is None else None
         self._learner = Learner(
             model,
             model.manifest.digest,
@@ -93,14 +92,27 @@ class WorkerCore:
         """Return what the model says now, for those who measure it."""
         return self._learner.logits(features)
 
+    def _ground_of(self, public_set: bytes) -> Ground:
+        """Return what a device stands on in a round about `public_set`.
+
+        Raises:
+            DecodeError: `unknown_public_set`.
+        """
+        if self._public is not None and (self._ground is None or self._ground.digest != public_set):
+            self._ground = None  # it may be large: let it go before the next one comes
+            self._ground = ProbeGround(self._public.seen(public_set), self._private, self._task)
+        assert self._ground is not None  # without a public set there is one from the beginning
+        return self._ground
+
     def _map_competence(self, job: CompetenceJob) -> Answer:
-        codes, digest = self._ground.standing(), self._ground.digest
+        ground = self._ground_of(job.public_set)
+        codes, digest = ground.standing(), ground.digest
         payload = codec.encode(CompetenceMap(digest, len(codes), encode_map(codes), job.private_epoch))
         return Answer(CompetenceMapped(digest, job.private_epoch, sha256(payload)), (payload,))
 
     def _predict(self, job: PredictJob) -> Answer:
         offer = job.offer
-        labels = self._ground.labels(self._learner.logits, offer.slice, offer.temperature)
+        labels = self._ground_of(offer.slice.public_set).labels(self._learner.logits, offer.slice, offer.temperature)
         codes = quantise(labels, offer.codec, offer.top_k)
         full = _contribution(offer, encode_body(codes))
         payload = full
@@ -115,7 +127,9 @@ class WorkerCore:
 
     def _train(self, job: TrainJob) -> Answer:
         blocks = _read_consensus(job.messages, job.consensus_sha256)
-        lesson = self._ground.lesson(blocks, Codes.from_bytes(job.own) if job.own else None)
+        lesson = self._ground_of(blocks[0].slice.public_set).lesson(
+            blocks, Codes.from_bytes(job.own) if job.own else None
+        )
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 

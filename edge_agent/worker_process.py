@@ -18,7 +18,7 @@ from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.jobs import decode_job, encode_answer, read_frame, write_frame
 from edge_agent.learner import BrokenOffError
 from edge_agent.private_data import PrivateRows, load_private_rows
-from edge_agent.seen import SeenProbes
+from edge_agent.seen import SeenProbes, SeenSets
 from edge_agent.worker import READY
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
@@ -57,7 +57,9 @@ def _core(equipment: Equipment, supervisor: int) -> WorkerCore:
         model = equipment.bundle.open(settings.model.runtime, threads=settings.model.threads)
     return WorkerCore(
         model,
-        None if equipment.public is None else SeenProbes(equipment.public, model),
+        None
+        if equipment.public is None
+        else SeenSets(SeenProbes(equipment.public, model), equipment.further.find, model),
         private,
         settings.state.checkpoint,
         device=settings.device.id,

@@ -179,7 +179,7 @@ def test_closing_ends_the_process_in_the_middle_of_a_job_and_says_nothing(bench)
 
 JOBS = [
     job(),
-    CompetenceJob(Work(Task.MAP_COMPETENCE, round_id(2)), 3),
+    CompetenceJob(Work(Task.MAP_COMPETENCE, round_id(2)), 3, bytes(32)),
     PredictJob(Work(Task.PREDICT, round_id(), 2), offer(), sha256(b"base"), b"codes"),
     TrainJob(Work(Task.TRAIN, round_id()), sha256(b"c"), (b"block",) * 128, TrainingTerms()),
 ]

@@ -33,6 +33,8 @@ from fd_protocol.messages import (
     DeviceState,
     Kind,
     Part,
+    ProbeNotice,
+    PublicSetRef,
     Receipt,
     Release,
     RoundOffer,
@@ -107,6 +109,9 @@ MESSAGES = {
     "server-state, will": ServerState(False, 7),
     "release": Release("cnn-s", DIGEST, "2", OTHER, DIGEST, 14_440, True),
     "release, back to the first": Release("cnn-s", DIGEST, "1"),
+    "device-state, birth with public sets": dataclasses.replace(BIRTH, public_sets=(DIGEST, OTHER)),
+    "probe-notice": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000), (PublicSetRef(OTHER, 2000, 1_568_000),)),
+    "probe-notice, nothing coming": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000)),
     "round-report": REPORT,
     "round-report, defaults": RoundReport(ROUND, OTHER, True),
 }
