@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.eligibility import Profile
-from edge_agent.public_sets import FurtherSets
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
+from fd_runtime.public_sets import PublicSets
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
@@ -29,9 +29,9 @@ class Equipment:
     public: PublicSet | None
 
     @property
-    def further(self) -> FurtherSets:
+    def further(self) -> PublicSets:
         """The public sets beside that of the settings."""
-        return FurtherSets(self.settings.state.public_sets, self.bundle.manifest.task.digest)
+        return PublicSets(self.settings.state.public_sets, self.bundle.manifest.task.digest)
 
     def find_set(self, digest: bytes) -> int:
         """Look for a further public set and return the number of its samples; 0: it is not there, or of no use here."""

@@ -69,7 +69,7 @@ class StateSettings:
 
     @property
     def public_sets(self) -> Path:
-        """Further public sets by digest (`public_sets`)."""
+        """Further public sets by digest (`fd_runtime.public_sets`)."""
         return self.folder / "public_sets"
 
 

@@ -1,12 +1,10 @@
-"""Several public sets on one device: found by digest, never used before they are whole, asked about one at a time."""
+"""Several public sets on one device: found by digest, asked about one at a time."""
 
 from __future__ import annotations
 
-import shutil
 from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from edge_agent.equipment import load_equipment
@@ -14,12 +12,11 @@ from edge_agent.events import ProbesNamed, Task, Work
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob
 from edge_agent.journal import Journal
 from edge_agent.private_data import PrivateRows
-from edge_agent.public_sets import FurtherSets
 from edge_agent.seen import SeenProbes, SeenSets
 from edge_agent.status import facts
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
-from fd_protocol.errors import DecodeError, InvalidValueError
+from fd_protocol.errors import DecodeError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import (
     CompetenceMap,
@@ -29,7 +26,7 @@ from fd_protocol.messages import (
     PublicSetRef,
     Slice,
 )
-from fd_runtime.artifacts import MissingArtifactError, load_bundle, load_public_set
+from fd_runtime.artifacts import load_bundle, load_public_set
 from fd_runtime.store import Store
 from model_export.public_set import build_public_set
 from tests.edge_agent.artifacts import CLASSES, TASK, clouds, write_bundle, write_public_set
@@ -49,60 +46,6 @@ def notice(*coming):
 def source(tmp_path):
     """The folder of a public set that is somewhere else."""
     return write_public_set(tmp_path / "stick")
-
-
-@pytest.fixture
-def further(tmp_path):
-    return FurtherSets(tmp_path / "public_sets", TASK.digest)
-
-
-# On the disk.
-
-
-def test_a_set_that_was_added_is_found_by_its_digest(source, further):
-    digest = load_public_set(source).digest
-    assert (further.held(), further.count(digest)) == ({}, 0)
-    added = further.add(source)
-    assert (added.digest, added.folder.name) == (digest, digest.hex())
-    assert further.held() == {digest: 60}
-    assert np.array_equal(further.find(digest).probes(), load_public_set(source).probes())
-    assert further.add(source) == added
-
-
-def test_a_set_of_another_task_is_not_added(source, further):
-    with pytest.raises(InvalidValueError, match="another task"):
-        replace(further, task=sha256(b"another")).add(source)
-    assert not further.folder.exists()
-
-
-def test_what_is_no_set_is_not_added(tmp_path, further):
-    with pytest.raises(MissingArtifactError):
-        further.add(tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["a byte", "a file", "another name"])
-def test_a_set_that_is_not_what_its_name_says_is_passed_over_and_made_whole_by_adding_it(source, further, damage):
-    place, digest = further.add(source).folder, load_public_set(source).digest
-    if damage == "a byte":
-        data = bytearray((place / "probes.npy").read_bytes())
-        data[-1] ^= 1
-        (place / "probes.npy").write_bytes(data)
-    elif damage == "a file":
-        (place / "space_mean.npy").unlink()
-    else:
-        build_public_set(source.with_name("other"), clouds(50, seed=6)[0], TASK, seed=3, dimensions=3)
-        shutil.rmtree(place)
-        shutil.copytree(source.with_name("other"), place)
-    assert (further.find(digest), further.held()) == (None, {})
-    further.add(source)
-    assert further.held() == {digest: 60}
-
-
-def test_what_lies_beside_the_sets_is_passed_over(further, source):
-    further.add(source)
-    (further.folder / "README").write_text("hello")
-    (further.folder / "ab").mkdir()
-    assert list(further.held()) == [load_public_set(source).digest]
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
-"""The public sets that a device has: the one that it was set up with, and further ones by digest.
+"""A folder of public sets, each under the hexadecimal digest of its description.
 
-    [model] public_set                          the first
-    [state] folder/public_sets/{digest}/        further ones; `add` puts them there, or whoever else delivers them
+    {folder}/{digest}/public_set.json, probes.npy, ...
 
-The server names sets by digest (`fd_protocol.messages.ProbeNotice`) and says nothing of where they are. A set counts
-once every file of it is what its description says, and if it was made for the device's task.
+The server names sets by digest and says nothing of where they are (`fd_protocol.messages.ProbeNotice`). A set counts
+once every file of it is what its description says, and if it was made for the task.
 
 What is deliberately absent: how a set gets here (the update channel's matter, or a person's with a memory stick).
 """
@@ -21,28 +20,31 @@ from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.public_set import PUBLIC_SET_NAME
 from fd_runtime.artifacts import PublicSet, load_public_set
 
-log = logging.getLogger("edge-agent")
+log = logging.getLogger("fedistill.public_sets")
 
 
 @dataclass(frozen=True, slots=True)
-class FurtherSets:
-    """The sets in a folder, each under the hexadecimal digest of its description.
-
-    Attributes:
-        folder: may be missing.
-        task: digest of the device's task.
-    """
+class PublicSets:
+    """The sets of one task in a folder, which may be missing; `task` is the digest of the task."""
 
     folder: Path
     task: bytes
 
+    def load(self, digest: bytes) -> PublicSet:
+        """Return a set, every file of it checked.
+
+        Raises:
+            MissingArtifactError: it is not here.
+            InvalidManifestError, DigestError, InvalidValueError: it is not what its name says, or of another task.
+        """
+        return self._checked(load_public_set(self.folder / digest.hex()), digest)
+
     def find(self, digest: bytes) -> PublicSet | None:
-        """Return a set, every file of it checked; None: it is not here, or not what it should be: the log says so."""
-        folder = self.folder / digest.hex()
-        if not (folder / PUBLIC_SET_NAME).is_file():
+        """Return a set as `load` does; None: it is not here, or not what it should be: the log says so."""
+        if not (self.folder / digest.hex() / PUBLIC_SET_NAME).is_file():
             return None
         try:
-            return self._checked(load_public_set(folder), digest)
+            return self.load(digest)
         except (FedistillError, OSError) as error:
             log.warning("public set %s is passed over: %s", digest.hex()[:16], error)
             return None
@@ -68,24 +70,27 @@ class FurtherSets:
         """
         public = load_public_set(source)
         self._checked(public, public.digest)
-        place = self.folder / public.digest.hex()
         if self.find(public.digest) is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=self.folder, prefix=".") as making:
-                copy = Path(making, "set")
-                copy.mkdir()
-                for name in (PUBLIC_SET_NAME, *(entry.path for entry in public.spec.files.values())):
-                    shutil.copyfile(source / name, copy / name)
-                load_public_set(copy)
-                shutil.rmtree(place, ignore_errors=True)  # what `find` would not have
-                copy.rename(place)
-        return load_public_set(place)
+            self._copy(public)
+        return self.load(public.digest)
+
+    def _copy(self, public: PublicSet) -> None:
+        place = self.folder / public.digest.hex()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder, prefix=".") as making:
+            copy = Path(making, "set")
+            copy.mkdir()
+            for name in (PUBLIC_SET_NAME, *(entry.path for entry in public.spec.files.values())):
+                shutil.copyfile(public.folder / name, copy / name)
+            load_public_set(copy)
+            shutil.rmtree(place, ignore_errors=True)  # what `find` would not have
+            copy.rename(place)
 
     def _checked(self, public: PublicSet, digest: bytes) -> PublicSet:
         if public.digest != digest:
-            raise InvalidValueError(f"it is another set: {public.digest.hex()}")
+            raise InvalidValueError(f"it is another public set: {public.digest.hex()}")
         if public.spec.task_sha256 != self.task.hex():
-            raise InvalidValueError("it was made for another task")
+            raise InvalidValueError(f"public set {digest.hex()[:16]} was made for another task")
         return public
 
 
