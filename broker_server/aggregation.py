@@ -21,6 +21,9 @@ from fd_protocol.identity import sha256
 from fd_protocol.messages import ConsensusBlock, RoundOffer
 from fd_runtime.store import Store
 
+UNCOVERED = "uncovered"
+"""First word of the reason of a round that made no consensus for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -95,8 +98,9 @@ class Aggregation:
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
         uncovered = joined.metrics.get("uncovered_probes", 0.0)
-        if uncovered > self.most_uncovered:
-            return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
+        # Where no device has sent a map nobody knows how far they are.
+        if uncovered > self.most_uncovered and any(one.source.map for one in standings):
+            return self.failed(f"{UNCOVERED}: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
         blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(

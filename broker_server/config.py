@@ -56,6 +56,11 @@ class StateSettings:
         return self.folder / "releases"
 
     @property
+    def probes(self) -> Path:
+        """Editions of the public set (`probe_shelf`)."""
+        return self.folder / "probes"
+
+    @property
     def orders(self) -> Path:
         """The spool (`orders`): whoever may write there commands this server."""
         return self.folder / "orders"

@@ -19,7 +19,7 @@ from broker_server.certificates import next_update, outlook
 from broker_server.chronicle import Chronicle
 from broker_server.commanding import Subparsers, tell, utc, with_config
 from broker_server.config import Config
-from broker_server.equipment import load_equipment
+from broker_server.equipment import Workshop, load_equipment, plain_kits
 from broker_server.federation import Federation, named_blobs
 from broker_server.journal import Journal
 from fd_protocol.errors import FedistillError
@@ -96,6 +96,9 @@ def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     config = load_toml(path, Config)
     patient = _Patient(path, config, crl or config.dashboard.crl or path.parent / "pki" / "crl.pem", now)
     yield _look("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
+    yield _look(
+        "probes", patient.probes, "copy state/probes from where the server ran before, or `probes stage` it again"
+    )
     yield _look("clock", patient.clock, "set the clock: `timedatectl set-ntp true`")
     yield _look("disk", patient.disk, "make room; the server waits meanwhile, it loses nothing")
     yield _look("database", patient.database, "stop the server and bring back a backup, then `broker-server restore`")
@@ -128,12 +131,25 @@ class _Patient:
 
     def artifacts(self) -> Finding:
         equipment = load_equipment(self.path)
-        student = "with a student" if equipment.student() is not None else "without a student"
+        student = "with a student" if Workshop(equipment).first().student is not None else "without a student"
         found = f"bundle {equipment.bundle.manifest.name}, {equipment.probes.count} probes, {student}"
         if not equipment.trust_canaries.probes:
             remedy = "an open fleet needs `artifacts.canaries` and `trust`"
             return Finding("artifacts", Verdict.WARNING, f"{found}; every device is trusted", remedy)
         return Finding("artifacts", Verdict.OK, f"{found}, {len(equipment.trust_canaries.probes)} canaries")
+
+    def probes(self) -> Finding:
+        database = self.config.state.store
+        if not database.is_file():
+            return Finding("probes", Verdict.OK, "those of the settings")
+        with Store.view(database) as store:
+            editions = Journal(store, self.config.federation).replay().editions
+        if editions.count < 2:
+            return Finding("probes", Verdict.OK, "those of the settings")
+        kits = plain_kits(load_equipment(self.path))
+        used = editions.known[: 2 if editions.staged else 1]
+        told = [f"edition {edition.number}, {kits.of(edition).probes.count} probes" for edition in used]
+        return Finding("probes", Verdict.OK, "; ".join(told))
 
     def clock(self) -> Finding:
         now_ms, last_ms = round(self.now.timestamp() * 1000), self._last_ms()

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
-from fd_protocol.identity import RoundId, check_name, check_text, require
-from fd_protocol.messages import RoundOffer, Slice
+from fd_protocol.identity import RoundId, check_digest, check_name, check_text, require
+from fd_protocol.messages import PublicSetRef, RoundOffer, Slice
 from fd_protocol.schema import from_item, keyed, to_item
 
 MAX_ARGUMENTS = 16
@@ -69,6 +69,12 @@ class Command(str, Enum):
     ROUND_NOW = "round-now"
     RELEASE = "release"
     WITHDRAW = "withdraw"
+    PROBES_STAGE = "probes-stage"
+    PROBES_TRIAL = "probes-trial"
+    PROBES_SWITCH = "probes-switch"
+    PROBES_DROP = "probes-drop"
+    PROBES_ROTATE = "probes-rotate"
+    """These five are for `editions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +107,47 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """An operator's order has come to the server at `at_ms`."""
+    """An operator's order has come to the server at `at_ms`.
+
+    `problem` says why it cannot be obeyed whatever the state: what it names is not there, or not what it should be.
+    """
 
     order: Order = keyed(1)
     at_ms: int = keyed(2)
+    problem: str = keyed(3, default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """A public set, and what the server knows in it (`editions`).
+
+    Attributes:
+        number: counts the editions of a federation.
+        public_set: digest of the set.
+        count: of its probes.
+        canaries: digest of the canaries (`Canaries.digest`); empty = there are none.
+        size_bytes: of the set's files.
+        at_ms: when it was staged, or came to be current without that.
+    """
+
+    number: int = keyed(1)
+    public_set: bytes = keyed(2)
+    count: int = keyed(3)
+    canaries: bytes = keyed(4, default=b"")
+    size_bytes: int = keyed(5, default=0)
+    at_ms: int = keyed(6, default=0)
+
+    def __post_init__(self) -> None:
+        PublicSetRef(self.public_set, self.count, self.size_bytes)  # refuses to exist where the numbers are wrong
+        if self.canaries:
+            check_digest(self.canaries, "canaries")
+
+
+@dataclass(frozen=True, slots=True)
+class EditionNamed:
+    """The settings name the public set that rounds are about, where no order has named another."""
+
+    edition: Edition = keyed(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +182,8 @@ class DeviceSeen:
     device: str = keyed(1)
     boot: int = keyed(2)
     capabilities: tuple[str, ...] = keyed(3, default=())
+    public_sets: tuple[bytes, ...] = keyed(4, default=())
+    """Digests of those it has; empty = it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +196,12 @@ class DeviceGone:
 
 @dataclass(frozen=True, slots=True)
 class RoundOpened:
-    """A round begins; `invited` are the devices online that it may expect."""
+    """A round about edition number `edition` begins; `invited` are the devices online that it may expect."""
 
     offer: RoundOffer = keyed(1)
     invited: tuple[str, ...] = keyed(2)
     at_ms: int = keyed(3)
+    edition: int = keyed(4, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +335,7 @@ class ClockTicked:
 
 Event: TypeAlias = (
     EpochBegun
+    | EditionNamed
     | Ordered
     | Scheduled
     | TimeFound
@@ -322,10 +369,11 @@ class FindTime:
 
 @dataclass(frozen=True, slots=True)
 class OpenRound:
-    """Effect: round `number` of `epoch` is opened, with an offer made of the settings and the roster."""
+    """Effect: round `number` of `epoch` about edition `edition` is opened, with an offer of settings and roster."""
 
     number: int
     epoch: int
+    edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +432,14 @@ class PublishRelease:
     release: Release | None
 
 
+@dataclass(frozen=True, slots=True)
+class PublishProbes:
+    """Effect: the broker retains which public sets rounds are about, and may come to be about."""
+
+    current: PublicSetRef
+    coming: tuple[PublicSetRef, ...]
+
+
 Effect: TypeAlias = (
     PublishPresence
     | FindTime
@@ -394,6 +450,7 @@ Effect: TypeAlias = (
     | TrainStudent
     | MakeRelease
     | PublishRelease
+    | PublishProbes
 )
 
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}

@@ -67,7 +67,7 @@ class Ingest:
 
     Attributes:
         settings: of the federation.
-        probes: the public set.
+        probes: the public set of the settings, where the federation knows of no other (`editions`).
         store: where blobs and rows go.
         new_epoch: draws the next epoch.
         allowances: what each device may still send.
@@ -108,7 +108,7 @@ class Ingest:
         if presence.online:
             presence = replace(presence, problem=presence.problem or self._foreign(presence))
         is_there = presence.online and not presence.problem
-        seen = DeviceSeen(device, presence.boot, presence.capabilities)
+        seen = DeviceSeen(device, presence.boot, presence.capabilities, presence.public_sets)
         event = seen if is_there else DeviceGone(device, presence.boot)
         return Taken((event,), device, presence=presence, retained=arrived.retained)
 
@@ -135,6 +135,11 @@ class Ingest:
             if isinstance(payload, tuple):
                 return _answered(device, part, Status.MISSING, missing=payload) if payload else Taken()
             broken = payload
+            if part.kind is Kind.COMPETENCE:
+                asked = offer.slice.public_set
+                admit_competence(payload, asked, self._count_of(asked, state))
+                self._put(device, part, payload)
+                return _answered(device, part, Status.STORED)
             taken = self._admit(device, part, payload, rows, offer)
         except (RefusedError, DecodeError) as refusal:
             self.store.delete_parts(self.settings.federation, part.kind.value, device)
@@ -162,16 +167,17 @@ class Ingest:
         return join(codec.decode(row.body, Part) for row in self.store.parts(federation, kind, device, digest))
 
     def _admit(self, device: str, part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer) -> Taken:
-        if part.kind is Kind.COMPETENCE:
-            admit_competence(payload, self.probes.public_set, self.probes.count)
-            self._put(device, part, payload)
-            return _answered(device, part, Status.STORED)
         if any(_is_of(row, part) for row in rows):
             raise RefusedError("second_payload")
         labels = admit_contribution(payload, offer, lambda digest: self._base(digest, rows))
         self._put(device, part, labels.to_bytes())
         event = ContributionStored(part.round, device, part.payload_sha256, part.total_bytes)
         return _answered(device, part, Status.STORED, events=(event,))
+
+    def _count_of(self, public_set: bytes, state: Federation) -> int:
+        """Return the number of probes in a set that was offered."""
+        edition = state.editions.about(public_set)
+        return self.probes.count if edition is None else edition.count
 
     def _put(self, device: str, part: Part, content: bytes) -> None:
         federation, digest = self.settings.federation, self.store.put_blob(content)

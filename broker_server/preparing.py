@@ -10,14 +10,14 @@ from broker_server.aggregation import Aggregation, Renewal
 from broker_server.chronicle import Chronicle
 from broker_server.events import Aggregate, RoundOpened
 from broker_server.federation import Federation
+from broker_server.kits import Kits
 from broker_server.methods import rule_named
 from broker_server.offers import Opening, open_round
 from broker_server.portions import grid, standing
+from broker_server.round import Round
 from broker_server.rules import Clustering
 from broker_server.settings import ProbeSet, Settings
-from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import RoundOffer
 from fd_runtime.store import Store
 
 CLUSTERS = "clusters"
@@ -32,26 +32,24 @@ class Preparation:
 
     Attributes:
         settings: of the federation.
-        probes: the public set.
-        canaries: that judge what devices claim.
+        kits: of its public sets.
         store: where the records lie.
         clock: UTC milliseconds.
         entropy: random bytes.
     """
 
     settings: Settings
-    probes: ProbeSet
-    canaries: LabelledProbes
+    kits: Kits
     store: Store
     clock: Callable[[], int]
     entropy: Callable[[int], bytes]
 
     def opening(self, state: Federation, number: int) -> RoundOpened:
-        """Return round `number` as it opens now."""
-        at_ms = self.clock()
+        """Return round `number` as it opens now, about the edition whose turn it is."""
+        at_ms, edition = self.clock(), state.editions.next
         opening = open_round(
             self.settings,
-            self.probes,
+            self.kits.of(edition).probes,
             state.online,
             RoundId(self.settings.federation, state.epoch, number),
             seed=self.entropy(16),
@@ -59,9 +57,10 @@ class Preparation:
             is_warm_up=state.is_warming_up,
             portions=state.consensus.portions if state.consensus is not None else (),
             named=self._tagged(),
+            is_trial=state.editions.is_trial_wanted,
         )
         self._warn(opening, state)
-        return RoundOpened(opening.offer, opening.invited, at_ms)
+        return RoundOpened(opening.offer, opening.invited, at_ms, 0 if edition is None else edition.number)
 
     def _warn(self, opening: Opening, state: Federation) -> None:
         """Say how many of those invited get less of the method than others."""
@@ -74,24 +73,26 @@ class Preparation:
     def aggregation(self, state: Federation, effect: Aggregate) -> Aggregation:
         """Return the work of making the consensus of the open round."""
         assert state.round is not None
+        kit = self.kits.about(state.round.offer.slice.public_set, state.editions)
         return Aggregation(
             effect,
             state.round.offer,
             self.settings.method,
             state.trust,
-            self.canaries,
+            kit.canaries,
             self.clock,
-            self._renewal(state, state.round.offer, state.round.up_bytes),
-            self.settings.rounds.most_uncovered,
+            self._renewal(state, state.round, kit.probes),
+            self.settings.most_uncovered,
         )
 
-    def _renewal(self, state: Federation, offer: RoundOffer, up_bytes: int) -> Renewal | None:
-        """Return what of the last consensus stays beside the new one; None: nothing, by the settings."""
-        if self.settings.rounds.choose == "turn":
+    def _renewal(self, state: Federation, current: Round, probes: ProbeSet) -> Renewal | None:
+        """Return what of the last consensus stays beside the new one; None: nothing, by the settings, or in a trial."""
+        if self.settings.rounds.choose == "turn" or current.trial_of:
             return None
+        offer, up_bytes = current.offer, current.up_bytes
         if state.consensus is None:
             return Renewal((), (), up_bytes)
-        slices = grid(self.probes.whole, offer.slice.count)
+        slices = grid(probes.whole, offer.slice.count)
         held = standing(state.consensus.portions, slices, offer.temperature)
         return Renewal(held, state.consensus.blocks, up_bytes)
 

@@ -1,4 +1,4 @@
-"""What the server says: presence, offer, consensus and release, retained; receipts to one device."""
+"""What the server says: presence, offer, consensus, release and public sets, retained; receipts to one device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from broker_server.events import Release as Made
 from broker_server.round import Round
 from fd_protocol import codec
-from fd_protocol.messages import Receipt, Release, ServerState
+from fd_protocol.messages import ProbeNotice, Receipt, Release, ServerState
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import Bundle
 from fd_runtime.link import Link
@@ -65,6 +65,10 @@ class Publisher:
             )
         )
         self._retain(self.topics.release(family), message)
+
+    def probes(self, notice: ProbeNotice) -> None:
+        """Publish which public sets rounds are about."""
+        self._retain(self.topics.probes, notice)
 
     def receipt(self, device: str, receipt: Receipt) -> None:
         self.link.publish(self.topics.receipt(device), codec.encode(receipt), expiry_s=RECEIPT_EXPIRY_S)

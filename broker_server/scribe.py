@@ -19,12 +19,13 @@ from broker_server.settings import MethodSettings, RecordSettings
 from broker_server.standing import Standing
 from fd_protocol import codec
 from fd_protocol.documents import to_json
-from fd_protocol.identity import RoundId
 from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
 from fd_runtime.store import RECORDS, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
+TRIAL_OF = "trial_of_edition"
+"""Among the metrics of a round: the number of the edition that it tried."""
 _DAY_MS = 86_400_000
 
 
@@ -61,20 +62,20 @@ class Scribe:
                 self._store.merge("rounds", self._key(number=number), {}, {"up_bytes": count})
 
     def stand(self, standings: Iterable[Standing], state: Federation) -> None:
-        """Write what each voice came to in the consensus that `state` has."""
+        """Write what each voice came to in the consensus of the round that has just ended."""
         for one in standings:
-            assert state.consensus is not None  # standings come with it
-            self._stand(one, state.consensus.round)
+            assert state.round is not None  # standings come with its consensus
+            self._stand(one, state.round)
 
-    def _stand(self, one: Standing, current: RoundId) -> None:
-        source = one.source
+    def _stand(self, one: Standing, ended: Round) -> None:
+        source, current = one.source, ended.id
         kind = Kind.CONTRIBUTION.value
         key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
         values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
         values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
         values["status"] = ABSENT if source.is_absent else Status.STORED.value
         self._store.merge("hearings", key, values)
-        if one.trust is not None:
+        if one.trust is not None and not ended.trial_of:
             self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})
 
     def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
@@ -171,6 +172,10 @@ class Scribe:
             return  # it ended before there were records
         elif not row["ended_ms"]:
             values["ended_ms"] = at_ms
+        trial = state.editions.trial
+        if trial is not None and trial.round == current.id:
+            told = {**trial.metrics, TRIAL_OF: float(trial.edition)}
+            values |= {"made_sha256": trial.sha256, "metrics": told, "trust": trial.trust}
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}

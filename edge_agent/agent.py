@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
@@ -27,6 +27,7 @@ from edge_agent.events import (
     Effect,
     Event,
     PrivateDataChanged,
+    ProbesNamed,
     ReceiptReceived,
     ReportSent,
     Send,
@@ -80,6 +81,8 @@ DISK_FULL, DISK_READ_ONLY = "disk_full", "disk_read_only"
 KEEPS_AWAY = (DISK_FULL, DISK_READ_ONLY, WORKER_DOWN)
 """Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
+_LOOK_MS = 60_000
+"""How often the agent looks whether a public set that is lacking has come."""
 
 log = logging.getLogger("edge-agent")
 
@@ -98,6 +101,7 @@ class Agent:
         spool: keeps what `say` is given until the broker has it; None = the link does, in memory.
         on_release: hears which bundle devices of this family should run.
         on_round_end: hears that a round has ended for this device.
+        find_set: looks on the disk for a public set, by digest, and tells how many probes it has; 0 = it is not there.
 
     Attributes:
         connection: the last that the link told: up, or why not; None = nothing yet.
@@ -118,7 +122,9 @@ class Agent:
         spool: Spool | None = None,
         on_release: Callable[[Release], None] = lambda _: None,
         on_round_end: Callable[[], None] = lambda: None,
+        find_set: Callable[[bytes], int] = lambda _digest: 0,
     ) -> None:
+        self._find_set, self._look_at_ms = find_set, 0
         self._profile, self._link, self._worker = profile, link, worker
         self._topics = Topics(profile.federation)
         self._version, self._boot = f"edge-agent {version}".strip(), presence.boot_of(store)
@@ -276,7 +282,7 @@ class Agent:
     def _receive(self, arrived: Arrived) -> None:
         """Take a message in; what is no message of ours is dropped with a word, and never comes again."""
         try:
-            entry = read(arrived.topic, arrived.payload, self._profile, self.now_ms)
+            entry = read(arrived.topic, arrived.payload, self._profile, self._probes_of, self.now_ms)
             if (release := release_for(arrived.topic, arrived.payload, self._profile)) is not None:
                 self._on_release(release)
             if not arrived.retained and is_server_birth(arrived.topic, arrived.payload):
@@ -291,6 +297,8 @@ class Agent:
         if isinstance(entry.event, ReceiptReceived):
             self._send_missing(entry.event.receipt)
         self._take(entry, arrived)
+        if isinstance(entry.event, ProbesNamed):
+            self._look_for_sets()
 
     def _confirm(self, token: int) -> None:
         if self._speaker.settle(token) or (self._spool is not None and self._spool.confirm(token)):
@@ -318,6 +326,23 @@ class Agent:
         if send is not None or token in (self._birth_token, self._report_token):
             log.error("the broker refused a message: %s", reason)
         self._confirm(token)
+
+    # Public sets.
+
+    def _probes_of(self, public_set: bytes) -> int:
+        """Return how many samples a public set has; 0: the device does not have it, on its disk neither."""
+        if not self._profile.probes_of(public_set) and (found := self._find_set(public_set)):
+            log.info("public set %s is here, %d probes", public_set.hex()[:16], found)
+            self._profile = replace(self._profile, further={**self._profile.further, public_set: found})
+            self._birth_token = self._announce()
+        return self._profile.probes_of(public_set)
+
+    def _look_for_sets(self) -> None:
+        """Look for the sets that the server speaks of; whoever delivers them puts them where `find_set` looks."""
+        self._look_at_ms = self.now_ms + _LOOK_MS
+        for public_set in self.state.named_sets:
+            if not self._probes_of(public_set):
+                log.warning("rounds are, or will be, about public set %s, which is not here", public_set.hex())
 
     # Taking in: the journal first, then the fold and what follows, then the acknowledgement.
 
@@ -364,6 +389,8 @@ class Agent:
         if not self._backlog and wake_ms is not None and self.now_ms >= wake_ms:
             self._take(Entry(ClockTicked(self.now_ms, self._what_took_so_long())))
         self._send_again(self._outbox.overdue(self.now_ms))
+        if self.now_ms >= self._look_at_ms and any(not self._profile.probes_of(one) for one in self.state.named_sets):
+            self._look_for_sets()
 
     def _what_took_so_long(self) -> str:
         if isinstance(self.connection, LinkDown):
@@ -422,7 +449,7 @@ class Agent:
             case Task.WARM_UP:
                 return WarmUpJob(work, offer.training)
             case Task.MAP_COMPETENCE:
-                return CompetenceJob(work, self.state.private_epoch)
+                return CompetenceJob(work, self.state.private_epoch, offer.slice.public_set)
             case Task.PREDICT:
                 return PredictJob(work, offer, *self._base_for(offer))
             case Task.TRAIN:
@@ -431,20 +458,21 @@ class Agent:
                 return TrainJob(work, consensus.sha256, messages, offer.training, self._own_codes(consensus))
 
     def _base_for(self, offer: RoundOffer) -> tuple[bytes, bytes]:
-        """Return digest and codes of the base, if it is about the same probes in the same coding as `offer`."""
-        base = self.state.base
+        """Return digest and codes of the base about the offered probes, if it is in the same coding as `offer`."""
+        base = self.state.base_of(offer.slice)
         if base is None:
             return b"", b""
         last = codec.decode(self._journal.blob(base.payload), Contribution, limit=MAX_PAYLOAD_BYTES)
-        if (last.slice, last.codec, last.top_k) != (offer.slice, offer.codec, offer.top_k):
+        if (last.codec, last.top_k) != (offer.codec, offer.top_k):
             return b"", b""
         return base.payload, self._journal.blob(base.codes)
 
     def _own_codes(self, consensus: Consensus) -> bytes:
         """Return the codes that this device added to a consensus over labels: its target is made by the others."""
-        offer, submission, base = self.state.offer, self.state.submission, self.state.base
+        offer, submission = self.state.offer, self.state.submission
         if offer is None or offer.slice.public_set != label_set(self._profile.task):
             return b""
+        base = self.state.base_of(offer.slice)
         if submission is None or base is None or (offer.round, base.payload) != (consensus.round, submission.payload):
             return b""
         return self._journal.blob(base.codes)

@@ -14,6 +14,7 @@ from fd_protocol.label_set import label_set
 from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
+from fd_runtime.public_sets import PublicSets
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
@@ -40,6 +41,15 @@ class Equipment:
     checkpoint: Path
     space: PrototypeSpace | None = None
 
+    @property
+    def further(self) -> PublicSets:
+        """The public sets beside that of the settings."""
+        return PublicSets(self.settings.state.public_sets, self.bundle.manifest.task.digest)
+
+    def find_set(self, digest: bytes) -> int:
+        """Look for a further public set and return the number of its samples; 0: it is not there, or of no use here."""
+        return 0 if self.public is None else self.further.count(digest)
+
     def profile(self, private_epoch: int) -> Profile:
         """Return what the federation needs to know."""
         manifest, device = self.bundle.manifest, self.settings.device
@@ -55,7 +65,13 @@ class Equipment:
             public_set=subject.digest,
             probes=subject.count,
             private_epoch=private_epoch,
+            further=self._further(),
         )
+
+    def _further(self) -> dict[bytes, int]:
+        if self.public is None:
+            return {}
+        return {digest: count for digest, count in self.further.held().items() if digest != self.public.digest}
 
     def _subject(self) -> Subject:
         """Return what rounds are about that this device takes part in."""

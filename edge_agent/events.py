@@ -161,6 +161,13 @@ class BundleChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbesNamed:
+    """The server says which public sets rounds are about, or may come to be about; digests, the current one first."""
+
+    public_sets: tuple[bytes, ...] = keyed(1)
+
+
+@dataclass(frozen=True, slots=True)
 class ClockTicked:
     """Time has come to `at_ms`; of interest where `participant.wake_at_ms` asked for it.
 
@@ -183,6 +190,7 @@ Event: TypeAlias = (
     | WorkFailed
     | PrivateDataChanged
     | BundleChanged
+    | ProbesNamed
     | ClockTicked
 )
 

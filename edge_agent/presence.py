@@ -7,7 +7,7 @@ earlier life, published late, cannot kill a new one.
 from __future__ import annotations
 
 from edge_agent.eligibility import Profile
-from fd_protocol.messages import Codec, DeviceState
+from fd_protocol.messages import MAX_PUBLIC_SETS, Codec, DeviceState
 from fd_runtime.store import Store
 
 CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters")
@@ -42,6 +42,7 @@ def birth(profile: Profile, boot: int, agent: str, *, problem: str = "") -> Devi
         runtime=profile.runtime,
         capabilities=CAPABILITIES,
         problem=problem,
+        public_sets=profile.public_sets[-MAX_PUBLIC_SETS:],
     )
 
 

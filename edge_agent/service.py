@@ -112,6 +112,7 @@ def _live(path: Path, store: Store, spool: Spool, herald: Herald, version: str) 
                 _monotonic_ms,
                 version=version,
                 spool=spool,
+                find_set=equipment.find_set,
                 on_release=keeper.nudge,
                 on_round_end=keeper.took_part,
             )

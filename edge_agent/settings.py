@@ -125,6 +125,11 @@ class StateSettings:
     def private_store(self) -> Path:
         return self.folder / "private.db"
 
+    @property
+    def public_sets(self) -> Path:
+        """Further public sets by digest (`fd_runtime.public_sets`)."""
+        return self.folder / "public_sets"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:

@@ -10,6 +10,7 @@ from edge_agent.participant import Participant
 from edge_agent.presence import boot_of
 from edge_agent.process.standing import load
 from edge_agent.settings import AgentSettings
+from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame, is_held
@@ -29,8 +30,11 @@ def facts(path: Path) -> dict[str, str]:
             raise MissingArtifactError(settings.state.store)
         with closing(Store.open(settings.state.store)) as store:
             known = {"device": settings.device.id, "federation": settings.device.federation}
-            memory = _facts(Journal(store, known["federation"]).replay())
-            return {**known, "starts": str(boot_of(store)), **memory, **_standing(settings)}
+            state = Journal(store, known["federation"]).replay()
+            known |= {"starts": str(boot_of(store)), **_facts(state), **_standing(settings)}
+    with blame(path, "model.public_set"):
+        lacking = _lacking(state, settings)
+    return {**known, "lacks": f"public set {' '.join(lacking)}"} if lacking else known
 
 
 def _standing(settings: AgentSettings) -> dict[str, str]:
@@ -47,6 +51,15 @@ def _standing(settings: AgentSettings) -> dict[str, str]:
     if standing.waiting:
         known["waiting"] = f"{standing.waiting} messages for the broker"
     return {**known, **{f"alarm {name}": text for name, text in standing.alarms.items()}}
+
+
+def _lacking(state: Participant, settings: AgentSettings) -> list[str]:
+    """Return the digests of public sets that the server speaks of and that are not here; no file of them is checked."""
+    if settings.model.public_set is None:
+        return []
+    home = PublicSetSpec.from_json((settings.model.public_set / PUBLIC_SET_NAME).read_bytes()).digest
+    names = [one.hex() for one in state.named_sets if one != home]
+    return [name for name in names if not (settings.state.public_sets / name / PUBLIC_SET_NAME).is_file()]
 
 
 def _facts(state: Participant) -> dict[str, str]:

@@ -17,7 +17,7 @@ from edge_agent.nearest import check_clusters
 from edge_agent.private_data import PrivateRows
 from edge_agent.process.postmortem import Cause
 from edge_agent.prototype_ground import PrototypeGround
-from edge_agent.seen import SeenProbes, each
+from edge_agent.seen import Seeing, each
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.errors import DecodeError, DigestError, FedistillError
@@ -45,8 +45,8 @@ class WorkerCore:
 
     Args:
         model: a bundle on a runtime, freshly opened.
-        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and class
-            prototypes, or the labels of the task, stand in their place.
+        public: shows the probes that are labelled and learned from, as `model` sees them; None = there are none, and
+            class prototypes, or the labels of the task, stand in their place.
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
@@ -58,7 +58,7 @@ class WorkerCore:
     def __init__(
         self,
         model: LoadedModel,
-        public: SeenProbes | None,
+        public: Seeing | None,
         private: PrivateRows,
         checkpoint_path: Path | None,
         *,
@@ -67,14 +67,13 @@ class WorkerCore:
         should_stop: Callable[[], bool] = lambda: False,
         publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
-        task, features = model.manifest.task, _features_of(model, private)
-        self._ground: Ground
-        if public is not None:
-            self._ground = ProbeGround(public, private, task)
-        elif space is not None:
+        self._task, features = model.manifest.task, _features_of(model, private)
+        self._public, self._private = public, private
+        self._ground: Ground | None = None
+        if public is None and space is not None:
             self._ground = PrototypeGround(space, features.training)
-        else:
-            self._ground = LabelGround(task.digest, features.training)
+        elif public is None:
+            self._ground = LabelGround(self._task.digest, features.training)
         self._learner = Learner(
             model,
             model.manifest.digest,
@@ -107,14 +106,27 @@ class WorkerCore:
         """Return what the model says now, for those who measure it."""
         return self._learner.logits(features)
 
+    def _ground_of(self, public_set: bytes) -> Ground:
+        """Return what a device stands on in a round about `public_set`.
+
+        Raises:
+            DecodeError: `unknown_public_set`.
+        """
+        if self._public is not None and (self._ground is None or self._ground.digest != public_set):
+            self._ground = None  # it may be large: let it go before the next one comes
+            self._ground = ProbeGround(self._public.seen(public_set), self._private, self._task)
+        assert self._ground is not None  # without a public set there is one from the beginning
+        return self._ground
+
     def _map_competence(self, job: CompetenceJob) -> Answer:
-        codes, digest = self._ground.standing(), self._ground.digest
+        ground = self._ground_of(job.public_set)
+        codes, digest = ground.standing(), ground.digest
         payload = codec.encode(CompetenceMap(digest, len(codes), encode_map(codes), job.private_epoch))
         return Answer(CompetenceMapped(digest, job.private_epoch, sha256(payload)), (payload,))
 
     def _predict(self, job: PredictJob) -> Answer:
         offer = job.offer
-        labels = self._ground.labels(self._learner.logits, offer.slice, offer.temperature)
+        labels = self._ground_of(offer.slice.public_set).labels(self._learner.logits, offer.slice, offer.temperature)
         codes = quantise(labels, offer.codec, offer.top_k)
         full = _contribution(offer, encode_body(codes))
         payload = full
@@ -130,7 +142,7 @@ class WorkerCore:
     def _train(self, job: TrainJob) -> Answer:
         blocks = _read_consensus(job.messages, job.consensus_sha256)
         own = Codes.from_bytes(job.own) if job.own else None
-        lesson = self._ground.lesson(self._learner.logits, blocks, own)
+        lesson = self._ground_of(blocks[0].slice.public_set).lesson(self._learner.logits, blocks, own)
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 

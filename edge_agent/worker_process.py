@@ -28,10 +28,11 @@ from edge_agent.process.heart import Heart, Pulse
 from edge_agent.process.notices import Alarm
 from edge_agent.process.pipe import Mouth
 from edge_agent.process.postmortem import cause_of
-from edge_agent.seen import SeenProbes
+from edge_agent.seen import Seeing, SeenProbes, SeenSets
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.opening import LoadedModel
 from fd_runtime.placing import open_placed
 from fd_runtime.starting import blame, exclusive
 
@@ -94,7 +95,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
     with serving(equipment.path, settings, equipment.bundle, model, around) as loop:
         core = WorkerCore(
             model,
-            None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
+            _seeing(equipment, model, pulse),
             private,
             equipment.checkpoint,
             device=settings.device.id,
@@ -112,6 +113,14 @@ def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> Non
         pulse.beat()
         mouth.answer(core.handle(decode_job(data)))
         pulse.rest()
+
+
+def _seeing(equipment: Equipment, model: LoadedModel, pulse: Pulse) -> Seeing | None:
+    """Return who shows the public sets of the device; None: it has none."""
+    if equipment.public is None:
+        return None
+    home = SeenProbes(equipment.public, model, pulse.beat)
+    return SeenSets(home, equipment.further.find, model, pulse.beat)
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:

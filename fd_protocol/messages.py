@@ -1,6 +1,6 @@
 """Every message on the wire, one frozen dataclass each; an invalid one cannot exist.
 
-    server -> all      RoundOffer, ConsensusBlock, ServerState, Release
+    server -> all      RoundOffer, ConsensusBlock, ServerState, Release, ProbeNotice
     device -> server   DeviceState (birth and will), Part (of a Contribution or a CompetenceMap), RoundReport
     device -> anyone   Prediction, where the device's owner wants that
     server -> device   Receipt
@@ -39,6 +39,7 @@ __all__ = [
     "MAX_PART_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_PROBES",
+    "MAX_PUBLIC_SETS",
     "Codec",
     "CompetenceMap",
     "ConsensusBlock",
@@ -47,6 +48,8 @@ __all__ = [
     "Kind",
     "Part",
     "Prediction",
+    "ProbeNotice",
+    "PublicSetRef",
     "Receipt",
     "Release",
     "RoundOffer",
@@ -72,6 +75,8 @@ MAX_CLUSTERS = 16
 """Of a consensus that is one for each cluster of devices."""
 MAX_METRICS = 64
 MAX_CAPABILITIES = 64
+MAX_PUBLIC_SETS = 8
+"""Public sets that a device says it has."""
 
 
 class Kind(str, Enum):
@@ -283,14 +288,17 @@ class DeviceState:
     """Codecs and features this agent understands; the server asks for nothing else."""
     problem: str = keyed(9, default="")
     """What keeps the device from taking part, one word such as `disk_full`; empty = nothing."""
+    public_sets: tuple[bytes, ...] = keyed(10, default=())
+    """Digests of the public sets that it has; empty = it does not say."""
 
     def __post_init__(self) -> None:
         require(0 <= self.boot < 1 << 63, "a boot counter fits 63 bits")
         require(len(self.capabilities) <= MAX_CAPABILITIES, "at most 64 capabilities")
+        require(len(self.public_sets) <= MAX_PUBLIC_SETS, "a device says at most 8 public sets")
         for text in (self.agent, self.runtime, self.problem, *self.capabilities):
             check_text(text, "what a device says of itself")
-        for digest in filter(None, (self.bundle, self.task)):
-            check_digest(digest, "bundle and task")
+        for digest in (*filter(None, (self.bundle, self.task)), *self.public_sets):
+            check_digest(digest, "bundle, task and public set")
         if self.family:
             check_name(self.family, "family")
 
@@ -335,6 +343,38 @@ class Release:
             check_digest(digest, "parent and package")
         require(0 <= self.package_bytes < 1 << 40, "a package has less than 2^40 bytes")
         require(bool(self.package) == bool(self.package_bytes), "a package, and nothing else, has bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicSetRef:
+    """A public set by the digest of its description, which holds the digest of every file of it."""
+
+    public_set: bytes = keyed(1)
+    count: int = keyed(2)
+    """Probes in it."""
+    size_bytes: int = keyed(3)
+    """Of its files together."""
+
+    def __post_init__(self) -> None:
+        check_digest(self.public_set, "public_set")
+        require(0 < self.count <= MAX_PROBES, "a public set has 1 to 2^20 probes")
+        require(0 <= self.size_bytes < 1 << 40, "a public set has less than 2^40 bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNotice:
+    """Which public sets rounds are about. Retained under `probes`, overwritten at every change.
+
+    A nudge, no delivery: it names bytes by digest and says nothing of where they are. A device that lacks one of them
+    takes no part in its rounds, and goes on learning from the others.
+    """
+
+    current: PublicSetRef = keyed(1)
+    coming: tuple[PublicSetRef, ...] = keyed(2, default=())
+    """Sets that may take its place, and may be tried in a round before they do; at most 8 with it."""
+
+    def __post_init__(self) -> None:
+        require(len(self.coming) < MAX_PUBLIC_SETS, "a notice names at most 8 public sets")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ What is deliberately absent: rotation by EXIF. What a file holds is what a model
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,18 @@ class ImageError(FedistillError):
     exit_code = EX_DATAERR
 
 
-def read_image(path: Path, task: Task) -> npt.NDArray[np.uint8]:
-    """Return the image at `path` as a sample's pixels: uint8 of the task's shape.
+def check_images(task: Task) -> None:
+    """Raises: ImageError: the task's samples are no images."""
+    _frame_of(task)
+
+
+def read_image(source: Path | BinaryIO, task: Task, *, most_pixels: int | None = None) -> npt.NDArray[np.uint8]:
+    """Return an image as a sample's pixels: uint8 of the task's shape.
+
+    Args:
+        source: a file, or its path.
+        task: says shape and fit.
+        most_pixels: larger ones are not unpacked; None = as large as Pillow dares.
 
     Raises:
         ImageError: broken, too large to unpack, of more than 8 bits a pixel, or the task's samples are no images.
@@ -45,7 +55,9 @@ def read_image(path: Path, task: Task) -> npt.NDArray[np.uint8]:
     """
     pillow, _ = _pillow()
     try:
-        with pillow.open(path) as image:
+        with pillow.open(source) as image:
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                raise ImageError(f"an image has at most {most_pixels} pixels, not {image.width} x {image.height}")
             if image.mode[0] in _WIDE:
                 raise ImageError(f"holds pixels of more than 8 bits (mode {image.mode}): convert it to 8")
             return _fitted(image, task)
@@ -73,6 +85,8 @@ class _Frame(NamedTuple):
 
 def _frame_of(task: Task) -> _Frame:
     shape = task.sample_shape
+    if task.vocabulary is not None:
+        raise ImageError("a text is no image")
     if len(shape) == 2:
         return _Frame(*shape, 1, is_channels_first=False)
     if len(shape) == 3 and shape[0] in _MODES:

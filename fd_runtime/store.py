@@ -82,6 +82,8 @@ CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who 
                        PRIMARY KEY (fed, id)) WITHOUT ROWID;
 """
 _RECORD_TABLES = ("rounds", "hearings", "devices", "commands")
+_READERS_MS = 200
+"""How long those who read are waited for, before old pages are left to a later try."""
 _COPY_PAGES = 2048
 """Of 4 KiB, between two words on progress."""
 _PAGE_BYTES = 4096
@@ -539,14 +541,27 @@ class Store:
         if faults := self.faults():
             raise StoreError(self.path, f"the copy is not sound: {faults[0]}")
 
-    def rewrite(self) -> None:
-        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again."""
+    def rewrite(self) -> bool:
+        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again.
+
+        Returns whether that is so by now. False: somebody still reads an older moment; then `drop_old_pages` is due.
+        """
         self._execute("VACUUM")
-        self.flush()
+        return self.drop_old_pages()
 
     def flush(self) -> None:
         """Write the log back to the file, and leave the log empty: what was deleted stood in it too."""
         self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def drop_old_pages(self) -> bool:
+        """Bring all into the file and empty the journal beside it, unless somebody still reads an older moment."""
+        (patience_ms,) = self._execute("PRAGMA busy_timeout").fetchone()
+        self._execute(f"PRAGMA busy_timeout={_READERS_MS}")
+        try:
+            (is_busy, *_) = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._execute(f"PRAGMA busy_timeout={patience_ms}")
+        return not is_busy
 
     def federations(self) -> set[str]:
         """Return whose rows are in it."""

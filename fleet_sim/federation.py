@@ -265,6 +265,7 @@ class Simulation:
             minimum_online=scenario.devices,
             count=scenario.rounds,
             fraction=scenario.fraction,
+            most_uncovered=1.0,  # what comes of foreign probes is one of the things to be seen here
             **asdict(scenario.ask),
         )
         if scenario.is_timed:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from broker_server.aggregator import Aggregator
+from broker_server.kits import MakeKit
+from broker_server.orders import Spool
 from broker_server.settings import ProbeSet, Settings
 from broker_server.student import Learner
 from edge_agent import presence
@@ -168,6 +170,8 @@ class Server:
     student: Learner | None = None
     canaries: LabelledProbes | None = None
     path: Path | None = None
+    spool: Spool | None = None
+    make_kit: MakeKit | None = None
     store: Store = field(init=False)
     aggregator: Aggregator = field(init=False)
 
@@ -192,6 +196,8 @@ class Server:
             probes=self.probes,
             canaries=self.canaries,
             entropy=self.entropy,
+            spool=self.spool,
+            make_kit=self.make_kit,
         )
 
     def crash(self) -> None:

@@ -147,6 +147,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
             "fraction": scenario.fraction,
             **asdict(scenario.ask),
             "minimum_online": scenario.devices,
+            "most_uncovered": 1.0,  # as in the simulation
             "count": scenario.rounds,
         },
         "method": asdict(fleet.method(stage.scenario, stage.world)),

@@ -123,7 +123,7 @@ def core(tmp_path):
 
 def test_a_core_without_a_public_set_answers_every_job(core):
     asked = offer(slice=LABELS)
-    mapped = core.handle(CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), private_epoch=2))
+    mapped = core.handle(CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), 2, label_set(TASK.digest)))
     message = codec.decode(mapped.blobs[0], CompetenceMap)
     assert mapped.event == CompetenceMapped(LABELS.public_set, 2, sha256(mapped.blobs[0]))
     assert decode_map(message.body, CLASSES).tolist() == [0] * CLASSES

@@ -300,7 +300,7 @@ def test_a_supervisor_that_was_frozen_itself_takes_no_worker_for_hung(bench, mon
 
 JOBS = [
     job(),
-    CompetenceJob(Work(Task.MAP_COMPETENCE, round_id(2)), 3),
+    CompetenceJob(Work(Task.MAP_COMPETENCE, round_id(2)), 3, bytes(32)),
     PredictJob(Work(Task.PREDICT, round_id(), 2), offer(), sha256(b"base"), b"codes"),
     TrainJob(Work(Task.TRAIN, round_id()), sha256(b"c"), (b"block",) * 128, TrainingTerms()),
 ]

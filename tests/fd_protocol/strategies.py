@@ -15,6 +15,8 @@ from fd_protocol.messages import (
     Kind,
     Part,
     Prediction,
+    ProbeNotice,
+    PublicSetRef,
     Receipt,
     Release,
     RoundOffer,
@@ -128,6 +130,8 @@ def blocks(draw):
     )
 
 
+references = st.builds(PublicSetRef, digests, st.integers(1, 2**20), st.integers(0, 2**40 - 1))
+
 messages = st.one_of(
     offers(),
     parts(),
@@ -146,7 +150,9 @@ messages = st.one_of(
         lines,
         st.lists(lines, max_size=5).map(tuple),
         lines,
+        st.lists(digests, max_size=8).map(tuple),
     ),
+    st.builds(ProbeNotice, references, st.lists(references, max_size=7).map(tuple)),
     st.builds(ServerState, st.booleans(), counters, lines),
     st.builds(Release, names, digests, lines, st.just(b"") | digests, digests, st.integers(1, 2**39), st.booleans()),
     st.builds(Release, names, digests, lines),

@@ -24,6 +24,7 @@ from tests.golden.vectors import (
     SLICE,
 )
 
+NOTICE = MESSAGES["probe-notice"]
 TOP_K = MESSAGES["round-offer, top-k, defaults"]
 
 
@@ -114,6 +115,12 @@ TOP_K = MESSAGES["round-offer, top-k, defaults"]
         (BIRTH, {"runtime": "x" * 513}),
         (BIRTH, {"capabilities": ("\n",)}),
         (BIRTH, {"capabilities": ("x",) * 65}),
+        (BIRTH, {"public_sets": (b"short",)}),
+        (BIRTH, {"public_sets": (DIGEST,) * 9}),
+        (NOTICE, {"coming": (NOTICE.current,) * 8}),
+        (NOTICE.current, {"public_set": b"short"}),
+        (NOTICE.current, {"count": 0}),
+        (NOTICE.current, {"size_bytes": -1}),
         (SERVER, {"epoch": -1}),
         (SERVER, {"version": "\n"}),
         (REPORT, {"consensus_sha256": b""}),

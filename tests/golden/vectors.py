@@ -34,6 +34,8 @@ from fd_protocol.messages import (
     Kind,
     Part,
     Prediction,
+    ProbeNotice,
+    PublicSetRef,
     Receipt,
     Release,
     RoundOffer,
@@ -111,6 +113,9 @@ MESSAGES = {
     "release": Release("cnn-s", DIGEST, "2", OTHER, DIGEST, 14_440, True),
     "release, back to the first": Release("cnn-s", DIGEST, "1"),
     "prediction": Prediction("8c1f2a90d3b74e65", "kettle on", 0.875),
+    "device-state, birth with public sets": dataclasses.replace(BIRTH, public_sets=(DIGEST, OTHER)),
+    "probe-notice": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000), (PublicSetRef(OTHER, 2000, 1_568_000),)),
+    "probe-notice, nothing coming": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000)),
     "round-report": REPORT,
     "round-report, defaults": RoundReport(ROUND, OTHER, True),
 }
