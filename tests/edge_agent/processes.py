@@ -196,7 +196,7 @@ def settings_text(port, **changes):
     }
     for name, value in changes.items():
         section, key = name.split("__")
-        lines[section][key] = value
+        lines.setdefault(section, {})[key] = value
     quoted = {
         section: {k: f'"{v}"' if isinstance(v, str) else v for k, v in keys.items()} for section, keys in lines.items()
     }
