@@ -23,7 +23,8 @@ class Profile:
         runtime: what the bundle runs on here.
         public_set: digest of the public set it has.
         probes: number of samples in it.
-        private_epoch: changes whenever the private rows do.
+        private_epoch: changes whenever the private rows of the file do.
+        has_store: it has others besides, whose epoch the worker tells; the sum of both is the device's.
     """
 
     device: str
@@ -36,6 +37,7 @@ class Profile:
     public_set: bytes
     probes: int
     private_epoch: int = 0
+    has_store: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.device, "device")

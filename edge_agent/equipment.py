@@ -42,6 +42,7 @@ class Equipment:
             public_set=label_set(manifest.task.digest) if public is None else public.digest,
             probes=classes if public is None else public.spec.count,
             private_epoch=private_epoch,
+            has_store=self.settings.store is not None,
         )
 
 

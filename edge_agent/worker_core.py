@@ -6,15 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edge_agent.events import CompetenceMapped, Predicted, Submission, WarmedUp, WorkFailed
 from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
-from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes, each
+from edge_agent.private_data import Private
+from edge_agent.seen import SeenProbes
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.errors import DecodeError, DigestError, FedistillError
@@ -53,16 +51,15 @@ class WorkerCore:
         self,
         model: LoadedModel,
         public: SeenProbes | None,
-        private: PrivateRows,
+        private: Private,
         checkpoint_path: Path | None,
         *,
         device: str,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        task, features = model.manifest.task, _features_of(model, private)
-        self._ground: Ground = (
-            LabelGround(task.digest, features.training) if public is None else ProbeGround(public, private, task)
-        )
+        self._model, self._public = model, public
+        features = _features_of(model, private)
+        self._ground = self._ground_of(private, features)
         self._learner = Learner(
             model,
             model.manifest.digest,
@@ -71,6 +68,18 @@ class WorkerCore:
             seed=device.encode(),
             should_stop=should_stop,
         )
+
+    def renew(self, private: Private) -> None:
+        """Go on with other private rows; what was learned stays."""
+        features = _features_of(self._model, private)
+        self._ground = self._ground_of(private, features)
+        self._learner.renew(features)
+
+    def _ground_of(self, private: Private, features: PrivateFeatures) -> Ground:
+        task = self._model.manifest.task
+        if self._public is None:
+            return LabelGround(task.digest, features.training)
+        return ProbeGround(self._public, private, task)
 
     def handle(self, job: Job) -> Answer:
         """Do a job. What goes wrong, but for a mistake of ours, is an answer too: `WorkFailed`."""
@@ -119,14 +128,9 @@ class WorkerCore:
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 
-def _features_of(model: LoadedModel, private: PrivateRows) -> PrivateFeatures:
-    task = model.manifest.task
-    # No runtime promises to bear a batch of no rows; one row of zeros tells the features' shape.
-    samples = private.samples if len(private) else np.zeros((1, *task.sample_shape), task.sample_dtype)
-    features = each(samples, task, model.features)[: len(private)]
-    training, hold_out = (
-        LabelledRows(features[mask], private.labels[mask], len(task.classes)) for mask in private.split()
-    )
+def _features_of(model: LoadedModel, private: Private) -> PrivateFeatures:
+    features, classes = private.features(model), len(model.manifest.task.classes)
+    training, hold_out = (LabelledRows(features[mask], private.labels[mask], classes) for mask in private.split())
     return PrivateFeatures(training, hold_out)
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,10 @@ import numpy as np
 
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.jobs import decode_job, read_frame
+from edge_agent.keeping import kept
 from edge_agent.learner import BrokenOffError
+from edge_agent.private.renewal import Renewal
+from edge_agent.private.store import PrivateStore
 from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.process.heart import Heart, Pulse
 from edge_agent.process.notices import Alarm
@@ -67,21 +71,29 @@ def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
     pulse = heart.watch("the job")
     heart.start()
     # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
-    with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
-        _serve(_core(equipment, pulse, is_orphaned), sys.stdin.buffer, mouth, pulse)
+    with exclusive(equipment.settings.state.folder / "worker.lock", wait=True), ExitStack() as stack:
+        with blame(path, "store"):
+            store = stack.enter_context(kept(equipment.settings, equipment.bundle.manifest, mouth.tell))
+        core, renew = _core(equipment, store, pulse, is_orphaned)
+        _serve(core, renew, sys.stdin.buffer, mouth, pulse)
     return 0
 
 
-def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
+def _serve(core: WorkerCore, renew: Callable[[], None], jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
     pulse.rest()
     mouth.ready()
     while (data := read_frame(jobs)) is not None:
         pulse.beat()
+        renew()
         mouth.answer(core.handle(decode_job(data)))
         pulse.rest()
 
 
-def _core(equipment: Equipment, pulse: Pulse, is_orphaned: Callable[[], bool]) -> WorkerCore:
+def _core(
+    equipment: Equipment, store: PrivateStore | None, pulse: Pulse, is_orphaned: Callable[[], bool]
+) -> tuple[WorkerCore, Callable[[], None]]:
+    """Return the core, and what to do before each job so that it has the rows of this moment."""
+
     def should_stop() -> bool:
         pulse.beat()
         return is_orphaned()
@@ -91,14 +103,16 @@ def _core(equipment: Equipment, pulse: Pulse, is_orphaned: Callable[[], bool]) -
         private = _private_rows(equipment)
     with blame(equipment.path, "model.runtime"):
         model = equipment.bundle.open(settings.model.runtime, threads=settings.model.threads)
-    return WorkerCore(
+    renewal = None if store is None else Renewal(store, private, model, pulse.beat)
+    core = WorkerCore(
         model,
         None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
-        private,
+        private if renewal is None else renewal.rows(),
         settings.state.checkpoint,
         device=settings.device.id,
         should_stop=should_stop,
     )
+    return core, (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:
