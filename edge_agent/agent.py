@@ -146,7 +146,8 @@ class Agent:
         # A machine that starts anew counts from zero; the agent's time goes on from what it last wrote down.
         self._clock, self._clock_offset_ms = clock, self.state.now_ms - clock()
         self._birth_token = self._announce()
-        self._take(Entry(PrivateDataChanged(profile.private_epoch)))
+        if not profile.has_store:  # else the worker tells of its rows as soon as it has them
+            self._take(Entry(PrivateDataChanged(profile.private_epoch)))
         self._take(Entry(BundleChanged(profile.bundle)))
 
     @property
@@ -270,7 +271,7 @@ class Agent:
     def _notice(self, notice: Notice) -> None:
         match notice:
             case PrivateRowsChanged(private_epoch):
-                self._take(Entry(PrivateDataChanged(private_epoch)))
+                self._take(Entry(PrivateDataChanged(self._profile.private_epoch + private_epoch)))
             case Measured(values):
                 self.measured.update(values)
             case Spoke():

@@ -24,8 +24,9 @@ class Profile:
         runtime: what the bundle runs on here.
         public_set: digest of the public set that it was set up with, or of what stands in its place.
         probes: number of probes in it.
-        private_epoch: changes whenever the private rows do.
+        private_epoch: changes whenever the private rows of the file do.
         further: number of samples in each other public set that it has, by digest.
+        has_store: it has other private rows besides, whose epoch the worker tells; the sum of both is the device's.
     """
 
     device: str
@@ -39,6 +40,7 @@ class Profile:
     probes: int
     private_epoch: int = 0
     further: Mapping[bytes, int] = field(default_factory=dict)
+    has_store: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.device, "device")

@@ -66,6 +66,7 @@ class Equipment:
             probes=subject.count,
             private_epoch=private_epoch,
             further=self._further(),
+            has_store=self.settings.store is not None,
         )
 
     def _further(self) -> dict[bytes, int]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from edge_agent.clustering import centroids_of, nearest_distances
 from edge_agent.nearest import nearest_targets
-from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes, each
+from edge_agent.private_data import Private
+from edge_agent.seen import SeenProbes
 from fd_protocol.bodies import U8
 from fd_protocol.competence import quantise_distances
 from fd_protocol.errors import DecodeError
@@ -63,7 +63,7 @@ class ProbeGround:
         task: of both.
     """
 
-    def __init__(self, seen: SeenProbes, private: PrivateRows, task: Task) -> None:
+    def __init__(self, seen: SeenProbes, private: Private, task: Task) -> None:
         self._seen, self._private, self._task = seen, private, task
 
     @property
@@ -71,7 +71,7 @@ class ProbeGround:
         return self._seen.digest
 
     def standing(self) -> U8:
-        rows = each(self._private.samples, self._task, self._seen.space.locate)
+        rows = self._private.located(self._seen.space, self._task)
         return quantise_distances(nearest_distances(self._seen.points, centroids_of(rows)))
 
     def labels(self, logits: Logits, part: Slice, temperature: float) -> SoftLabels:

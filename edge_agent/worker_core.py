@@ -6,18 +6,16 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edge_agent.events import CompetenceMapped, Predicted, Submission, WarmedUp, WorkFailed
 from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
 from edge_agent.nearest import check_clusters
-from edge_agent.private_data import PrivateRows
+from edge_agent.private_data import Private
 from edge_agent.process.postmortem import Cause
 from edge_agent.prototype_ground import PrototypeGround
-from edge_agent.seen import Seeing, each
+from edge_agent.seen import Seeing
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.errors import DecodeError, DigestError, FedistillError
@@ -59,7 +57,7 @@ class WorkerCore:
         self,
         model: LoadedModel,
         public: Seeing | None,
-        private: PrivateRows,
+        private: Private,
         checkpoint_path: Path | None,
         *,
         device: str,
@@ -67,13 +65,9 @@ class WorkerCore:
         should_stop: Callable[[], bool] = lambda: False,
         publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
-        self._task, features = model.manifest.task, _features_of(model, private)
-        self._public, self._private = public, private
-        self._ground: Ground | None = None
-        if public is None and space is not None:
-            self._ground = PrototypeGround(space, features.training)
-        elif public is None:
-            self._ground = LabelGround(self._task.digest, features.training)
+        self._model, self._public, self._space, self._private = model, public, space, private
+        features = _features_of(model, private)
+        self._ground = self._first_ground(features)
         self._learner = Learner(
             model,
             model.manifest.digest,
@@ -83,6 +77,20 @@ class WorkerCore:
             should_stop=should_stop,
             publish=publish,
         )
+
+    def renew(self, private: Private) -> None:
+        """Go on with other private rows; what was learned stays."""
+        features = _features_of(self._model, private)
+        self._private, self._ground = private, self._first_ground(features)
+        self._learner.renew(features)
+
+    def _first_ground(self, features: PrivateFeatures) -> Ground | None:
+        """Return what a device without a public set stands on; None: a round says which set it is about."""
+        if self._public is not None:
+            return None
+        if self._space is not None:
+            return PrototypeGround(self._space, features.training)
+        return LabelGround(self._model.manifest.task.digest, features.training)
 
     def handle(self, job: Job) -> Answer:
         """Do a job. What goes wrong, but for a mistake of ours, is an answer too: `WorkFailed`."""
@@ -114,7 +122,7 @@ class WorkerCore:
         """
         if self._public is not None and (self._ground is None or self._ground.digest != public_set):
             self._ground = None  # it may be large: let it go before the next one comes
-            self._ground = ProbeGround(self._public.seen(public_set), self._private, self._task)
+            self._ground = ProbeGround(self._public.seen(public_set), self._private, self._model.manifest.task)
         assert self._ground is not None  # without a public set there is one from the beginning
         return self._ground
 
@@ -146,14 +154,9 @@ class WorkerCore:
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 
-def _features_of(model: LoadedModel, private: PrivateRows) -> PrivateFeatures:
-    task = model.manifest.task
-    # No runtime promises to bear a batch of no rows; one row of zeros tells the features' shape.
-    samples = private.samples if len(private) else np.zeros((1, *task.sample_shape), task.sample_dtype)
-    features = each(samples, task, model.features)[: len(private)]
-    training, hold_out = (
-        LabelledRows(features[mask], private.labels[mask], len(task.classes)) for mask in private.split()
-    )
+def _features_of(model: LoadedModel, private: Private) -> PrivateFeatures:
+    features, classes = private.features(model), len(model.manifest.task.classes)
+    training, hold_out = (LabelledRows(features[mask], private.labels[mask], classes) for mask in private.split())
     return PrivateFeatures(training, hold_out)
 
 

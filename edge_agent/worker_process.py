@@ -12,7 +12,8 @@ import faulthandler
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -22,13 +23,18 @@ import numpy as np
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, read_frame
+from edge_agent.keeping import kept
 from edge_agent.learner import BrokenOffError
+from edge_agent.private.renewal import Renewal
 from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.process.heart import Heart, Pulse
 from edge_agent.process.notices import Alarm
 from edge_agent.process.pipe import Mouth
 from edge_agent.process.postmortem import cause_of
 from edge_agent.seen import Seeing, SeenProbes, SeenSets
+from edge_agent.sources.memory import Memory
+from edge_agent.sources.opening import open_sources
+from edge_agent.sources.source import Source
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
@@ -83,34 +89,47 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
         pulse.beat()
         return is_orphaned()
 
-    settings = equipment.settings
-    with blame(equipment.path, "data.private"):
-        private = _private_rows(equipment)
-    with blame(equipment.path, "model.runtime"):
+    settings, path = equipment.settings, equipment.path
+    with blame(path, "data.private"):
+        fixed = _private_rows(equipment)
+    with blame(path, "model.runtime"):
         model = open_placed(
             equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.model.placement
         )
     log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
-    around = Surroundings(lambda: private, tell=mouth.tell, alive=inference.beat, version=version("fedistill"))
-    with serving(equipment.path, settings, equipment.bundle, model, around) as loop:
+    with ExitStack() as stack:
+        with blame(path, "store"):
+            store = stack.enter_context(kept(settings, equipment.bundle.manifest, mouth.tell))
+        renewal = None if store is None else Renewal(store, fixed, model, pulse.beat)
+        around = Surroundings(
+            (lambda: fixed) if store is None else store.rows,
+            sources=stack.enter_context(_sources(equipment)),
+            store=store,
+            tell=mouth.tell,
+            alive=inference.beat,
+            version=version("fedistill"),
+        )
+        loop = stack.enter_context(serving(path, settings, equipment.bundle, model, around))
         core = WorkerCore(
             model,
             _seeing(equipment, model, pulse),
-            private,
+            fixed if renewal is None else renewal.rows(),
             equipment.checkpoint,
             device=settings.device.id,
             space=equipment.space,
             should_stop=should_stop,
             **({} if loop is None else {"publish": loop.take_weights}),
         )
-        _serve(core, sys.stdin.buffer, mouth, pulse)
+        renew = (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
+        _serve(core, renew, sys.stdin.buffer, mouth, pulse)
 
 
-def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
+def _serve(core: WorkerCore, renew: Callable[[], None], jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
     pulse.rest()
     mouth.ready()
     while (data := read_frame(jobs)) is not None:
         pulse.beat()
+        renew()
         mouth.answer(core.handle(decode_job(data)))
         pulse.rest()
 
@@ -121,6 +140,17 @@ def _seeing(equipment: Equipment, model: LoadedModel, pulse: Pulse) -> Seeing | 
         return None
     home = SeenProbes(equipment.public, model, pulse.beat)
     return SeenSets(home, equipment.further.find, model, pulse.beat)
+
+
+@contextmanager
+def _sources(equipment: Equipment) -> Iterator[Mapping[str, Source]]:
+    """Yield where live samples come from, by name."""
+    settings = equipment.settings
+    if not settings.sources:
+        yield {}
+        return
+    with blame(equipment.path, "sources"), closing(Memory(settings.state.read_files)) as memory:
+        yield open_sources(settings.sources, equipment.bundle.manifest.task, memory, device=settings.device.id)
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:

@@ -1,6 +1,6 @@
 """The private store: a bounded number of samples on disk, chosen well, with what is known of their labels.
 
-    sources, API --add--> pools --features, batches--> worker core --> learner
+    sources, API --add--> pools --seen_by, batches--> worker core --> learner
                            |  ^
                    uncertain  label, skip
                            v  |
@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,42 @@ from edge_agent.private_data import PrivateRows
 from edge_agent.process.notices import Notice, PrivateRowsChanged
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Manifest, Task
-from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import I64, Features
+from fd_runtime.model import F32, I64, Features
 from fd_runtime.opening import LoadedModel
-from fd_runtime.space import preprocessed
+from fd_runtime.space import Space, preprocessed
 from fd_runtime.store import StoreFullError
 
 _DAY_MS = 86_400_000
 _ROWS_AT_ONCE = 128
 
 log = logging.getLogger("edge-agent")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredRows:
+    """The store's labelled rows of one moment, seen by a model: `Private`. Their samples stay on the disk."""
+
+    store: PrivateStore
+    bundle: bytes
+    codes: Features
+    labels: I64
+    is_held_out: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        return ~self.is_held_out, self.is_held_out
+
+    def features(self, model: LoadedModel) -> Features:
+        """Raises: InvalidValueError: another model has seen them."""
+        if model.manifest.digest != self.bundle:
+            raise InvalidValueError("these rows were seen by another bundle")
+        return self.codes
+
+    def located(self, space: Space, task: Task) -> F32:
+        parts = [space.locate(preprocessed(batch.samples, task)) for batch in self.store.batches()]
+        return np.concatenate([np.empty((0, len(space.components)), np.float32), *parts])
 
 
 class PrivateStore:
@@ -115,6 +141,11 @@ class PrivateStore:
         with self._lock:
             self._pools.settle()
             self._table.close()
+
+    def __len__(self) -> int:
+        """Return how many rows have a label."""
+        with self._lock:
+            return self._pools.labelled
 
     # Coming in.
 
@@ -240,10 +271,11 @@ class PrivateStore:
             if here:
                 yield PrivateRows(np.stack(samples), *_sides(facts))
 
-    def features(self, model: LoadedModel) -> tuple[LabelledRows, LabelledRows]:
-        """Return all labelled rows as the tail of `model` reads them: those to train on, and those held out.
+    def seen_by(self, model: LoadedModel, went_on: Callable[[], None] = lambda: None) -> StoredRows:
+        """Return all labelled rows as the tail of `model` reads them.
 
-        A sample goes through a bundle's frozen part once; what comes out is kept beside it.
+        A sample goes through a bundle's frozen part once; what comes out is kept beside it. `went_on` is called after
+        every few samples: they may take minutes.
         """
         bundle, task = model.manifest.digest, self._task
         # No runtime promises to bear a batch of no rows; one of zeros tells the features' shape.
@@ -253,12 +285,9 @@ class PrivateStore:
             for codes, facts in self._features_of(numbers, model, bundle):
                 parts.append(codes[None])
                 rows.append(facts)
-        features: Features = np.concatenate(parts)  # type: ignore[assignment]  # an array of the parts' type
+            went_on()
         labels, held_out = _sides(rows)
-        training, judged = (
-            LabelledRows(features[mask], labels[mask], len(task.classes)) for mask in (~held_out, held_out)
-        )
-        return training, judged
+        return StoredRows(self, bundle, np.concatenate(parts), labels, held_out)  # type: ignore[arg-type]
 
     def summary(self) -> Summary:
         """Return what is in the store, in numbers."""

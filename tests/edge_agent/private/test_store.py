@@ -22,7 +22,7 @@ from edge_agent.private.table import PrivateStoreError
 from edge_agent.process.notices import PrivateRowsChanged
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.opening import LoadedModel
-from fd_runtime.space import preprocessed
+from fd_runtime.space import Space, preprocessed
 from fd_runtime.store import StoreFullError
 from tests.edge_agent.private.artifacts import (
     DAY_MS,
@@ -60,6 +60,12 @@ def fill(folder):
     with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
         while True:
             filler.write(bytes(4096))
+
+
+def seen(store, model):
+    """(features, labels) of the rows to train on, and of those held out."""
+    rows = store.seen_by(model)
+    return [(rows.features(model)[mask], rows.labels[mask]) for mask in rows.split()]
 
 
 def held_out_numbers(count, *, wanted=True):
@@ -344,7 +350,7 @@ def test_the_files_stay_under_their_megabytes_and_use_them(tmp_path, bundle, sha
             pictures[number % 20], sample_id=str(number), label=label, confidence=0.5, at_ms=NOW_MS, source=str(number)
         )
         if number % (50 if megabytes == 1 else 5) == 0:
-            store.features(model)
+            store.seen_by(model)
             most = max(most, sum(file.stat().st_size for file in folder.iterdir()))
     assert (megabytes << 20) * 0.5 <= most <= megabytes << 20
     assert store.summary().rows["labelled"] == store.summary().capacity["labelled"]
@@ -452,34 +458,34 @@ def test_features_are_those_of_the_rows_and_made_once(bench, bundle):
     for number in numbers:
         bench.add(number, label=number % 3)
     model, backbone = counted(bundle)
-    training, hold_out = bench.store.features(model)
+    training, hold_out = seen(bench.store, model)
     plain = bundle.open("onnxruntime")
-    for rows, part in ((training, numbers[12:]), (hold_out, numbers[:12])):
+    for (features, labels), part in ((training, numbers[12:]), (hold_out, numbers[:12])):
         expected = plain.features(preprocessed(np.stack([sample(number) for number in part]), TASK))
-        np.testing.assert_array_equal(rows.features, expected)
-        assert rows.features.dtype == np.uint8
-        assert rows.labels.tolist() == [number % 3 for number in part]
-    seen = backbone.rows
+        np.testing.assert_array_equal(features, expected)
+        assert features.dtype == np.uint8
+        assert labels.tolist() == [number % 3 for number in part]
+    looked = backbone.rows
     bench.add(500, label=0)
-    again, _ = bench.open().features(model)
-    assert len(again.labels) + 12 == 33
-    assert backbone.rows == seen + 1 + 1  # the new row, and a row of zeros for the shape
+    assert len(bench.open().seen_by(model)) == 33
+    assert backbone.rows == looked + 1 + 1  # the new row, and a row of zeros for the shape
 
 
 def test_another_bundle_makes_its_own_features(bench, bundle, other_bundle):
     for number in range(10):
         bench.add(number, label=0)
-    bench.store.features(bundle.open("onnxruntime"))
-    training, hold_out = bench.store.features(other_bundle.open("onnxruntime"))
-    expected = other_bundle.open("onnxruntime").features(preprocessed(bench.store.rows().samples, TASK))
-    together = np.concatenate([training.features, hold_out.features])
-    assert sorted(map(bytes, together)) == sorted(map(bytes, expected))
+    first = bench.store.seen_by(bundle.open("onnxruntime"))
+    other = other_bundle.open("onnxruntime")
+    expected = other.features(preprocessed(bench.store.rows().samples, TASK))
+    np.testing.assert_array_equal(bench.store.seen_by(other).features(other), expected)
+    with pytest.raises(InvalidValueError, match="another bundle"):
+        first.features(other)
 
 
 def test_a_store_without_rows_has_features_of_none(bench, bundle):
-    training, hold_out = bench.store.features(bundle.open("onnxruntime"))
-    assert len(training.labels) == len(hold_out.labels) == 0
-    assert training.features.shape[1:] == bundle.manifest.features.shape
+    rows = bench.store.seen_by(bundle.open("onnxruntime"))
+    assert (len(rows), rows.codes.shape) == (0, (0, *bundle.manifest.features.shape))
+    assert rows.located(Space(np.zeros(144, np.float32), np.eye(3, 144, dtype=np.float32), 1.0), TASK).shape == (0, 3)
 
 
 # Encryption.
@@ -502,21 +508,21 @@ def secrets_of(bundle, count=30):
 def test_with_a_key_nothing_of_a_sample_is_in_any_file(tmp_path, bundle):
     plain = bench_with(tmp_path, bundle)
     fill_store(plain)
-    plain.store.features(bundle.open("onnxruntime"))
+    plain.store.seen_by(bundle.open("onnxruntime"))
     needles = secrets_of(bundle)
     assert all(found_in(tmp_path, {needle}) for needle in (b"kitchen camera", b"id-1", sample(3).tobytes()[:8]))
     folder = tmp_path / "sealed"
     folder.mkdir()
     sealed = bench_with(folder, bundle, key_file=tmp_path / "key")
     fill_store(sealed)
-    sealed.store.features(bundle.open("onnxruntime"))
+    sealed.store.seen_by(bundle.open("onnxruntime"))
     assert found_in(folder, needles) == []
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     rows = sealed.open().rows()
     np.testing.assert_array_equal(rows.samples, plain.store.rows().samples)
     assert sealed.store.summary().is_encrypted
-    training, _ = sealed.store.features(bundle.open("onnxruntime"))
-    np.testing.assert_array_equal(training.features, plain.store.features(bundle.open("onnxruntime"))[0].features)
+    model = bundle.open("onnxruntime")
+    np.testing.assert_array_equal(sealed.store.seen_by(model).codes, plain.store.seen_by(model).codes)
 
 
 def test_another_key_is_an_error_that_says_so(tmp_path, bundle):
@@ -543,7 +549,7 @@ def test_what_was_kept_in_the_open_is_encrypted_once_there_is_a_key(tmp_path, bu
     folder.mkdir()
     bench = bench_with(folder, bundle)
     fill_store(bench)
-    bench.store.features(bundle.open("onnxruntime"))
+    bench.store.seen_by(bundle.open("onnxruntime"))
     before, epoch = bench.store.rows(), bench.store.epoch
     bench.store.close()
     bench.open(key_file=tmp_path / "key")
