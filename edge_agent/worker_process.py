@@ -91,7 +91,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
         )
     log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
     around = Surroundings(lambda: private, tell=mouth.tell, alive=inference.beat, version=version("fedistill"))
-    with serving(equipment.path, settings, equipment.bundle, model, around) as loop:
+    with serving(equipment.path, settings, equipment.bundle, model, around) as served:
         core = WorkerCore(
             model,
             None if equipment.public is None else SeenProbes(equipment.public, model, pulse.beat),
@@ -99,8 +99,9 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             settings.state.checkpoint,
             device=settings.device.id,
             should_stop=should_stop,
-            **({} if loop is None else {"publish": loop.take_weights}),
+            publish=served.take_weights,
         )
+        served.begin()
         _serve(core, sys.stdin.buffer, mouth, pulse)
 
 
