@@ -109,7 +109,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             alive=inference.beat,
             version=version("fedistill"),
         )
-        loop = stack.enter_context(serving(path, settings, equipment.bundle, model, around))
+        served = stack.enter_context(serving(path, settings, equipment.bundle, model, around))
         core = WorkerCore(
             model,
             _seeing(equipment, model, pulse),
@@ -118,9 +118,10 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             device=settings.device.id,
             space=equipment.space,
             should_stop=should_stop,
-            **({} if loop is None else {"publish": loop.take_weights}),
+            publish=served.take_weights,
         )
         renew = (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
+        served.begin()
         _serve(core, renew, sys.stdin.buffer, mouth, pulse)
 
 

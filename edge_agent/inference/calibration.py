@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent.inference.predictor import Adjustment
 from edge_agent.local_prior import log_prior
-from edge_agent.private_data import PrivateRows
 from fd_runtime.model import F32, I64
 
 MIN_ROWS = 30
@@ -35,15 +36,33 @@ class Calibration:
     held_out: int
 
 
+class Labelled(Protocol):
+    """Labelled rows of this device, wherever they lie."""
+
+    @property
+    def labels(self) -> I64:
+        """Return int64 [n]."""
+        ...
+
+    def split(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return masks [n] of the rows that are trained on and of the hold-out."""
+        ...
+
+
 def calibrate(
-    rows: PrivateRows, classes: int, logits: Callable[[PrivateRows], F32], *, has_prior: bool, has_temperature: bool
+    rows: Labelled,
+    classes: int,
+    logits: Callable[[npt.NDArray[np.intp]], F32],
+    *,
+    has_prior: bool,
+    has_temperature: bool,
 ) -> Calibration:
     """Return the adjustment that labelled rows ask for.
 
     Args:
-        rows: of this device; perhaps none.
+        rows: perhaps none.
         classes: of the task.
-        logits: what the model says of rows, [n, classes], before any adjustment.
+        logits: what the model says of the rows at some places [m], before any adjustment: [m, classes].
         has_prior: whether to correct by the class prior.
         has_temperature: whether to look for a temperature; 1 where too few rows are held out.
     """
@@ -52,9 +71,8 @@ def calibrate(
     places = np.flatnonzero(held_out)[-_MOST_ROWS:]
     temperature = 1.0
     if has_temperature and len(places) >= MIN_ROWS:
-        known = PrivateRows(rows.samples[places], rows.labels[places])
-        temperature = fit_temperature(logits(known), known.labels, prior)
-    return Calibration(Adjustment(temperature, prior), len(rows), len(places))
+        temperature = fit_temperature(logits(places), rows.labels[places], prior)
+    return Calibration(Adjustment(temperature, prior), len(rows.labels), len(places))
 
 
 def fit_temperature(logits: F32, labels: I64, prior: F32 | None = None) -> float:

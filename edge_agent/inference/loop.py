@@ -101,7 +101,7 @@ class Loop:
         self._watch, self._calibrate, self._refresh, self._tell, self._alive = watch, calibrate, refresh, tell, alive
         self._classes = {name: number for number, name in enumerate(predictor.task.classes)}
         self._queue: SampleQueue[tuple[Captured, float]] = SampleQueue(settings.queue)
-        self._counting = threading.Lock()
+        self._counting, self._calibrating = threading.Lock(), threading.Lock()
         self.counts = Counts()
         self.listeners: list[Callable[[str], None]] = []
         """Hear the id of each sample that somebody has labelled or skipped: a question about it is over."""
@@ -202,9 +202,9 @@ class Loop:
     def take_weights(self, theta: F32) -> None:
         """Answer with these parameters from now on; called by whoever trains, once they are accepted."""
         self._predictor.load(theta)
-        self._is_calibration_due = True
         if self._watch is not None:
             self._watch.forget_confidence()
+        self._calibrate_now()  # a temperature belongs to its weights
 
     def facts(self) -> dict[str, Any]:
         """Return how live inference stands, as plain data."""
@@ -341,9 +341,10 @@ class Loop:
 
     def _calibrate_now(self) -> None:
         def calibrate() -> None:
-            self._calibration = self._calibrate()
-            if self._calibration is not None:
-                self._predictor.adjustment = self._calibration.adjustment
+            with self._calibrating:  # by this thread, or by the one that trains
+                self._calibration = self._calibrate()
+                if self._calibration is not None:
+                    self._predictor.adjustment = self._calibration.adjustment
 
         self._guarded(calibrate, "not calibrated")
 

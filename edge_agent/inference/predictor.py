@@ -28,7 +28,6 @@ from edge_agent.local_prior import correct
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
 from fd_protocol.manifest import Task
-from fd_protocol.soft_labels import soften
 from fd_runtime.model import F32, I64, Features, Tail
 from fd_runtime.opening import LoadedModel
 from fd_runtime.space import preprocessed
@@ -42,7 +41,7 @@ class Predictions:
     """What a model said of n samples. Values; the arrays are made when they are first asked for.
 
     Attributes:
-        logits: float32 [n, classes], adjusted; a row that is not finite counts as all zeros: nothing is known.
+        logits: float32 [n, classes], adjusted. Of a row with NaN or plus infinity nothing is known: all are equal.
         best: of each sample the likeliest class and its probability.
         sample_ids: names of the samples.
     """
@@ -56,9 +55,12 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> F32:
-        """Return float32 [n, classes]."""
-        is_usable = np.isfinite(self.logits).all(axis=1, keepdims=True)
-        return soften(self.logits if is_usable.all() else np.where(is_usable, self.logits, np.float32(0)), 1.0)
+        """Return float32 [n, classes]; a class of minus infinity has none."""
+        peaks = self.logits.max(axis=1, keepdims=True)
+        is_known = np.isfinite(peaks)  # NaN wins every maximum
+        with np.errstate(invalid="ignore"):
+            powers = np.exp(np.where(is_known, self.logits - peaks, np.float32(0)), dtype=np.float64)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
     @cached_property
     def labels(self) -> I64:
@@ -77,17 +79,17 @@ class Predictions:
         return np.asarray(top[:, 1] - top[:, 0], np.float32)
 
     def _best(self) -> Sequence[tuple[int, float]]:
-        labels = self.probabilities.argmax(axis=1)
+        is_known = np.isfinite(self.logits.max(axis=1, keepdims=True))
+        labels = np.where(is_known, self.logits, np.float32(0)).argmax(axis=1)
         return list(zip(labels.tolist(), self.probabilities[np.arange(len(labels)), labels].tolist(), strict=True))
 
 
 def _best_of_one(logits: F32) -> Sequence[tuple[int, float]]:
     """Return label and confidence of a single row without numpy, whose dozen small calls cost as much as a backbone."""
-    row: list[float] = logits[0].tolist()
-    if not math.isfinite(sum(row)):
-        return [(0, 1.0 / len(row))]
+    row: list[float] = logits.tolist()[0]
     peak = max(row)
-    return [(row.index(peak), 1.0 / sum([math.exp(value - peak) for value in row]))]
+    total = sum([math.exp(value - peak) for value in row]) if math.isfinite(peak) else math.nan
+    return ((row.index(peak), 1.0 / total),) if math.isfinite(total) else ((0, 1.0 / len(row)),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +183,8 @@ class Predictor:
 
     def _names(self, rows: int) -> Sequence[str]:
         """Names that no other run of this device gives: a store may keep those of many."""
-        return [f"{self._run}-{next(self._numbers)}" for _ in range(rows)]  # a count gives each number once
+        # A count gives each number once, whoever asks.
+        return tuple([f"{self._run}-{next(self._numbers)}" for _ in range(rows)])
 
     def logits(self, samples: npt.NDArray[Any]) -> F32:
         """Return logits [n, classes] without any adjustment; raises as `predict`. For whoever fits one."""

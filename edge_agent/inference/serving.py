@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge_agent.inference.calibration import Calibration, calibrate
 from edge_agent.inference.drift_watch import DriftWatch
 from edge_agent.inference.latency import Latency
@@ -34,6 +32,7 @@ from edge_agent.private_data import PrivateRows
 from edge_agent.process.notices import Notice
 from edge_agent.settings import AgentSettings
 from fd_runtime.artifacts import Bundle
+from fd_runtime.model import F32
 from fd_runtime.opening import LoadedModel
 from fd_runtime.starting import blame
 
@@ -68,11 +67,23 @@ def is_wanted(settings: AgentSettings, around: Surroundings) -> bool:
     return bool(around.sources) or settings.api is not None
 
 
+class Serving:
+    """Live inference of a worker. It hears of weights at once, and answers nobody before `begin`. Use `serving`."""
+
+    def __init__(self, loop: Loop | None, begin: Callable[[], None]) -> None:
+        self._loop, self.begin = loop, begin
+
+    def take_weights(self, theta: F32) -> None:
+        """Answer with these parameters from now on: those of a training that was accepted, or of the checkpoint."""
+        if self._loop is not None:
+            self._loop.take_weights(theta)
+
+
 @contextmanager
 def serving(
     path: Path, settings: AgentSettings, bundle: Bundle, model: LoadedModel, around: Surroundings
-) -> Iterator[Loop | None]:
-    """Serve live samples inside the block; None where nobody wants that.
+) -> Iterator[Serving]:
+    """Serve live samples from `begin` to the end of the block, if anybody wants that.
 
     Args:
         path: of the settings file, for errors.
@@ -82,18 +93,21 @@ def serving(
         around: what else there is.
 
     Raises:
-        StartError: a key of the settings is to blame.
+        StartError: a key of the settings is to blame; also from `begin`.
     """
     if not is_wanted(settings, around):
-        yield None
+        yield Serving(None, lambda: None)
         return
     with ExitStack() as stack:
         loop = _loop(path, settings, bundle, model, around)
         stack.callback(loop.close)
-        loop.start()
-        if settings.api is not None:
-            stack.enter_context(_api(path, settings, loop, model, around))
-        yield loop
+
+        def begin() -> None:
+            loop.start()
+            if settings.api is not None:
+                stack.enter_context(_api(path, settings, loop, model, around))
+
+        yield Serving(loop, begin)
 
 
 def _loop(path: Path, settings: AgentSettings, bundle: Bundle, model: LoadedModel, around: Surroundings) -> Loop:
@@ -127,10 +141,11 @@ def _calibrate(settings: AgentSettings, predictor: Predictor, rows: Callable[[],
     inference = settings.inference
     if not (inference.local_prior or inference.calibrate):
         return None
+    known = rows()
     return calibrate(
-        rows(),
+        known,
         len(predictor.task.classes),
-        lambda some: predictor.logits(np.ascontiguousarray(some.samples)),
+        lambda places: predictor.logits(known.samples[places].astype(predictor.task.sample_dtype, copy=False)),
         has_prior=inference.local_prior,
         has_temperature=inference.calibrate,
     )

@@ -40,10 +40,11 @@ class Api:
             if store is None:
                 return None
             rows = store.rows(self.task.sample_shape)
-            classes = len(self.task.classes)
-            return calibrate(
-                rows, classes, lambda some: predictor.logits(some.samples), has_prior=True, has_temperature=True
-            )
+
+            def logits(places):
+                return predictor.logits(rows.samples[places])
+
+            return calibrate(rows, len(self.task.classes), logits, has_prior=True, has_temperature=True)
 
         self.loop = Loop(
             predictor, InferenceSettings(), outputs=[self.recent], store=store, watch=self.watch, calibrate=calibration

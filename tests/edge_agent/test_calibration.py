@@ -76,12 +76,11 @@ def test_few_held_out_rows_leave_the_temperature_alone_and_the_prior_counts():
 def test_each_half_can_be_left_out():
     count = 1000
     logits, labels = truthful(count, sureness=3.0)
-    rows = PrivateRows(np.arange(count, dtype=np.float32)[:, None], labels.astype(np.int64))
-    asked = []
+    rows, asked = rows_of(count, labels), []
 
-    def model(some):
-        asked.append(len(some))
-        return logits[some.samples[:, 0].astype(int)]
+    def model(places):
+        asked.append(len(places))
+        return logits[places]
 
     alone = calibrate(rows, CLASSES, model, has_prior=False, has_temperature=True).adjustment
     assert alone.log_prior is None
