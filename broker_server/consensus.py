@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker_server.coverage import coverage, is_far
-from broker_server.rules import Judging, Known, Need, Rule
+from broker_server.rules import Judging, Known, Need, Rule, Scale, Scaled, Weighing, by_age
 from broker_server.rules.per_label import speaking_weights
 from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice
 from broker_server.trust import TrustTable
@@ -27,11 +27,12 @@ _DEFLATE_MARGIN_BYTES = 100
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a round came to."""
+    """What a round came to; `scale` is what its voices weighed, where the rule knows it without hearing them again."""
 
     blocks: tuple[ConsensusBlock, ...]
     trust: TrustTable
     metrics: Mapping[str, float]
+    scale: Scale | None = None
 
 
 def join(
@@ -65,14 +66,25 @@ def join(
     known = Known(*canaries.within(offer.slice))
     if isinstance(rule, Judging) and not is_judged:
         hearing.judged = rule.judge(hearing, known)
-    labels = SoftLabels(rule.consensus(hearing), offer.temperature)
+    probabilities, scale = _made(rule, hearing)
+    labels = SoftLabels(probabilities, offer.temperature)
     if labels.probabilities.shape != (offer.slice.count, offer.slice.classes):
         raise InvalidValueError(f"{rule.card.name} made a consensus of shape {list(labels.probabilities.shape)}")
     is_of_labels = Need.PUBLIC_SET not in rule.card.needs
     blocks = to_blocks(quantise(labels, codec), offer, witness.speaking if is_of_labels else None)
     trust = {**witness.trust, **hearing.judged} if isinstance(rule, Judging) else {}
     metrics = {**witness.metrics(), **_numbers(labels.probabilities, known)}
-    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics)
+    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics, scale)
+
+
+def _made(rule: Rule, hearing: Heard) -> tuple[F32, Scale | None]:
+    if isinstance(rule, Scaled):
+        return rule.scaled(hearing)
+    probabilities = rule.consensus(hearing)
+    if isinstance(rule, Weighing):
+        return probabilities, None
+    witness = hearing.witness
+    return probabilities, Scale(by_age, np.full(witness.slice.count, witness.weight, np.int64))
 
 
 def rows_in_block(classes: int, bytes_per_row: int) -> int:
@@ -125,6 +137,8 @@ class Witness:
     speaking: I64 = field(init=False)
     absent: int = 0
     far: int = 0
+    weight: int = 0
+    """Of all voices together."""
     trust: dict[str, I64] = field(default_factory=dict)
     """What each device had before this round."""
 
@@ -136,6 +150,7 @@ class Witness:
         self.counts[voice.distances, np.arange(self.slice.count)] += 1
         self.speaking += speaking_weights(voice)
         self.absent += voice.weight < WEIGHT_ONE
+        self.weight += voice.weight
         self.far += is_far(voice.distances)
         self.trust[voice.device] = voice.trust
 

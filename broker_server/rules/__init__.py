@@ -21,7 +21,20 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
-from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weigher, Weighing, to_row_weights, weigher_of
+from broker_server.rules.rule import (
+    Judging,
+    Known,
+    RowWeighted,
+    Rule,
+    Scale,
+    Scaled,
+    Weigher,
+    Weighing,
+    by_age,
+    scale_of,
+    to_row_weights,
+    weigher_of,
+)
 from broker_server.rules.selective import Selective
 from broker_server.rules.terms import RuleTerms
 from broker_server.rules.variance_weighted import VarianceWeighted
@@ -39,13 +52,17 @@ __all__ = [
     "RowWeighted",
     "Rule",
     "RuleTerms",
+    "Scale",
+    "Scaled",
     "Voice",
     "Weigher",
     "Weighing",
+    "by_age",
     "claims_of",
     "heard",
     "normalise",
     "probabilities_of",
+    "scale_of",
     "to_row_weights",
     "weigher_of",
 ]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from broker_server.influence import leave_one_out
 from broker_server.rules import Need, Rule
 from broker_server.rules.voice import Voice
 from fd_runtime.model import I64
-from fleet_sim.metrics.gains import leave_one_out_gains
 from fleet_sim.metrics.listening import (
     ClassCoverage,
     are_uncovered,
@@ -62,6 +62,6 @@ def examine(rule: Rule, voices: Sequence[Voice], labels: I64) -> RoundMetrics:
         voters=float(effective_voters(weights).mean()),
         uncovered=float(are_uncovered(distances).mean()) if has_maps else float("nan"),
         shares=dict(zip(names, contribution_shares(weights).tolist(), strict=True)),
-        gains=leave_one_out_gains(rule, voices, rows, labels) if is_small else {},
+        gains=leave_one_out(rule, voices, rows, labels) if is_small else {},
         classes=by_class(weights, distances, labels, voices[0].integers.shape[1]) if has_maps else (),
     )
