@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker_server.coverage import coverage, is_far
-from broker_server.rules import Clustering, Judging, Known, Need, Rule
+from broker_server.rules import Clustering, Judging, Known, Need, Rule, Scale, Scaled, Weighing, by_age
 from broker_server.rules.per_label import speaking_weights
 from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice
 from broker_server.trust import TrustTable
@@ -27,11 +27,12 @@ _DEFLATE_MARGIN_BYTES = 100
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a round came to."""
+    """What a round came to; `scale` is what its voices weighed, where the rule knows it without hearing them again."""
 
     blocks: tuple[ConsensusBlock, ...]
     trust: TrustTable
     metrics: Mapping[str, float]
+    scale: Scale | None = None
 
     @property
     def sha256(self) -> bytes:
@@ -71,16 +72,27 @@ def join(
     known = Known(*canaries.within(offer.slice))
     if isinstance(rule, Judging) and not is_judged:
         hearing.judged = rule.judge(hearing, known)
-    made = [rule.consensus(hearing), *(rule.clusters(hearing) if isinstance(rule, Clustering) else ())]
+    first, scale = _made(rule, hearing)
+    made = [first, *(rule.clusters(hearing) if isinstance(rule, Clustering) else ())]
     codes, *clusters = [quantise(_checked(rows, rule, offer), codec) for rows in made]
     has_maps = Need.COMPETENCE in rule.card.needs
     is_of_labels = has_maps and Need.PUBLIC_SET not in rule.card.needs
     blocks = to_blocks(codes, offer, witness.speaking if is_of_labels else None, clusters, bodies_of(rule))
     trust = {**witness.trust, **hearing.judged} if isinstance(rule, Judging) else {}
-    metrics = {**witness.metrics(has_maps=has_maps), **_numbers(made[0], known)}
+    metrics = {**witness.metrics(has_maps=has_maps), **_numbers(first, known)}
     if isinstance(rule, Clustering):
         metrics["clusters"] = float(max(1, len(clusters)))
-    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics)
+    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics, scale)
+
+
+def _made(rule: Rule, hearing: Heard) -> tuple[F32, Scale | None]:
+    if isinstance(rule, Scaled):
+        return rule.scaled(hearing)
+    probabilities = rule.consensus(hearing)
+    if isinstance(rule, Weighing):
+        return probabilities, None
+    witness = hearing.witness
+    return probabilities, Scale(by_age, np.full(witness.slice.count, witness.weight, np.int64))
 
 
 def _checked(rows: F32, rule: Rule, offer: RoundOffer) -> SoftLabels:
@@ -166,6 +178,8 @@ class Witness:
     speaking: I64 = field(init=False)
     absent: int = 0
     far: int = 0
+    weight: int = 0
+    """Of all voices together."""
     trust: dict[str, I64] = field(default_factory=dict)
     """What each device had before this round."""
 
@@ -177,6 +191,7 @@ class Witness:
         self.counts[voice.distances, np.arange(self.slice.count)] += 1
         self.speaking += speaking_weights(voice)
         self.absent += voice.weight < WEIGHT_ONE
+        self.weight += voice.weight
         self.far += is_far(voice.distances)
         self.trust[voice.device] = voice.trust
 

@@ -20,10 +20,12 @@ from broker_server.standing import Standing
 from fd_protocol import codec
 from fd_protocol.documents import to_json
 from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
-from fd_runtime.store import RECORDS, Row, Store, Value
+from fd_runtime.store import GAINS, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
+HOLD_OUT = "hold_out_accuracy"
+"""Among the metrics of a report."""
 TRIAL_OF = "trial_of_edition"
 """Among the metrics of a round: the number of the edition that it tried."""
 _DAY_MS = 86_400_000
@@ -39,7 +41,7 @@ class Scribe:
     """
 
     def __init__(self, store: Store, federation: str, method: MethodSettings) -> None:
-        store.upgrade(RECORDS)
+        store.upgrade(GAINS)
         self._store, self._federation = store, federation
         self._terms = to_json(method.terms).decode()
         self._round: Round | None = None
@@ -66,6 +68,7 @@ class Scribe:
         for one in standings:
             assert state.round is not None  # standings come with its consensus
             self._stand(one, state.round)
+        self._store.fill("devices", "first_canaries", "last_canaries", self._where({}))
 
     def _stand(self, one: Standing, ended: Round) -> None:
         source, current = one.source, ended.id
@@ -73,10 +76,14 @@ class Scribe:
         key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
         values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
         values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
+        values |= {"canaries": one.canaries, "influence": one.influence}
         values["status"] = ABSENT if source.is_absent else Status.STORED.value
         self._store.merge("hearings", key, values)
-        if one.trust is not None and not ended.trial_of:
-            self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})
+        if not ended.trial_of:
+            told: dict[str, Value] = {} if one.trust is None else {"trust": one.trust}
+            if not source.is_absent and one.canaries is not None:
+                told |= {"last_canaries": one.canaries, "influence": one.influence}
+            self._store.merge("devices", self._key(device=source.device), told)
 
     def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
         """Forget rounds and commands that are older than `kept` says; `number` is that of the last round."""
@@ -122,8 +129,10 @@ class Scribe:
 
     def _report(self, device: str, report: RoundReport, state: Federation, at_ms: int) -> None:
         """Write down what a device found, and beside what it had sent in that round."""
-        metrics = lower({"report": report.metrics})
-        self._store.merge("devices", self._key(device=device), {**metrics, "last_seen_ms": at_ms})
+        metrics, key = lower({"report": report.metrics}), self._key(device=device)
+        hold_out = {"last_hold_out": report.metrics[HOLD_OUT]} if HOLD_OUT in report.metrics else {}
+        self._store.merge("devices", key, {**metrics, **hold_out, "last_seen_ms": at_ms})
+        self._store.fill("devices", "first_hold_out", "last_hold_out", key)
         if (report.round.federation, report.round.epoch) == (self._federation, state.epoch):
             sent = self._key(round=report.round.number, device=device, kind=Kind.CONTRIBUTION.value)
             for row in self._store.rows("hearings", {**sent, "status": Status.STORED.value}):

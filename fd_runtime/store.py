@@ -30,8 +30,9 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.identity import sha256
 from fd_runtime.config import EX_IOERR
 
-JOURNAL, RECORDS = 1, 2
-"""Versions of a database: journal, blobs and payloads alone; tables of records beside them."""
+JOURNAL, RECORDS, GAINS = 1, 2, 3
+"""Versions of a database: journal, blobs and payloads alone; tables of records beside them; in these, what each device
+gained and gave."""
 
 Value: TypeAlias = "int | float | str | bytes | None"
 Row: TypeAlias = "Mapping[str, Value]"
@@ -81,6 +82,15 @@ CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who 
                        arguments TEXT NOT NULL DEFAULT '{}', outcome TEXT NOT NULL DEFAULT '',
                        PRIMARY KEY (fed, id)) WITHOUT ROWID;
 """
+_GAINS = """
+ALTER TABLE hearings ADD COLUMN canaries REAL;
+ALTER TABLE hearings ADD COLUMN influence REAL;
+ALTER TABLE devices ADD COLUMN first_canaries REAL;
+ALTER TABLE devices ADD COLUMN last_canaries REAL;
+ALTER TABLE devices ADD COLUMN first_hold_out REAL;
+ALTER TABLE devices ADD COLUMN last_hold_out REAL;
+ALTER TABLE devices ADD COLUMN influence REAL;
+"""
 _RECORD_TABLES = ("rounds", "hearings", "devices", "commands")
 _READERS_MS = 200
 """How long those who read are waited for, before old pages are left to a later try."""
@@ -107,7 +117,7 @@ class Tables:
     log_bytes: int = 64 << 20
 
 
-_FEDERATED = Tables((_JOURNAL, _RECORDS))
+_FEDERATED = Tables((_JOURNAL, _RECORDS, _GAINS))
 _CHECKPOINT_PAGES = 1000  # as SQLite has it
 
 
@@ -244,7 +254,7 @@ class Store:
 
     @property
     def version(self) -> int:
-        """JOURNAL or RECORDS; 0 before there is anything."""
+        """JOURNAL, RECORDS or GAINS; 0 before there is anything."""
         (version,) = self._execute("PRAGMA user_version").fetchone()
         return int(version)
 
@@ -451,6 +461,11 @@ class Store:
             (*key.values(), *values.values(), *add.values()),
         )
 
+    def fill(self, table: str, column: str, source: str, where: Row) -> None:
+        """Set `column` to `source` in the rows that `rows` would return, where it is not known yet."""
+        statement = f"UPDATE {table} SET {column} = {source} WHERE {_all_of(where)} AND {column} IS NULL"  # noqa: S608
+        self._execute(statement, tuple(where.values()))
+
     def rows(
         self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
     ) -> list[dict[str, Any]]:
@@ -466,7 +481,10 @@ class Store:
         return int(number)
 
     def spread(self, table: str, value: str, by: str, where: Row) -> dict[Any, tuple[float, float, float]]:
-        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`."""
+        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`.
+
+        `value` is an expression of columns.
+        """
         statement = f"""SELECT {by}, min({value}), avg({value}), max({value}) FROM {table}
             WHERE {_all_of(where)} AND {value} IS NOT NULL GROUP BY {by}"""  # noqa: S608 - see above
         found = self._execute(statement, tuple(where.values())).fetchall()

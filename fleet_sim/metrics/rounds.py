@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from broker_server.influence import leave_one_out
 from broker_server.rules import Need, Rule
 from broker_server.rules.voice import Voice
 from fd_runtime.model import I64
-from fleet_sim.metrics.gains import leave_one_out_gains
 from fleet_sim.metrics.listening import (
     ClassCoverage,
     are_uncovered,
@@ -56,7 +56,7 @@ def examine(rule: Rule, voices: Sequence[Voice], labels: I64 | None) -> RoundMet
     weights, names = weights_of(rule, voices), [voice.device for voice in voices]
     distances = np.stack([voice.distances for voice in voices])
     has_maps, is_small = Need.COMPETENCE in rule.card.needs, len(voices) <= MOST_GAINS
-    gains = leave_one_out_gains(rule, voices, np.arange(len(labels)), labels) if is_small and labels is not None else {}
+    gains = leave_one_out(rule, voices, np.arange(len(labels)), labels) if is_small and labels is not None else {}
     return RoundMetrics(
         devices=len(voices),
         voters=float(effective_voters(weights).mean()),

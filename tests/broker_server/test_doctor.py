@@ -84,7 +84,7 @@ def test_a_server_that_lacks_nothing_is_well(config, capsys):
     told = json.loads(capsys.readouterr().out)
     assert [one["check"] for one in told] == list(found)
     assert main(["doctor", "--config", str(config)]) == 0
-    assert "sound, schema 2" in capsys.readouterr().out
+    assert "sound, schema 3" in capsys.readouterr().out
 
 
 def test_a_wrong_setting_ends_the_look(config):

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from broker_server.rules import Clustering, Judging, Known, Promise, Weighing
+from broker_server.rules import Clustering, Judging, Known, Promise, Scaled, Weighing, scale_of
 from broker_server.rules.voice import WEIGHT_ONE, UnheardError, Voice
 from fd_protocol.messages import Codec
 from fd_protocol.payload import quantise
@@ -222,6 +222,17 @@ class RuleLaws:
         is_weighed = weights.any(axis=0)
         mean = weighted_mean(weights[:, is_weighed], probabilities_of(voices)[:, is_weighed])
         np.testing.assert_allclose(self.rule.consensus(voices)[is_weighed], mean, atol=2e-5)
+
+    @where(lambda rule: isinstance(rule, Scaled))
+    @seeds
+    def test_what_it_knows_of_weights_when_it_has_heard_is_what_hearing_again_tells(self, seed):
+        voices = voices_of(seed)
+        labels, known = self.rule.scaled(iter(voices))
+        told = scale_of(self.rule, lambda: iter(voices))
+        assert labels.tobytes() == self.rule.consensus(voices).tobytes()
+        assert known.totals.tolist() == told.totals.tolist()
+        for voice in voices:
+            assert known.weigh(voice).tolist() == told.weigh(voice).tolist()
 
     @where(lambda rule: isinstance(rule, Judging))
     @seeds

@@ -19,6 +19,7 @@ ORDERS = {
     "seen": "last seen, longest ago first",
     "trust": "trust, least first",
     "agreement": "agreement, least first",
+    "gain": "gain on canaries, least first",
     "refused": "refusals, most first",
 }
 
@@ -143,6 +144,8 @@ def _rank(order: str, device: DeviceRecord, hearing: HearingRecord | None) -> fl
             return device.trust if device.trust is not None else 2.0
         case "agreement":
             return hearing.agreement if hearing is not None and hearing.agreement is not None else 2.0
+        case "gain":
+            return device.canary_gain if device.canary_gain is not None else 2.0
         case "refused":
             return -float(device.refused)
     return 0.0
@@ -172,6 +175,12 @@ def _charts(hearings: tuple[HearingRecord, ...]) -> tuple[LineChart, ...]:
             "How much of the consensus is this device's word. Last words of an absent device count, and fade.",
             [one.share for one in heard],
             words.percent,
+        ),
+        chart(
+            "Right on canaries",
+            "What it has right of secret labelled probes by its own word. The first is what it knew by itself.",
+            [one.canaries for one in heard],
+            _whole,
         ),
         chart(
             "Own hold-out",
