@@ -8,7 +8,7 @@
     fd/v1/{fed}/dev/{device}/up/{shard}    Part
     fd/v1/{fed}/dev/{device}/report        RoundReport
     fd/v1/{fed}/dev/{device}/receipt       Receipt, to the device
-    fd/v1/{fed}/dev/{device}/cmd/{name}    commands as retained state machines
+    fd/v1/{fed}/dev/{device}/cmd/{name}    retained Command: both sides write it
     fd/v1/{fed}/dev/{device}/prediction    opt-in
 
 A device may write its own state, up/+, report, cmd/+ and prediction, and nothing else. No `$share` anywhere: it loses
@@ -81,14 +81,17 @@ class Topics:
     def receipt(self, device: str) -> str:
         return self.device(device, "receipt")
 
+    def command(self, device: str, name: str) -> str:
+        return self.device(device, f"cmd/{check_name(name, 'command')}")
+
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to."""
         fleet = (self.round, f"{self.base}/consensus/+", f"{self.base}/release/+", f"{self.base}/srv/+")
-        return (*fleet, self.receipt(device))
+        return (*fleet, self.receipt(device), self.device(device, "cmd/+"))
 
     def server_filters(self) -> tuple[str, ...]:
         """What an aggregator subscribes to."""
-        return tuple(self.device("+", leaf) for leaf in ("state", "up/+", "report"))
+        return tuple(self.device("+", leaf) for leaf in ("state", "up/+", "report", "cmd/+"))
 
 
 def parse(topic: str) -> Address:
