@@ -14,6 +14,7 @@ from broker_server.chronicle import CommandRecord, lower
 from broker_server.commanding import Subparsers, UnknownRecordError, chronicle_of, existing_store, say, with_config
 from broker_server.config import Config
 from broker_server.departures import Registrar
+from broker_server.errand_commands import add_errand_commands
 from broker_server.scribe import Scribe
 from broker_server.service import utc_ms
 from broker_server.settings import Settings
@@ -30,7 +31,8 @@ _NOT_ERASED = (
 
 
 def add_device_commands(devices: Subparsers, subparsers: Subparsers) -> None:
-    """Add `tag` and `replace` to the commands on devices, and `forget` to all."""
+    """Add `tag`, `replace` and orders to the commands on devices, and `forget` to all."""
+    add_errand_commands(devices)
     text = "put tags on a device, in the place of those it has"
     tag = with_config(devices.add_parser("tag", help=text), _tag, nested=True)
     tag.add_argument("device")

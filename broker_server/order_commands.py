@@ -59,14 +59,25 @@ def _give(arguments: argparse.Namespace) -> int:
         at_ms=time.time_ns() // 1_000_000,
         arguments={"reason": reason} if reason else {},
     )
-    with blame(arguments.config, "state.folder"):
-        place_order(config.state.orders, order)
-    was_running = _is_running(config)
-    answer = _wait_for(config, order, arguments.wait if was_running else 0.0)
-    if answer is None:
-        raise UnansweredError(is_running=was_running and _is_running(config))
+    answer = ask(arguments.config, config, order, arguments.wait)
     print(answer.outcome)  # noqa: T201 - what the command was for
     return 0 if answer.is_obeyed else EX_REFUSED
+
+
+def ask(path: Path, config: Config, order: Order, patience_s: float) -> Answer:
+    """Place an order and return the server's answer.
+
+    Raises:
+        StartError: the spool cannot be written.
+        UnansweredError: none came in time; the order waits.
+    """
+    with blame(path, "state.folder"):
+        place_order(config.state.orders, order)
+    was_running = _is_running(config)
+    answer = _wait_for(config, order, patience_s if was_running else 0.0)
+    if answer is None:
+        raise UnansweredError(is_running=was_running and _is_running(config))
+    return answer
 
 
 def _wait_for(config: Config, order: Order, timeout_s: float) -> Answer | None:
