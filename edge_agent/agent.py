@@ -7,7 +7,7 @@
 Order is the safety: bytes and event are durable before anything is published, and before the broker is told that a
 message was taken. Where the disk is full an event waits here, in order, unacknowledged, and the device says so.
 
-What is deliberately absent: the rules of a round (`participant`), models (`worker`), threads.
+What is deliberately absent: the rules of a round (`participant`), models (`worker`), commands (`commands`), threads.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from edge_agent import participant, presence
+from edge_agent.commands.desk import CommandDesk
+from edge_agent.commands.doing import one_line
 from edge_agent.eligibility import Profile
 from edge_agent.events import (
     ClockTicked,
@@ -38,22 +41,28 @@ from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, Wa
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
-from edge_agent.worker import Worker, WorkerRefusal, WorkerRefusedError
+from edge_agent.vitals import Vitals
+from edge_agent.worker import Worker, WorkerDown, WorkerRefusal, WorkerRefusedError, WorkerUp
 from fd_protocol import codec
-from fd_protocol.errors import DecodeError
+from fd_protocol.errors import DecodeError, FedistillError
 from fd_protocol.label_set import label_set
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Receipt, RoundOffer, Status
-from fd_protocol.topics import Topics
+from fd_protocol.topics import Topics, parse
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
 from fd_runtime.store import Store, StoreFullError
 
-Inbox: TypeAlias = "SimpleQueue[LinkEvent | Answer | WorkerRefusal | None]"
+Heard: TypeAlias = "LinkEvent | Answer | WorkerUp | WorkerDown | WorkerRefusal | None"
+Inbox: TypeAlias = "SimpleQueue[Heard]"
 
 DISK_FULL = "disk_full"
 _DISK_RETRY_MS = 5_000
 
 log = logging.getLogger("edge-agent")
+
+
+class RestartWantedError(FedistillError):
+    """The device is to begin another life, with the settings of then."""
 
 
 class Agent:
@@ -66,6 +75,9 @@ class Agent:
         worker: holds the model; delivers to the link's queue, so that one wait hears everything.
         clock: monotonic milliseconds; where they start does not matter.
         version: of this program, for the birth.
+        pid: of this process, and `since_utc_s` when this life began: for the vitals.
+        on_vitals: is told how the device is whenever that changes.
+        restart_worker: makes the worker begin anew, where it is a process.
     """
 
     def __init__(
@@ -77,8 +89,16 @@ class Agent:
         clock: Callable[[], int],
         *,
         version: str = "",
+        pid: int = 0,
+        since_utc_s: int = 0,
+        on_vitals: Callable[[Vitals], None] = lambda _vitals: None,
+        restart_worker: Callable[[], None] = lambda: None,
     ) -> None:
         self._profile, self._link, self._worker = profile, link, worker
+        self._vitals, self._on_vitals = Vitals(pid, presence.boot_of(store), since_utc_s), on_vitals
+        self._restart_worker = restart_worker
+        self._desk: CommandDesk | None = None
+        self._wants_restart = False
         self._topics = Topics(profile.federation)
         self._version, self._boot = f"edge-agent {version}".strip(), presence.boot_of(store)
         self._inbox = cast("Inbox", link.events)
@@ -100,6 +120,14 @@ class Agent:
         return self._reconciler.state
 
     @property
+    def profile(self) -> Profile:
+        return self._profile
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
+
+    @property
     def now_ms(self) -> int:
         """Milliseconds of this device's life, over all its starts."""
         return self._clock() + self._clock_offset_ms
@@ -109,6 +137,7 @@ class Agent:
 
         Raises:
             WorkerRefusedError: the worker will not start with these settings.
+            RestartWantedError: `restart` was called.
         """
         before = self.state
         count = self._drain(self.wait_s(timeout_s))
@@ -116,7 +145,26 @@ class Agent:
         self._settle_backlog()
         self._reconciler.reconcile()
         self._outbox.keep(self._sends())
+        if self._desk is not None:
+            self._desk.tick()
+        if self._wants_restart:
+            raise RestartWantedError("settings have changed")
         return count > 0 or self.state is not before
+
+    def obey(self, desk: CommandDesk) -> None:
+        """Let `desk` have the commands that come in from now on."""
+        self._desk = desk
+
+    # What commands may do with it (`commands.body`).
+
+    def submit(self, job: Job) -> None:
+        self._worker.submit(job)
+
+    def restart_worker(self) -> None:
+        self._restart_worker()
+
+    def restart(self) -> None:
+        self._wants_restart = True
 
     def wake(self) -> None:
         """End the wait of a `pump`; may be called from a signal handler."""
@@ -129,6 +177,8 @@ class Agent:
     def wait_s(self, timeout_s: float) -> float:
         """Return after how many seconds, at most `timeout_s`, there is something to do even if nothing comes in."""
         wake_ms = self._disk_retry_ms if self._backlog else participant.wake_at_ms(self.state)
+        desk_s = self._desk.wait_s() if self._desk is not None else None
+        timeout_s = timeout_s if desk_s is None else min(timeout_s, desk_s)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self.now_ms) / 1000))
 
     # Coming in.
@@ -143,23 +193,33 @@ class Agent:
             self._handle(self._inbox.get_nowait())
         return 1 + more
 
-    def _handle(self, item: LinkEvent | Answer | WorkerRefusal | None) -> None:
+    def _handle(self, item: Heard) -> None:
         match item:
+            case Arrived() if self._desk is not None and _is_command(item):
+                self._desk.hear(item)
             case Arrived():
                 self._receive(item)
+            case Answer() if self._desk is not None and self._desk.answered(item):
+                pass
             case Answer(event, blobs):
                 self._take(Entry(event, blobs))
             case Published(token):
                 self._confirm(token)
             case PublishRefused(token, reason):
                 self._bear_refusal(token, reason)
+            case WorkerUp():
+                self._feel(is_worker_ready=True, worker_starts=self._vitals.worker_starts + 1)
+            case WorkerDown():
+                self._feel(is_worker_ready=False)
             case LinkUp():
                 log.info("connected")
+                self._feel(is_connected=True, link="")
                 if not self._birth_token:  # else the link itself is about to send it
                     self._birth_token = self._announce()
                 self._send_again(self._outbox.unanswered())
             case LinkDown(reason):
                 log.warning("not connected: %s", reason)
+                self._feel(is_connected=False, link=one_line(reason))
             case WorkerRefusal(exit_code):
                 raise WorkerRefusedError(exit_code)
 
@@ -182,6 +242,8 @@ class Agent:
 
     def _confirm(self, token: int) -> None:
         self._outbox.confirm(token)
+        if self._desk is not None:
+            self._desk.published(token)
         if token == self._birth_token:
             self._birth_token = 0
         if token == self._report_token and self.state.report is not None:
@@ -303,13 +365,27 @@ class Agent:
         if problem != self._problem:
             log.warning("%s", detail)
             self._problem = problem
+            self._feel(problem=problem)
             self._birth_token = self._announce()
+
+    def _feel(self, **changes: Any) -> None:
+        vitals = replace(self._vitals, **changes)
+        if vitals != self._vitals:
+            self._vitals = vitals
+            self._on_vitals(vitals)
 
     def _announce(self) -> int:
         return self._publish_state(presence.birth(self._profile, self._boot, self._version, problem=self._problem))
 
     def _publish_state(self, state: DeviceState) -> int:
         return self._link.publish(self._topics.state(self._profile.device), codec.encode(state), retain=True)
+
+
+def _is_command(arrived: Arrived) -> bool:
+    try:
+        return parse(arrived.topic).leaf == "cmd"
+    except DecodeError:
+        return False
 
 
 def _round_name(state: Participant) -> str:

@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.configuration import load_settings
 from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
-from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
@@ -52,7 +52,7 @@ def load_equipment(path: Path) -> Equipment:
         ConfigError: the file is wrong at a key.
         StartError: what a key names is missing, damaged, or does not fit the rest.
     """
-    settings = load_toml(path, AgentSettings)
+    settings = load_settings(path)
     with blame(path, "model.bundle"):
         bundle = load_bundle(settings.model.bundle)
     with blame(path, "model.public_set"):

@@ -10,7 +10,7 @@ from edge_agent.eligibility import Profile
 from fd_protocol.messages import Codec, DeviceState
 from fd_runtime.store import Store
 
-CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence")
+CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "commands")
 _BOOT = "boot"
 
 

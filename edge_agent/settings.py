@@ -4,6 +4,7 @@
 [broker]  host, port, username          [broker.tls]  ca, certificate, key
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
+[commands] allow, health_window_s       [log]         level, format
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.commands.settings import CommandSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
+from fd_runtime.config import remotely
+from fd_runtime.logs import LogSettings
 from fd_runtime.starting import BrokerSettings
 
 
@@ -38,8 +42,8 @@ class ModelSettings:
 
     bundle: Path
     public_set: Path | None = None
-    runtime: Runtime = "onnxruntime"
-    threads: int = 1
+    runtime: Runtime = remotely("onnxruntime", restart="agent")
+    threads: int = remotely(1, restart="worker")
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 64:
@@ -77,3 +81,5 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    commands: CommandSettings = CommandSettings()
+    log: LogSettings = LogSettings()

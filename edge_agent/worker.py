@@ -8,6 +8,7 @@ wait before a start doubles while it keeps dying. Only a worker that says its se
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import threading
@@ -27,6 +28,16 @@ _REFUSALS = range(64, 79)
 _CLOSE_S = 1.0
 
 log = logging.getLogger("edge-agent")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUp:
+    """The worker has loaded everything and takes jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDown:
+    """The worker has ended; it is started again by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,7 @@ class ProcessWorker:
     Args:
         command: starts the worker; jobs go to its standard input, answers come from its standard output.
         deliver: takes the answers, from another thread.
-        environment: of the process; None = this one's.
+        environment: returns that of the process, asked at each start; None = this one's.
         restart_min_s: wait after the first death; doubles with each further one, up to `restart_max_s`.
         restart_max_s: longest wait.
     """
@@ -88,9 +99,9 @@ class ProcessWorker:
     def __init__(
         self,
         command: Sequence[str],
-        deliver: Callable[[Answer | WorkerRefusal], None],
+        deliver: Callable[[Answer | WorkerUp | WorkerDown | WorkerRefusal], None],
         *,
-        environment: Mapping[str, str] | None = None,
+        environment: Callable[[], Mapping[str, str]] | None = None,
         restart_min_s: float = 0.5,
         restart_max_s: float = 60.0,
     ) -> None:
@@ -100,6 +111,7 @@ class ProcessWorker:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
         self._job: Job | None = None
         self._deaths = 0
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -116,18 +128,41 @@ class ProcessWorker:
                 self._process.kill()
         self._thread.join(_CLOSE_S)
 
+    def restart(self) -> None:
+        """End the process; another begins with the settings of then. A job under way has failed."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_CLOSE_S)
+        self._jobs.put(None)  # who waits for a job sees that nobody is there to do it
+
+    def signal(self, number: int) -> None:
+        """Send a signal that the worker has a handler for; one that is not ready yet gets none."""
+        with self._lock:
+            if self._process is not None and self._is_ready:
+                self._process.send_signal(number)
+
     def _run(self) -> None:
         while not self._closing.is_set():
             process = self._start()
             if process is not None:
                 is_ready = _is_ready(process)
                 if is_ready:
+                    self._say_ready(is_ready=True)
                     self._serve(process)
+                    self._say_ready(is_ready=False)
                 exit_code = _end(process)
                 if not is_ready and exit_code in _REFUSALS:
                     self._deliver(WorkerRefusal(exit_code))
                     return
             self._closing.wait(self._backoff_s())
+
+    def _say_ready(self, *, is_ready: bool) -> None:
+        with self._lock:
+            self._is_ready = is_ready
+        if not self._closing.is_set():
+            self._deliver(WorkerUp() if is_ready else WorkerDown())
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Start the worker; None: the system would not, or nobody wants it any more."""
@@ -140,7 +175,7 @@ class ProcessWorker:
                     self._command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    env=self._environment,
+                    env=None if self._environment is None else self._environment(),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -152,8 +187,10 @@ class ProcessWorker:
         """Give the worker jobs until it dies or the supervisor goes."""
         while not self._closing.is_set():
             job = self._job = self._job or self._jobs.get()
-            if job is None or process.poll() is not None:  # it died while it had nothing to do: no job's fault
+            if self._closing.is_set() or process.poll() is not None:  # it died with nothing to do: no job's fault
                 return
+            if job is None:
+                continue
             answer = _ask(process, job)
             self._job = None
             if answer is None:

@@ -6,14 +6,16 @@ It ends with its supervisor: between jobs it sees the pipe close, inside a train
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from edge_agent import log_level, logs
+from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.jobs import decode_job, encode_answer, read_frame, write_frame
 from edge_agent.learner import BrokenOffError
@@ -23,15 +25,20 @@ from edge_agent.worker import READY
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.logs import set_up_logs
 from fd_runtime.starting import blame, exclusive
 
 
 def main(arguments: list[str]) -> int:
-    logging.basicConfig(format="%(asctime)s worker %(levelname)s %(message)s", level=logging.INFO)
     supervisor = os.getppid()
     answers = _take_standard_output()
     try:
-        equipment = load_equipment(Path(arguments[0]))
+        path = Path(arguments[0])
+        settings = load_settings(path)
+        tail = set_up_logs(settings.log, who="worker")
+        log_level.follow(settings.state.folder, lambda: reload_settings(path, settings).log.level, time.time)
+        logs.write_at_signal(tail, settings.state.folder / logs.WORKER_TAIL)
+        equipment = load_equipment(path)
         # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
         with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
             _serve(_core(equipment, supervisor), sys.stdin.buffer, answers)
