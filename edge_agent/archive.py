@@ -43,7 +43,7 @@ _SECRET_WORDS = re.compile(
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _URL_USER = re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@")
 _LONG_SECRET = re.compile(r"\b[A-Za-z0-9+/_-]{40,}={0,2}")
-_ROW = re.compile(r"(?:[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?[\s,;\[\]()]+){6,}[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
+_ROW = re.compile(r"(?:[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?[\s,;\[\]()]+){3,}[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 _JOURNALCTL_LINES = 500
 _TAIL_PATIENCE_S = 3.0
 
@@ -97,7 +97,7 @@ def redacted_setting(key: str, value: Any, source: str) -> dict[str, Any]:
 def redacted(text: str) -> str:
     """Return `text` without what looks like a secret or like a row of data.
 
-    A digest of 64 hexadecimal digits goes too: nothing tells it from a key. A row is seven numbers in a row, or more.
+    A digest of 64 hexadecimal digits goes too: nothing tells it from a key. A row is four numbers in a row, or more.
     """
     text = _PEM.sub(REDACTED, text)
     text = _URL_USER.sub(rf"\1{REDACTED}@", text)

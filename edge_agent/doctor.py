@@ -20,13 +20,15 @@ from pathlib import Path
 from queue import Empty
 
 from edge_agent import host, presence
-from edge_agent.look import Look, look
+from edge_agent.configuration import load_settings
+from edge_agent.look import Look, look, unseen
 from fd_protocol import codec
+from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Role
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import Bundle, load_bundle, load_public_set
 from fd_runtime.certificate import outlook
-from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE
+from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, exit_code_for
 from fd_runtime.findings import FaultError, Finding, Verdict, examine_one
 from fd_runtime.knocking import knock
 from fd_runtime.link import LinkDown, LinkSettings, LinkUp, Published, PublishRefused
@@ -40,6 +42,7 @@ _WARM_C, _HOT_C = 75.0, 85.0
 """A Raspberry Pi slows down from 80 on, a Jetson from 85 on."""
 _WARN_BEFORE = timedelta(days=21)
 _PATIENCE_S = 8.0
+_BEGIN_ANEW = "`edge-agent wipe` begins anew: the server has the contributions, what was learned here is lost"
 _MODULES = {
     "onnxruntime": "onnxruntime",
     "litert": "ai_edge_litert",
@@ -68,7 +71,7 @@ def examine(find: Callable[[], Path], now: datetime, *, offline: bool = False) -
     yield settings
     if settings.verdict is Verdict.FAILED:
         return
-    patient, failed = _Patient(look(find()), now), set[str]()
+    patient, failed = _patient(find(), now), set[str]()
     for check, needed, examination, remedy in patient.examinations(offline=offline):
         if needed in failed:
             yield Finding(check, Verdict.WARNING, f"not looked at: {needed} comes first")
@@ -118,10 +121,16 @@ def _memory() -> Finding:
 
 
 def _settings(path: Path) -> Finding:
-    seen = look(path)
-    device = seen.settings.device
-    changed = f"; the server has set {', '.join(seen.remote.values)}" if seen.remote.values else ""
-    return Finding("settings", Verdict.OK, f"{path}: device {device.id} of federation {device.federation}{changed}")
+    device = load_settings(path).device
+    return Finding("settings", Verdict.OK, f"{path}: device {device.id} of federation {device.federation}")
+
+
+def _patient(path: Path, now: datetime) -> _Patient:
+    """Return what there is to examine; a memory that cannot be read is one of the things to tell."""
+    try:
+        return _Patient(look(path), now)
+    except (FedistillError, OSError) as error:
+        return _Patient(unseen(path), now, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,8 @@ class _Patient:
 
     seen: Look
     now: datetime
+    fault: Exception | None = None
+    """Why the memory cannot be read."""
 
     def examinations(self, *, offline: bool) -> Iterator[tuple[str, str, Callable[[], Finding], str]]:
         """Yield name, name of the one that must not have failed, look and remedy."""
@@ -159,7 +170,10 @@ class _Patient:
 
     def state(self) -> Finding:
         folder = self.seen.settings.state.folder
-        if not folder.is_dir():
+        if self.fault is not None:
+            is_damaged = folder.is_dir() and os.access(folder, os.W_OK)
+            raise FaultError(str(self.fault), exit_code_for(self.fault), _BEGIN_ANEW if is_damaged else "")
+        if not folder.exists():
             existing = next(one for one in folder.absolute().parents if one.is_dir())
             if not os.access(existing, os.W_OK):
                 raise FaultError(f"{folder} is missing, and {existing} cannot be written", EX_NOPERM)
@@ -173,9 +187,10 @@ class _Patient:
         with Store.view(self.seen.settings.state.store) as store, store.moment():
             faults = store.faults()
         if faults:
-            remedy = "`edge-agent wipe` begins anew: the server has the contributions, what was learned here is lost"
-            raise FaultError("; ".join(faults[:3]), EX_DATAERR, remedy)
-        return Finding("state", Verdict.OK, f"{folder} can be written, the memory is sound, {self.seen.boot} starts")
+            raise FaultError("; ".join(faults[:3]), EX_DATAERR, _BEGIN_ANEW)
+        changed = f"; the server has set {', '.join(self.seen.remote.values)}" if self.seen.remote.values else ""
+        found = f"{folder} can be written, the memory is sound, {self.seen.boot} starts{changed}"
+        return Finding("state", Verdict.OK, found)
 
     def device(self) -> Finding:
         if not self.seen.is_running:

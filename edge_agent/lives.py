@@ -33,8 +33,7 @@ def live_on(path: Path, live: Callable[[], None]) -> None:
     """
     while True:
         try:
-            folder = load_toml(path, AgentSettings).state.folder
-            _count_start(folder)
+            _count_start(path)
             live()
         except RestartWantedError:
             log.info("beginning anew")
@@ -45,8 +44,9 @@ def live_on(path: Path, live: Callable[[], None]) -> None:
             return
 
 
-def _count_start(folder: Path) -> None:
+def _count_start(path: Path) -> None:
     """Raises: StartError: it cannot be written down, and no life may go uncounted."""
+    folder = load_toml(path, AgentSettings).state.folder
     try:
         config = remote_config.load(folder)
         if config.trial:
@@ -54,7 +54,7 @@ def _count_start(folder: Path) -> None:
     except InvalidDocumentError as error:
         log.warning("what the server has changed is passed over: %s", error)
     except OSError as error:
-        raise StartError(folder / remote_config.NAME, "state.folder", error) from error
+        raise StartError(path, "state.folder", error) from error
 
 
 def _roll_back(path: Path, error: FedistillError) -> bool:

@@ -94,6 +94,16 @@ def look(path: Path) -> Look:
             return Look(path, settings, True, state, commands, boot_of(store), kept, told, is_running, remote)
 
 
+def unseen(path: Path) -> Look:
+    """Return the look at a device of which nothing but the settings can be read.
+
+    Raises:
+        ConfigError: not even these.
+    """
+    settings, remote = load_settings(path), remote_config.RemoteConfig()
+    return Look(path, settings, False, Participant(), Commands(), 0, (), None, False, remote)
+
+
 @contextmanager
 def _view(database: Path) -> Iterator[Store]:
     """Inside, everything is of one moment, whatever the supervisor writes meanwhile."""

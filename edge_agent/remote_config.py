@@ -106,7 +106,7 @@ def load(folder: Path) -> RemoteConfig:
     path = folder / NAME
     try:
         return from_json(RemoteConfig, path.read_bytes(), Place(path, InvalidDocumentError))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return RemoteConfig()
 
 

@@ -33,12 +33,11 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
     with ExitStack() as stack, blame(path, "state.folder"):
         if folder.is_dir():
             stack.enter_context(exclusive(folder / LOCK))
+            gone += sorted(entry for entry in folder.iterdir() if entry.name != LOCK)
             for file in _keys_first(folder):
                 _destroy(file)
-            for entry in sorted(folder.iterdir()):
-                if entry.name != LOCK:
-                    gone.append(entry)
-                    _remove(entry)
+            for entry in gone:
+                _remove(entry)
             (folder / LOCK).unlink(missing_ok=True)
         if identity and settings.broker.tls is not None:
             for file in (settings.broker.tls.key, settings.broker.tls.certificate):
