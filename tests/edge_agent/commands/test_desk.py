@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.commands import memory
 from edge_agent.commands.settings import NAMES
 from edge_agent.events import WorkFailed
 from edge_agent.jobs import Answer, PredictJob
@@ -95,20 +96,21 @@ def test_a_message_is_acknowledged_once_the_command_is_kept(device):
     assert arrived in device.wire.acked
 
 
-def test_on_a_full_disk_a_command_waits_unacknowledged(device):
+def test_on_a_full_disk_commands_wait_unacknowledged_and_no_other(device):
+    device.worker_comes_back = False  # what was begun stays open, and so in the memory
     fill(device)
-    arrived = device.hear(TOPICS.command("dev-1", "diag"), device.command("diag", {"x": "y" * 500, "z": "y" * 500}))
-    pages = 0
-    while arrived in device.wire.acked and pages < 50:  # a small command still fits a page that is there
-        pages += 1
-        fill(device)
-        arrived = device.hear(
-            TOPICS.command("dev-1", "log-level"), device.command("log-level", {"x": "y" * 500}, number=pages)
-        )
-    assert arrived not in device.wire.acked
+    heard = {}
+    for number in range(20):  # a small command still fits a page that is there
+        command = device.command("restart-worker", {"x": "y" * 400}, number)
+        heard[command.id] = device.hear(TOPICS.command("dev-1", "restart-worker"), command)
+    kept = memory.load(device.store, "test")
+    acked = {command_id for command_id, arrived in heard.items() if arrived in device.wire.acked}
+    assert 0 < len(acked) < 16
+    assert all(kept.find(command_id) is not None for command_id in acked)
     make_room(device)
     device.wait(6)
-    assert arrived in device.wire.acked
+    assert all(arrived in device.wire.acked for arrived in heard.values())
+    assert all(memory.load(device.store, "test").find(command_id) is not None for command_id in heard)
 
 
 @pytest.mark.parametrize(
