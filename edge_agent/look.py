@@ -19,9 +19,19 @@ from edge_agent.participant import Participant
 from edge_agent.presence import boot_of
 from edge_agent.settings import AgentSettings
 from edge_agent.vitals import Vitals
-from fd_runtime.artifacts import MissingArtifactError
-from fd_runtime.starting import StartError, blame, is_held
+from fd_protocol.errors import FedistillError
+from fd_runtime.artifacts import EX_NOINPUT
+from fd_runtime.starting import blame, is_held
 from fd_runtime.store import Store
+
+
+class NeverRunError(FedistillError):
+    """A device has no memory yet."""
+
+    exit_code = EX_NOINPUT
+
+    def __init__(self, path: Path, database: Path) -> None:
+        super().__init__(f"{path}: state.folder: no such file: {database}; the device has never run: `edge-agent run`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +74,10 @@ class Look:
         """Return it.
 
         Raises:
-            StartError: the device has never run.
+            NeverRunError: so.
         """
         if not self.has_run:
-            raise StartError(self.path, "state.folder", MissingArtifactError(self.settings.state.store))
+            raise NeverRunError(self.path, self.settings.state.store)
         return self
 
 

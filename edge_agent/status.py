@@ -16,7 +16,8 @@ def facts(path: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: the file is wrong at a key.
-        StartError: the device has never run, or its memory cannot be read.
+        NeverRunError: the device has no memory yet.
+        StartError: its memory cannot be read.
     """
     seen = look(path).require_run()
     device = seen.settings.device

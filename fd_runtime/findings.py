@@ -42,9 +42,9 @@ Look: TypeAlias = Callable[[], Finding]
 
 
 def examine_one(check: str, look: Look, remedy: str) -> Finding:
-    """Return what `look` finds; what it raises is a failure, with `remedy`."""
+    """Return what `look` finds; what it raises is a failure, with its own `remedy` where it has one, else this."""
     try:
         return look()
     except (FedistillError, OSError, ImportError) as error:
-        own = error.remedy if isinstance(error, FaultError) else ""
+        own = getattr(error, "remedy", "")
         return Finding(check, Verdict.FAILED, " ".join(str(error).split()), own or remedy, exit_code_for(error))

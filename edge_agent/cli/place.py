@@ -19,6 +19,7 @@ class NoDeviceError(FedistillError):
     """No settings file was named, and none lies where one looks."""
 
     exit_code = EX_CONFIG
+    remedy = "then change what is yours in it: device.id, device.federation, broker.host"
 
 
 def config_path(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Path:

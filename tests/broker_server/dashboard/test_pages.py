@@ -9,11 +9,11 @@ from starlette.testclient import TestClient
 from broker_server.dashboard.app import PAGES, Site, make_app
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import ModelSize
-from broker_server.events import Ordered, Release, ReleaseMade
+from broker_server.events import DEVICE_COMMAND, Ordered, Release, ReleaseMade
 from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
-from fd_protocol.messages import DeviceState
+from fd_protocol.messages import Command, CommandState, DeviceState
 from fd_runtime.starting import exclusive
 from fd_runtime.store import RECORDS, Store
 from tests.broker_server.builders import TASK
@@ -306,3 +306,18 @@ def test_readiness_means_that_the_server_runs(played, tmp_path):
         assert browser.get("/readyz").text == "ready, round 4\n"
         assert "the server runs" in browser.get("/").text
     assert "cannot be told" in played.browser().get("/readyz").text
+
+
+def test_a_device_page_tells_what_the_device_was_told_to_do(stage):
+    fleet(stage.world)
+    arguments = {"device": "a", "command": "log-level", "for_s": "60", "=level": "debug"}
+    placed = new_order(DEVICE_COMMAND, who="ada", at_ms=stage.world.now_ms, arguments=arguments)
+    assert "What it was told to do" not in words(stage, "/fleet/a")
+    place_order(stage.spool, placed)
+    stage.world.settle()
+    assert "log-level level=debug sent" in words(stage, "/fleet/a")
+    answer = Command(placed.id, "log-level", CommandState.SUCCESSFUL, 1, result={"until_utc_s": "<b>7"})
+    stage.world.arrive(TOPICS.command("a", "log-level"), codec.encode(answer))
+    stage.world.settle()
+    assert "log-level level=debug successful 1 entry until utc s &lt;b&gt;7" in words(stage, "/fleet/a")
+    assert "log-level sent to 1 device" in words(stage, "/audit")
