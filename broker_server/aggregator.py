@@ -19,14 +19,16 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
 from broker_server import editions
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
+from broker_server.errands import DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
+    DEVICE_COMMAND,
     Aggregate,
     ClockTicked,
     EditionNamed,
@@ -37,6 +39,7 @@ from broker_server.events import (
     MakeRelease,
     OpenRound,
     Order,
+    Ordered,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -58,7 +61,7 @@ from broker_server.publisher import Publisher
 from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.release_gate import ReleaseGate
 from broker_server.round import Phase, Round
-from broker_server.scribe import Scribe
+from broker_server.scribe import DAY_MS, Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
 from broker_server.standing import Standing
@@ -69,7 +72,7 @@ from broker_server.work import Finished, Task, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
-from fd_protocol.errors import DecodeError
+from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.messages import ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
@@ -104,6 +107,8 @@ class _Group:
     """The round that it ended, as counters count it."""
     orders: list[Order] = field(default_factory=list)
     """About devices: to be done when all else that it makes durable is written."""
+    errands: list[Errand] = field(default_factory=list)
+    """Commands to devices, that go out once they are durable."""
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""
@@ -174,6 +179,7 @@ class Aggregator:
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self._clerk, self._rewrite_at_ms = Clerk(store, settings, self._scribe, lambda: self._kits), 0
+        self._errands = Errands(store, settings.federation)
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
@@ -268,6 +274,7 @@ class Aggregator:
                 log.info("broker reached")
                 self._is_up = True
                 self._forget_publishes()
+                self._send(self._errands.unheard(self._clock() / 1000))
             case LinkDown(reason):
                 self._is_up = False
                 log.warning("broker lost: %s", reason)
@@ -298,6 +305,7 @@ class Aggregator:
             self._link.ack(message)
         for taken in group.answers:
             self._answer(taken)
+        self._send(group.errands)
         for placed in orders:
             assert self._spool is not None
             self._spool.remove(placed)
@@ -321,8 +329,23 @@ class Aggregator:
         if is_about_a_device(order):
             group.orders.append(order)
             return
-        group.fold(self._clerk.event(order, group.state, group.at_ms))
+        if group.state.answer_to(order.id) is None:
+            group.fold(self._ordered(order, group))
         self._write_down(order, group.state)
+
+    def _ordered(self, order: Order, group: _Group) -> Ordered:
+        """Return what an order comes to; a command to devices is written down for each of them."""
+        if order.command != DEVICE_COMMAND:
+            return self._clerk.event(order, group.state, group.at_ms)
+        try:
+            message = message_of(order)
+        except InvalidValueError as error:
+            return Ordered(order, group.at_ms, problem=str(error))
+        devices = self._scribe.devices_of(order.arguments.get(DEVICE), order.arguments.get(TAG))
+        if not devices:
+            return Ordered(order, group.at_ms, problem="there is no such device")
+        group.errands += self._errands.send(message, devices, group.at_ms)
+        return Ordered(order, group.at_ms, devices=len(devices))
 
     def _write_down(self, order: Order, state: Federation) -> None:
         if self._clerk.write_down(order, state):
@@ -356,6 +379,14 @@ class Aggregator:
             self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
         group.fold(*taken.events)
         group.answers.append(taken)
+        self._take_command(taken, group)
+
+    def _take_command(self, taken: Taken, group: _Group) -> None:
+        """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
+        if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
+            log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
+        if taken.presence is not None and taken.presence.online and not taken.retained:
+            group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
 
     def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
@@ -373,6 +404,7 @@ class Aggregator:
         if has_ended:
             kept, number = self._settings.records, group.state.number
             self._scribe.prune(kept, number, group.at_ms)
+            self._errands.prune(group.at_ms - kept.days * DAY_MS)
             named = self._scribe.named_blobs(kept, number)
             probes = self._kits.of(group.state.editions.current).probes
             self._journal.tidy(group.state, named, kept_rounds=self._settings.kept_rounds(probes))
@@ -409,6 +441,11 @@ class Aggregator:
             self._on_report(taken.device, taken.report)
 
     # Going out.
+
+    def _send(self, errands: Iterable[Errand]) -> None:
+        """Say commands; what cannot be said now is said at the next connection."""
+        for errand in errands if self._is_up else ():
+            self._publisher.command(errand.device, errand.message)
 
     def _forget_publishes(self) -> None:
         """The broker may have lost what it retained: publish it at every connection."""

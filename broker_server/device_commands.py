@@ -7,6 +7,7 @@ import argparse
 from broker_server.clerk import DeviceCommand
 from broker_server.commanding import Subparsers, UnknownRecordError, chronicle_of, say, with_config
 from broker_server.config import Config
+from broker_server.errand_commands import add_errand_commands
 from broker_server.events import Order
 from broker_server.federation import Answer
 from broker_server.giving import EX_REFUSED, have_done, order_of
@@ -22,7 +23,8 @@ _NOT_ERASED = (
 
 
 def add_device_commands(devices: Subparsers, subparsers: Subparsers) -> None:
-    """Add `tag` and `replace` to the commands on devices, and `forget` to all."""
+    """Add `tag`, `replace` and orders to the commands on devices, and `forget` to all."""
+    add_errand_commands(devices)
     text = "put tags on a device, in the place of those it has"
     tag = with_config(devices.add_parser("tag", help=text), _tag, nested=True)
     tag.add_argument("device")

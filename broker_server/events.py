@@ -18,6 +18,8 @@ from fd_protocol.messages import PublicSetRef, RoundOffer, Slice
 from fd_protocol.schema import from_item, keyed, to_item
 
 MAX_ARGUMENTS = 16
+DEVICE_COMMAND = "device-command"
+"""The order that sends a command to devices (`errands`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,13 @@ class Ordered:
     """An operator's order has come to the server at `at_ms`.
 
     `problem` says why it cannot be obeyed whatever the state: what it names is not there, or not what it should be.
+    `devices` is the number of those that a command goes to (`errands`).
     """
 
     order: Order = keyed(1)
     at_ms: int = keyed(2)
     problem: str = keyed(3, default="")
+    devices: int = keyed(21, default=0)
 
 
 @dataclass(frozen=True, slots=True)

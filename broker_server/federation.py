@@ -394,10 +394,15 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
     def answer(outcome: str, *, obeyed: bool = True) -> Answer:
         return Answer(event.order.id, outcome, obeyed)
 
+    if event.problem:
+        return state, answer(event.problem, obeyed=False)
     open_round = f"round {state.number}" if state.has_open_round else ""
     if event.problem:
         return state, answer(event.problem, obeyed=False)
     match event.order:
+        case Order() if event.devices:
+            count = f"{event.devices} devices" if event.devices > 1 else "1 device"
+            return state, answer(f"{event.order.arguments.get('command', 'it')} sent to {count}")
         case Order(command=Command.PAUSE):
             goes_on = f"; {open_round} goes on" if open_round else ""
             return replace(state, is_paused=True), answer(f"paused{goes_on}")

@@ -3,6 +3,7 @@
     state    birth or will           -> DeviceSeen, DeviceGone
     up/+     part of a payload       -> joined; checked; blob and row put; ContributionStored; a receipt
     report   numbers after a round   -> counted
+    cmd/+    how far a command is    -> kept (`errands`); our own word comes back, and is passed over
     round    our own offer, retained -> proof that the fleet has seen more than this database: EpochBegun
 
 A device that sends more than its allowance is refused until it has rested (`rate`). A contribution that comes after its
@@ -25,7 +26,17 @@ from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
-from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundOffer, RoundReport, Status
+from fd_protocol.messages import (
+    Command,
+    CommandState,
+    DeviceState,
+    Kind,
+    Part,
+    Receipt,
+    RoundOffer,
+    RoundReport,
+    Status,
+)
 from fd_protocol.parts import join
 from fd_protocol.payload import Codes
 from fd_protocol.topics import Address, parse
@@ -45,7 +56,7 @@ class Taken:
         is_late: a contribution was stored after its round.
         broken: bytes that broke a decoder, for the quarantine.
         is_dropped: more came than the device may send, and there is nobody to tell.
-        part, presence: what it was, for the chronicle.
+        part, presence, command: what it was, for the records.
         retained: the broker told it from memory.
     """
 
@@ -59,6 +70,7 @@ class Taken:
     part: Part | None = None
     presence: DeviceState | None = None
     retained: bool = False
+    command: Command | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,8 @@ class Ingest:
                     part = codec.decode(arrived.payload, Part)
                     return replace(self._part(device, part, state), device=device, part=part)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
+            case Address(device=str(device), leaf="cmd") if device:
+                return self._command(device, address.argument, arrived, at_ms)
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
         raise DecodeError("foreign_topic", arrived.topic)
@@ -111,6 +125,18 @@ class Ingest:
         seen = DeviceSeen(device, presence.boot, presence.capabilities, presence.public_sets)
         event = seen if is_there else DeviceGone(device, presence.boot)
         return Taken((event,), device, presence=presence, retained=arrived.retained)
+
+    def _command(self, device: str, name: str, arrived: Arrived, at_ms: int) -> Taken:
+        if not arrived.payload:  # somebody has cleared the topic
+            return Taken()
+        command = codec.decode(arrived.payload, Command)
+        if command.state is CommandState.INIT:
+            return Taken()
+        if command.command != name:
+            raise DecodeError("invalid", f"a command {command.command} on another's topic")
+        if not arrived.retained and not self.allowances.spend(device, len(arrived.payload), at_ms):
+            return Taken(device=device, is_dropped=True)
+        return Taken(device=device, command=command)
 
     def _foreign(self, presence: DeviceState) -> str:
         if presence.task != self.probes.task:

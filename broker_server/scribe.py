@@ -7,6 +7,7 @@ messages that they count.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -28,7 +29,7 @@ HOLD_OUT = "hold_out_accuracy"
 """Among the metrics of a report."""
 TRIAL_OF = "trial_of_edition"
 """Among the metrics of a round: the number of the edition that it tried."""
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 
 
 class Scribe:
@@ -87,7 +88,7 @@ class Scribe:
 
     def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
         """Forget rounds and commands that are older than `kept` says; `number` is that of the last round."""
-        before_ms = at_ms - kept.days * _DAY_MS
+        before_ms = at_ms - kept.days * DAY_MS
         old = self._store.rows("rounds", self._where({"ended_ms >": 0, "ended_ms <": before_ms}), "number DESC", 1)
         first = max([number - kept.rounds + 1, *(row["number"] + 1 for row in old)])
         self._store.delete_rows("rounds", self._where({"number <": first}))
@@ -111,6 +112,12 @@ class Scribe:
         return True
 
     # Devices.
+
+    def devices_of(self, device: str | None, tag: str | None) -> list[str]:
+        """Return the names of the devices that are known by this name, or have this tag, and were not replaced."""
+        where: Row = {"replaced_by": "", **({} if device is None else {"device": device})}
+        rows = self._store.rows("devices", self._where(where), "device", columns="device, tags")
+        return [row["device"] for row in rows if tag is None or tag in json.loads(row["tags"])]
 
     def _presence(self, device: str, presence: DeviceState, at_ms: int, *, is_news: bool) -> None:
         """A retained message tells what was true when it was sent; when that was it does not tell."""

@@ -7,7 +7,7 @@
 Order is the safety: bytes and event are durable before anything is published, and before the broker is told that a
 message was taken. Where the disk takes nothing an event waits here, in order, unacknowledged, and the device says so.
 
-What is deliberately absent: the rules of a round (`participant`), models (`worker`), threads.
+What is deliberately absent: the rules of a round (`participant`), models (`worker`), commands (`commands`), threads.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from edge_agent import participant, presence
+from edge_agent.commands.desk import CommandDesk
 from edge_agent.eligibility import Profile
 from edge_agent.events import (
     BundleChanged,
@@ -46,9 +47,10 @@ from edge_agent.process.attempts import MAX_LIVES, Attempts
 from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
 from edge_agent.speaking import Speaker
 from edge_agent.spool import Message, Spool
-from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerRefusal, WorkerRefusedError
+from edge_agent.vitals import Vitals
+from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerDown, WorkerRefusal, WorkerRefusedError, WorkerUp
 from fd_protocol import codec
-from fd_protocol.errors import DecodeError, InvalidValueError
+from fd_protocol.errors import DecodeError, FedistillError, InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_protocol.messages import (
     MAX_PAYLOAD_BYTES,
@@ -60,7 +62,7 @@ from fd_protocol.messages import (
     RoundOffer,
     Status,
 )
-from fd_protocol.topics import Topics
+from fd_protocol.topics import Topics, parse
 from fd_runtime.link import (
     MESSAGE_EXPIRED,
     PACKET_TOO_LARGE,
@@ -87,6 +89,10 @@ _LOOK_MS = 60_000
 log = logging.getLogger("edge-agent")
 
 
+class RestartWantedError(FedistillError):
+    """The device is to begin another life, with the settings of then."""
+
+
 class Agent:
     """One device. `presence.begin_life` has counted this life, and the link carries its will.
 
@@ -102,6 +108,9 @@ class Agent:
         on_release: hears which bundle devices of this family should run.
         on_round_end: hears that a round has ended for this device.
         find_set: looks on the disk for a public set, by digest, and tells how many probes it has; 0 = it is not there.
+        pid: of this process, and `since_utc_s` when this life began: for the vitals.
+        on_vitals: is told how the device is whenever that changes.
+        restart_worker: makes the worker begin anew, where it is a process.
 
     Attributes:
         connection: the last that the link told: up, or why not; None = nothing yet.
@@ -123,9 +132,17 @@ class Agent:
         on_release: Callable[[Release], None] = lambda _: None,
         on_round_end: Callable[[], None] = lambda: None,
         find_set: Callable[[bytes], int] = lambda _digest: 0,
+        pid: int = 0,
+        since_utc_s: int = 0,
+        on_vitals: Callable[[Vitals], None] = lambda _vitals: None,
+        restart_worker: Callable[[], None] = lambda: None,
     ) -> None:
         self._find_set, self._look_at_ms = find_set, 0
         self._profile, self._link, self._worker = profile, link, worker
+        self._vitals, self._on_vitals = Vitals(pid, presence.boot_of(store), since_utc_s), on_vitals
+        self._restart_worker = restart_worker
+        self._desk: CommandDesk | None = None
+        self._wants_restart = False
         self._topics = Topics(profile.federation)
         self._version, self._boot = f"edge-agent {version}".strip(), presence.boot_of(store)
         self._inbox = cast("Inbox", link.events)
@@ -160,6 +177,14 @@ class Agent:
         return self.state.phase in (Phase.IDLE, Phase.AWAITING) and not self.state.is_due and not self._backlog
 
     @property
+    def profile(self) -> Profile:
+        return self._profile
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
+
+    @property
     def now_ms(self) -> int:
         """Milliseconds of this device's life, over all its starts."""
         return self._clock() + self._clock_offset_ms
@@ -169,6 +194,7 @@ class Agent:
 
         Raises:
             WorkerRefusedError: the worker will not start with these settings.
+            RestartWantedError: `restart` was called.
         """
         before = self.state
         count = self._drain(self.wait_s(timeout_s))
@@ -178,6 +204,10 @@ class Agent:
         self._outbox.keep(self._sends())
         if self._spool is not None and self.is_connected:
             self._spool.send(self._link, self.now_ms)
+        if self._desk is not None:
+            self._desk.tick()
+        if self._wants_restart:
+            raise RestartWantedError("settings have changed")
         return count > 0 or self.state is not before
 
     @property
@@ -210,6 +240,21 @@ class Agent:
         expires_at_ms = 0 if expires_in_s is None else self.now_ms + 1000 * expires_in_s
         self._spool.put(Message(topic, payload, retain, expires_at_ms), durable=durable)
 
+    def obey(self, desk: CommandDesk) -> None:
+        """Let `desk` have the commands that come in from now on."""
+        self._desk = desk
+
+    # What commands may do with it (`commands.body`).
+
+    def submit(self, job: Job) -> None:
+        self._worker.submit(job)
+
+    def restart_worker(self) -> None:
+        self._restart_worker()
+
+    def restart(self) -> None:
+        self._wants_restart = True
+
     def wake(self) -> None:
         """End the wait of a `pump`; may be called from a signal handler."""
         self._inbox.put(None)
@@ -221,6 +266,8 @@ class Agent:
     def wait_s(self, timeout_s: float) -> float:
         """Return after how many seconds, at most `timeout_s`, there is something to do even if nothing comes in."""
         wake_ms = self._disk_retry_ms if self._backlog else participant.wake_at_ms(self.state)
+        desk_s = self._desk.wait_s() if self._desk is not None else None
+        timeout_s = timeout_s if desk_s is None else min(timeout_s, desk_s)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self.now_ms) / 1000))
 
     # Coming in.
@@ -237,17 +284,27 @@ class Agent:
 
     def _handle(self, item: LinkEvent | Said | None) -> None:
         match item:
+            case Arrived() if self._desk is not None and _is_command(item):
+                self._desk.hear(item)
             case Arrived():
                 self._receive(item)
+            case Answer() if self._desk is not None and self._desk.answered(item):
+                pass
             case Answer(event, blobs):
                 self._take(Entry(event, blobs))
             case Published(token):
                 self._confirm(token)
             case PublishRefused(token, reason):
                 self._bear_refusal(token, reason)
+            case WorkerUp():
+                self._feel(is_worker_ready=True, worker_starts=self._vitals.worker_starts + 1)
+            case WorkerDown():
+                self._feel(is_worker_ready=False)
             case LinkUp():
+                self._feel(is_connected=True, link="")
                 self._come_up(item)
-            case LinkDown():
+            case LinkDown(reason):
+                self._feel(is_connected=False, link=one_line(reason))
                 self._go_down(item)
             case WorkerRefusal(exit_code):
                 raise WorkerRefusedError(exit_code)
@@ -305,6 +362,8 @@ class Agent:
         if self._speaker.settle(token) or (self._spool is not None and self._spool.confirm(token)):
             return
         self._outbox.confirm(token)
+        if self._desk is not None:
+            self._desk.published(token)
         if token == self._birth_token:
             self._birth_token = 0
         if token == self._report_token and self.state.report is not None:
@@ -490,11 +549,18 @@ class Agent:
             log.warning("%s is over", name)
             del self.alarms[name]
         if self._problem != before:
+            self._feel(problem=self._problem)
             self._birth_token = self._announce()
 
     @property
     def _problem(self) -> str:
         return next((name for name in KEEPS_AWAY if name in self.alarms), "")
+
+    def _feel(self, **changes: Any) -> None:
+        vitals = replace(self._vitals, **changes)
+        if vitals != self._vitals:
+            self._vitals = vitals
+            self._on_vitals(vitals)
 
     def _announce(self) -> int:
         return self._publish_state(presence.birth(self._profile, self._boot, self._version, problem=self._problem))
@@ -505,6 +571,13 @@ class Agent:
 
 def _refusal(send: Send, reason: str) -> Receipt:
     return Receipt(send.round, send.kind, send.payload, Status.REFUSED, one_line(reason))
+
+
+def _is_command(arrived: Arrived) -> bool:
+    try:
+        return parse(arrived.topic).leaf == "cmd"
+    except DecodeError:
+        return False
 
 
 def _round_name(state: Participant) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.configuration import load_settings
 from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
@@ -13,7 +14,6 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
-from fd_runtime.config import load_toml
 from fd_runtime.public_sets import PublicSets
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
@@ -101,7 +101,7 @@ def load_equipment(path: Path) -> Equipment:
         ConfigError: the file is wrong at a key.
         StartError: what a key names is missing, damaged, or does not fit the rest.
     """
-    settings = load_toml(path, AgentSettings)
+    settings = load_settings(path)
     shelf = Shelf(settings.state.slots)
     active = shelf.load().active
     with blame(path, "model.bundle"):

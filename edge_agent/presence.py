@@ -10,7 +10,7 @@ from edge_agent.eligibility import Profile
 from fd_protocol.messages import MAX_PUBLIC_SETS, Codec, DeviceState
 from fd_runtime.store import Store
 
-CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters")
+CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters", "commands")
 _BOOT = "boot"
 
 

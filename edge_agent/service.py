@@ -1,7 +1,8 @@
 """A device as a process tree: this supervisor, which owns network and memory, and the worker, which owns the model.
 
 Numpy and the runtimes are the worker's alone; the supervisor stays small, and outlives it. systemd, where it is there,
-hears from the loop alone how things stand (`process.herald`).
+hears from the loop alone how things stand (`process.herald`). A device may live several times in a process (`lives`):
+to change settings, or to switch to another bundle, is to begin anew, as after a power cut.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import signal
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import TypeAlias, cast
 
-from edge_agent import presence
-from edge_agent.agent import Agent, Inbox
-from edge_agent.equipment import load_equipment, private_epoch_of
+from edge_agent import logs, presence, remote_config, vitals
+from edge_agent.agent import Agent, Inbox, RestartWantedError
+from edge_agent.commands.assembly import Tools, make_desk
+from edge_agent.configuration import load_settings, reload_settings
+from edge_agent.diagnosis import Seen, summary, waiting
+from edge_agent.equipment import Equipment, load_equipment, private_epoch_of
 from edge_agent.inference.settings import STDOUT_VARIABLE
+from edge_agent.lives import live_on
+from edge_agent.log_level import LogLevels
 from edge_agent.process.herald import Herald
 from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import standing_of
@@ -34,20 +44,24 @@ from fd_protocol.topics import Topics
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
 from fd_runtime.link import LinkSettings, Will
+from fd_runtime.logs import Tail
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
 from fd_runtime.store import Store
 
-log = logging.getLogger("edge-agent")
-
 _PUMP_S = 5.0
 """Longest wait: how late an overdue payload may be noticed."""
 
+log = logging.getLogger("edge-agent")
 
-def run(path: Path, *, version: str) -> None:
+
+def run(path: Path, *, version: str, tail: Tail | None = None) -> None:
     """Be the device that the settings file at `path` describes, until SIGINT or SIGTERM.
 
-    A device lives once for each bundle: to switch to another is to begin anew, as after a power cut.
+    Args:
+        path: of the settings.
+        version: of this program.
+        tail: keeps the last lines of the log; None = nobody does.
 
     Raises:
         ConfigError, StartError: it cannot start; says the key.
@@ -63,17 +77,30 @@ def run(path: Path, *, version: str) -> None:
             store = stack.enter_context(closing(Store.open(settings.state.store)))
         herald = Herald(Notifier.of(), settings.state.standing)
         stack.callback(herald.stop)
-        while _live(path, store, spool, herald, version):
-            log.info("begins anew")
+        house = _House(path, store, spool, herald, version, tail or Tail())
+        live_on(path, lambda: _live(house))
 
 
-def _live(path: Path, store: Store, spool: Spool, herald: Herald, version: str) -> bool:
-    """Be the device until a signal, or until another bundle is to run; return whether there is another life."""
+@dataclass(frozen=True, slots=True)
+class _House:
+    """What outlives the lives of a device in this process."""
+
+    path: Path
+    store: Store
+    spool: Spool
+    herald: Herald
+    version: str
+    tail: Tail
+
+
+def _live(house: _House) -> None:
+    """Be the device for one life; raises as `run`, and RestartWantedError where another is to begin."""
+    path, store, herald = house.path, house.store, house.herald
     with blame(path, "model.bundle"):
-        settings = load_toml(path, AgentSettings)
+        settings = load_settings(path)
         shelf = Shelf(settings.state.slots)
         begin(shelf, load_bundle(settings.model.bundle).digest.hex())
-    equipment = load_equipment(path)
+    equipment, folder = load_equipment(path), settings.state.folder
     with ExitStack() as stack:
         with blame(path, "state.folder"):
             profile = equipment.profile(private_epoch_of(store, settings.data.private))
@@ -85,14 +112,24 @@ def _live(path: Path, store: Store, spool: Spool, herald: Herald, version: str) 
         with blame(path, "releases.ca"):
             trust = _trust(settings)
         inherited = (os.dup(1),) if settings.outputs.stdout else ()
+        for descriptor in inherited:
+            stack.callback(os.close, descriptor)
         worker = ProcessWorker(
             _worker_command(path),
             inbox.put,
-            environment=_environment(settings, *inherited),
+            environment=lambda: _environment(reload_settings(path, settings), *inherited),
             settings=settings.process,
             inherited=inherited,
         )
         stack.callback(worker.close)
+        logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
+        levels = LogLevels(
+            folder,
+            lambda: reload_settings(path, settings).log.level,
+            time.time,
+            time.monotonic,
+            lambda: worker.signal(signal.SIGUSR1),
+        )
         keeper = Keeper(
             shelf,
             settings.releases,
@@ -110,26 +147,41 @@ def _live(path: Path, store: Store, spool: Spool, herald: Herald, version: str) 
                 link,
                 worker,
                 _monotonic_ms,
-                version=version,
-                spool=spool,
+                version=house.version,
+                spool=house.spool,
                 find_set=equipment.find_set,
                 on_release=keeper.nudge,
                 on_round_end=keeper.took_part,
+                pid=os.getpid(),
+                since_utc_s=int(time.time()),
+                on_vitals=lambda told: vitals.write(folder, told),
+                restart_worker=worker.restart,
             )
-        stack.callback(agent.leave)
+            tools = Tools(
+                path,
+                levels,
+                lambda: summary(_seen(equipment, agent, store, house.version, house.tail)),
+                time.time,
+                time.monotonic,
+            )
+            agent.obey(make_desk(agent, settings, store, link, tools))
+        vitals.write(folder, agent.vitals)
+        stack.push(_farewell(agent))
         pump_s = min(_PUMP_S, herald.pause_s)
 
         def turn() -> None:
             agent.pump(pump_s)
             herald.turn(standing_of(agent, worker.standing, os.getpid()))
+            if keeper.state.awaits_restart and agent.is_quiet:
+                raise RestartWantedError("another bundle is to run")
 
         try:
-            return until_signalled(turn, agent.wake, is_over=lambda: keeper.state.awaits_restart and agent.is_quiet)
+            until_signalled(turn, agent.wake)
         except WorkerRefusedError as error:
             if keeper.state.phase is not Phase.COMMIT:
                 raise
             keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
-            return True
+            raise RestartWantedError("the bundle before is to run") from error
 
 
 def _health(worker: ProcessWorker) -> Health:
@@ -146,6 +198,38 @@ def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
     if tls is not None:
         context.load_cert_chain(tls.certificate, tls.key)
     return context
+
+
+def _seen(equipment: Equipment, agent: Agent, store: Store, version: str, tail: Tail) -> Seen:
+    settings = equipment.settings
+    blobs = {send.payload: len(store.blob(send.payload)) for send in waiting(agent.state)}
+    return Seen(
+        version=version,
+        state=agent.state,
+        vitals=agent.vitals,
+        runtime=settings.model.runtime,
+        bundle=equipment.bundle.digest,
+        public_set=equipment.public.digest if equipment.public is not None else b"",
+        store=settings.state.store,
+        now_utc_s=time.time(),
+        blob_bytes=blobs,
+        remote=remote_config.load(settings.state.folder).values,
+        log_level=logging.getLevelName(logging.getLogger().level).lower(),
+        log_counts=tail.counts,
+    )
+
+
+Farewell: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
+
+
+def _farewell(agent: Agent) -> Farewell:
+    """Say goodbye to the fleet when the device is stopped, and nothing where it goes on with another life."""
+
+    def leave(kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if kind is not RestartWantedError:
+            agent.leave()
+
+    return leave
 
 
 def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:

@@ -10,6 +10,7 @@
 [data]    private, prototypes           [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
 [releases] url, ca, automatic, max_mb, trial_s, health_s
+[commands] allow, health_window_s       [log]         level, format
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.api.settings import ApiSettings
+from edge_agent.commands.settings import CommandSettings
 from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
 from edge_agent.private.settings import StoreSettings
 from edge_agent.process.settings import ProcessSettings
@@ -28,6 +30,8 @@ from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
+from fd_runtime.config import remotely
+from fd_runtime.logs import LogSettings
 from fd_runtime.providers import GpuSettings, Placement, Provider
 from fd_runtime.starting import BrokerSettings
 
@@ -54,8 +58,8 @@ class ModelSettings:
 
     bundle: Path
     public_set: Path | None = None
-    runtime: Runtime = "onnxruntime"
-    threads: int = 1
+    runtime: Runtime = remotely("onnxruntime", restart="agent")
+    threads: int = remotely(1, restart="worker")
     providers: tuple[Provider, ...] = ("cpu",)
     gpu: GpuSettings = field(default_factory=GpuSettings)
 
@@ -149,6 +153,8 @@ class AgentSettings:
     process: ProcessSettings = ProcessSettings()
     outbox: SpoolSettings = SpoolSettings()
     releases: ReleaseSettings = ReleaseSettings()
+    commands: CommandSettings = CommandSettings()
+    log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:
         for name in self.sources:

@@ -12,6 +12,7 @@ import faulthandler
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
@@ -20,6 +21,8 @@ from typing import IO
 
 import numpy as np
 
+from edge_agent import log_level, logs
+from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, read_frame
@@ -38,6 +41,7 @@ from edge_agent.sources.source import Source
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.logs import set_up_logs
 from fd_runtime.opening import LoadedModel
 from fd_runtime.placing import open_placed
 from fd_runtime.starting import blame, exclusive
@@ -51,12 +55,16 @@ log = logging.getLogger("edge-agent")
 
 
 def main(arguments: list[str]) -> int:
-    logging.basicConfig(format="%(asctime)s worker %(levelname)s %(message)s", level=logging.INFO)
     faulthandler.enable()
     _offer_oneself()
     mouth = Mouth(_take_standard_output())
     try:
-        return _run(Path(arguments[0]), mouth, os.getppid())
+        path = Path(arguments[0])
+        settings = load_settings(path)
+        tail = set_up_logs(settings.log, who="worker")
+        log_level.follow(settings.state.folder, lambda: reload_settings(path, settings).log.level, time.time)
+        logs.write_at_signal(tail, settings.state.folder / logs.WORKER_TAIL)
+        return _run(path, mouth, os.getppid())
     except (BrokenOffError, BrokenPipeError):
         return 0
     except (FedistillError, OSError) as error:

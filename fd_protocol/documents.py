@@ -75,7 +75,7 @@ def build(cls: type[T], table: Any, place: Place) -> T:
     table = _typed(dict, table, place)
     for name in table:
         if name not in fields:
-            place.inside(name).fail(f"unknown key{_nearest(name, fields)}")
+            place.inside(name).fail(f"unknown key{nearest(name, fields)}")
     for name, field in fields.items():
         if name not in table and _is_required(field):
             place.inside(name).fail("missing")
@@ -170,6 +170,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return what to say of an unknown `name`, to follow `unknown key`: the nearest of `names`, else all of them."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"

@@ -4,6 +4,7 @@
     device -> server   DeviceState (birth and will), Part (of a Contribution or a CompetenceMap), RoundReport
     device -> anyone   Prediction, where the device's owner wants that
     server -> device   Receipt
+    both ways          Command, retained: the server asks, the device writes what became of it on the same topic
 
 The bodies of soft labels are opaque bytes here: `fd_protocol.payload` turns them into numbers where numbers are wanted,
 so that a supervisor needs no numpy.
@@ -31,16 +32,21 @@ from fd_protocol.terms import (
 )
 
 __all__ = [
+    "MAX_ARGUMENTS",
     "MAX_CELLS",
     "MAX_CLASSES",
     "MAX_CLUSTERS",
+    "MAX_COMMAND_CHARACTERS",
     "MAX_NAMED",
     "MAX_PARTS",
     "MAX_PART_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_PROBES",
     "MAX_PUBLIC_SETS",
+    "MAX_RESULTS",
     "Codec",
+    "Command",
+    "CommandState",
     "CompetenceMap",
     "ConsensusBlock",
     "Contribution",
@@ -77,6 +83,10 @@ MAX_METRICS = 64
 MAX_CAPABILITIES = 64
 MAX_PUBLIC_SETS = 8
 """Public sets that a device says it has."""
+MAX_ARGUMENTS = 16
+MAX_RESULTS = 64
+MAX_COMMAND_CHARACTERS = 8192
+"""Of all that a command says, so that it fits a packet in any script: 4 bytes a character at most."""
 
 
 class Kind(str, Enum):
@@ -414,3 +424,58 @@ class Prediction:
         check_text(self.sample_id, "sample_id")
         check_text(self.label, "label")
         require(0.0 <= self.confidence <= 1.0, "a confidence lies in [0, 1]")
+
+
+class CommandState(str, Enum):
+    """Where a command stands: asked for, being done, or at one of its two ends."""
+
+    INIT = "init"
+    EXECUTING = "executing"
+    SUCCESSFUL = "successful"
+    FAILED = "failed"
+
+    @property
+    def has_ended(self) -> bool:
+        return self in (CommandState.SUCCESSFUL, CommandState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An order to one device as a state machine, retained under `cmd/{command}` and overwritten at every step.
+
+        server: INIT --> device: EXECUTING [step] --> SUCCESSFUL (result) | FAILED (reason)
+
+    The last state stays until the next command of this name: there is nothing to delete. A device does an id once,
+    however often it hears of it. What it does not know fails as `unsupported`.
+    """
+
+    id: str = keyed(1)
+    command: str = keyed(2)
+    """What to do; also the last level of the topic."""
+    state: CommandState = keyed(3)
+    expires_utc_s: int = keyed(4)
+    """A device that hears of it, or gets to it, later does not begin it."""
+    arguments: Mapping[str, str] = field(default_factory=dict, metadata={"key": 5})
+    step: str = keyed(6, default="")
+    """What of it is being done, one word such as `download` or `health`; empty where it has no parts."""
+    reason: str = keyed(7, default="")
+    """Why it failed: a word of `a-z_`, perhaps a colon and more."""
+    result: Mapping[str, str] = field(default_factory=dict, metadata={"key": 8})
+    """What came of it: numbers and words, nothing of a sample."""
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_name(self.command, "command")
+        require(0 < self.expires_utc_s < 1 << 40, "expires_utc_s is seconds since 1970")
+        require(len(self.arguments) <= MAX_ARGUMENTS, f"a command has at most {MAX_ARGUMENTS} arguments")
+        require(len(self.result) <= MAX_RESULTS, f"a result has at most {MAX_RESULTS} entries")
+        texts = [text for table in (self.arguments, self.result) for pair in table.items() for text in pair]
+        for text in (*texts, self.reason):
+            check_text(text, "what a command says")
+        require(sum(map(len, texts)) <= MAX_COMMAND_CHARACTERS, "a command says at most 8192 characters")
+        require("" not in self.arguments and "" not in self.result, "arguments and results have names")
+        if self.step:
+            check_name(self.step, "step")
+        require(not self.step or self.state is CommandState.EXECUTING, "a step goes with state executing")
+        require((self.state is CommandState.FAILED) == bool(self.reason), "a failure, and nothing else, has a reason")
+        require(not self.result or self.state.has_ended, "a result goes with an end")

@@ -9,7 +9,7 @@
     fd/v1/{fed}/dev/{device}/up/{shard}    Part
     fd/v1/{fed}/dev/{device}/report        RoundReport
     fd/v1/{fed}/dev/{device}/receipt       Receipt, to the device
-    fd/v1/{fed}/dev/{device}/cmd/{name}    commands as retained state machines
+    fd/v1/{fed}/dev/{device}/cmd/{name}    retained Command: both sides write it
     fd/v1/{fed}/dev/{device}/prediction    Prediction, opt-in
 
 A device may write its own state, up/+, report, cmd/+ and prediction, and nothing else. No `$share` anywhere: it loses
@@ -86,17 +86,20 @@ class Topics:
     def receipt(self, device: str) -> str:
         return self.device(device, "receipt")
 
+    def command(self, device: str, name: str) -> str:
+        return self.device(device, f"cmd/{check_name(name, 'command')}")
+
     def prediction(self, device: str) -> str:
         return self.device(device, "prediction")
 
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to."""
         fleet = tuple(f"{self.base}/{leaf}" for leaf in _FLEET_READS)
-        return (*fleet, self.receipt(device))
+        return (*fleet, self.receipt(device), self.device(device, "cmd/+"))
 
     def server_filters(self) -> tuple[str, ...]:
         """What an aggregator subscribes to."""
-        return tuple(self.device("+", leaf) for leaf in ("state", "up/+", "report"))
+        return tuple(self.device("+", leaf) for leaf in ("state", "up/+", "report", "cmd/+"))
 
 
 def parse(topic: str) -> Address:

@@ -122,14 +122,8 @@ def _lock(descriptor: int, path: Path, *, wait: bool) -> None:
         raise FolderInUseError(f"{path.parent} is in use by another process") from error
 
 
-def until_signalled(
-    pump: Callable[[], object], wake: Callable[[], None], *, is_over: Callable[[], bool] = lambda: False
-) -> bool:
-    """Call `pump` again and again until SIGINT or SIGTERM, which ends its wait by `wake`, or until `is_over`.
-
-    Returns:
-        whether no signal came: the program goes on.
-    """
+def until_signalled(pump: Callable[[], object], wake: Callable[[], None]) -> None:
+    """Call `pump` again and again until SIGINT or SIGTERM, which ends its wait by `wake`."""
     signals: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -138,9 +132,8 @@ def until_signalled(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    while not signals and not is_over():
+    while not signals:
         pump()
-    return not signals
 
 
 def close_soon(link: Link) -> None:

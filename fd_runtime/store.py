@@ -440,6 +440,11 @@ class Store:
         statement = "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1 AND instr(value, ?2)"
         return self._execute(statement, (prefix, holding)).rowcount
 
+    def metas(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Return (key, value) of all keys that begin with `prefix`, in their order."""
+        statement = "SELECT key, value FROM meta WHERE key >= ?1 AND key < ?1 || char(1114111) ORDER BY key"
+        return [(key, bytes(value)) for key, value in self._execute(statement, (prefix,))]
+
     def meta(self, key: str) -> bytes | None:
         row = self._execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return bytes(row[0]) if row else None
@@ -589,6 +594,19 @@ class Store:
     def seal(self) -> None:
         """Bring all into the one file, which can be moved then; the next `open` undoes it."""
         self._execute("PRAGMA journal_mode=DELETE")
+
+    def census(self) -> dict[str, Any]:
+        """Return how much there is of what, and no content: events by kind, blobs and their bytes, names of values."""
+        kinds = self._execute("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind").fetchall()
+        count, size = self._execute("SELECT count(*), coalesce(sum(length(bytes)), 0) FROM blobs").fetchone()
+        names = self._execute("SELECT key FROM meta ORDER BY key").fetchall()
+        return {
+            "version": self.version,
+            "events": dict(kinds),
+            "blobs": count,
+            "blob_bytes": size,
+            "values": [name for (name,) in names],
+        }
 
     def faults(self) -> list[str]:
         """Return what is wrong with the database: damage that SQLite finds, and payloads whose content is gone."""

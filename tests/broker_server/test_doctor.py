@@ -12,9 +12,10 @@ import pytest
 from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role
 from broker_server.cli import CONFIG_NAME, main
-from broker_server.doctor import Verdict, examine
+from broker_server.doctor import examine
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
+from fd_runtime.findings import Verdict
 from fd_runtime.starting import exclusive
 from model_export.building import build
 from model_export.public_set import build_public_set

@@ -8,6 +8,8 @@ from fd_protocol.identity import RoundId
 from fd_protocol.messages import (
     MAX_PARTS,
     Codec,
+    Command,
+    CommandState,
     CompetenceMap,
     ConsensusBlock,
     Contribution,
@@ -132,7 +134,25 @@ def blocks(draw):
 
 references = st.builds(PublicSetRef, digests, st.integers(1, 2**20), st.integers(0, 2**40 - 1))
 
+
+@st.composite
+def commands(draw):
+    state = draw(st.sampled_from(CommandState))
+    table = st.dictionaries(lines.filter(bool), lines, max_size=4)
+    return Command(
+        draw(names),
+        draw(names),
+        state,
+        draw(st.integers(1, 2**40 - 1)),
+        draw(table),
+        draw(st.just("") | names) if state is CommandState.EXECUTING else "",
+        draw(lines.filter(bool)) if state is CommandState.FAILED else "",
+        draw(table) if state.has_ended else {},
+    )
+
+
 messages = st.one_of(
+    commands(),
     offers(),
     parts(),
     contributions(),

@@ -6,13 +6,15 @@ import math
 import pytest
 
 from fd_protocol.errors import InvalidValueError
-from fd_protocol.messages import MAX_PART_BYTES, Codec, Slice, Status
+from fd_protocol.messages import MAX_PART_BYTES, Codec, CommandState, Slice, Status
 from tests.golden.vectors import (
     BIRTH,
     BLOCK,
     CLUSTER_BLOCK,
+    COMMAND,
     CONTRIBUTION,
     DIGEST,
+    FAILURE,
     GAPS,
     MAP,
     MESSAGES,
@@ -123,6 +125,21 @@ TOP_K = MESSAGES["round-offer, top-k, defaults"]
         (NOTICE.current, {"size_bytes": -1}),
         (SERVER, {"epoch": -1}),
         (SERVER, {"version": "\n"}),
+        (COMMAND, {"id": "A/B"}),
+        (COMMAND, {"command": "log level"}),
+        (COMMAND, {"expires_utc_s": 0}),
+        (COMMAND, {"arguments": {str(k): "" for k in range(17)}}),
+        (COMMAND, {"arguments": {"": "x"}}),
+        (COMMAND, {"arguments": {"x": "two\nlines"}}),
+        (COMMAND, {"arguments": {"x": "x" * 513}}),
+        (COMMAND, {"arguments": {f"{k:0512d}": "x" * 512 for k in range(9)}}),
+        (COMMAND, {"step": "health"}),
+        (COMMAND, {"reason": "x"}),
+        (COMMAND, {"result": {"x": "1"}}),
+        (COMMAND, {"state": CommandState.FAILED}),
+        (FAILURE, {"reason": "two\nlines"}),
+        (FAILURE, {"result": {str(k): "" for k in range(65)}}),
+        (FAILURE, {"step": "health"}),
         (REPORT, {"consensus_sha256": b""}),
         (REPORT, {"reason": "\n"}),
         (REPORT, {"metrics": {"loss": math.nan}}),

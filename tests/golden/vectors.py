@@ -27,6 +27,8 @@ from fd_protocol.identity import RoundId
 from fd_protocol.label_set import label_set
 from fd_protocol.messages import (
     Codec,
+    Command,
+    CommandState,
     CompetenceMap,
     ConsensusBlock,
     Contribution,
@@ -86,6 +88,8 @@ BIRTH = DeviceState(
     3, True, "fedistill 0.1.0", DIGEST, OTHER, "cnn-s", "onnxruntime", ("u8-sqrt", "delta"), "disk_full"
 )
 SERVER = ServerState(True, 0x1234_5678_9ABC_DEF0, "0.1.0")
+COMMAND = Command("0123456789abcdef", "config", CommandState.INIT, 1_800_000_000, {"model.threads": "2"})
+FAILURE = dataclasses.replace(COMMAND, state=CommandState.FAILED, reason="rolled_back: not connected")
 REPORT = RoundReport(ROUND, DIGEST, False, "worse than the last release", {"loss": 0.5, "accuracy": 0.875})
 
 MESSAGES = {
@@ -116,6 +120,10 @@ MESSAGES = {
     "device-state, birth with public sets": dataclasses.replace(BIRTH, public_sets=(DIGEST, OTHER)),
     "probe-notice": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000), (PublicSetRef(OTHER, 2000, 1_568_000),)),
     "probe-notice, nothing coming": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000)),
+    "command, init": COMMAND,
+    "command, executing": dataclasses.replace(COMMAND, state=CommandState.EXECUTING, step="health"),
+    "command, failed": FAILURE,
+    "command, successful": Command("7", "diag", CommandState.SUCCESSFUL, 1, result={"phase": "idle", "boot": "3"}),
     "round-report": REPORT,
     "round-report, defaults": RoundReport(ROUND, OTHER, True),
 }

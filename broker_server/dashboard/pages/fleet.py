@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker_server import errands
 from broker_server.chronicle import DeviceRecord, HearingRecord
 from broker_server.dashboard import words
 from broker_server.dashboard.charts import LineChart, Series, Written
 from broker_server.dashboard.reading import Look
+from broker_server.errands import Errand
 from fd_protocol.messages import Kind
 
 PAGE_ROWS = 100
+_ERRANDS = 20
 _NONE = float("nan")
 ORDERS = {
     "name": "name",
@@ -67,6 +70,7 @@ class DevicePage:
         trust: (class, trust) of every class; empty where nothing is known.
         hearings: what it was heard to say, the last round first.
         charts: over its rounds.
+        errands: commands that it was sent, the last first.
     """
 
     device: DeviceRecord
@@ -74,6 +78,7 @@ class DevicePage:
     trust: tuple[tuple[str, float], ...]
     hearings: tuple[HearingRecord, ...]
     charts: tuple[LineChart, ...]
+    errands: tuple[Errand, ...] = ()
 
 
 def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1) -> FleetPage:
@@ -117,6 +122,7 @@ def device_page(look: Look, name: str) -> DevicePage | None:
         trust=tuple(zip(classes, trust, strict=True)) if len(trust) == len(classes) else (),
         hearings=hearings,
         charts=_charts(hearings),
+        errands=errands.listed(look.store, look.around.settings.federation, name, _ERRANDS),
     )
 
 

@@ -10,13 +10,13 @@ from starlette.testclient import TestClient
 from broker_server.dashboard.app import PAGES, Site, make_app
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import ModelSize
-from broker_server.events import Ordered, Release, ReleaseMade
+from broker_server.events import DEVICE_COMMAND, Ordered, Release, ReleaseMade
 from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
 from fd_protocol.competence import FAR
 from fd_protocol.identity import sha256
-from fd_protocol.messages import DeviceState, RoundReport
+from fd_protocol.messages import Command, CommandState, DeviceState, RoundReport
 from fd_runtime.starting import exclusive
 from fd_runtime.store import RECORDS, Store
 from tests.broker_server.builders import TASK
@@ -458,3 +458,18 @@ def test_a_round_that_nobody_knows_the_probes_of_says_so_on_the_first_page(tmp_p
         says(device, 0)
     assert "100% of the probes lie far from every device, and learning from them would do harm" in words(stage, "/")
     assert "Runbook: RoundsUncovered" in words(stage, "/")
+
+
+def test_a_device_page_tells_what_the_device_was_told_to_do(stage):
+    fleet(stage.world)
+    arguments = {"device": "a", "command": "log-level", "for_s": "60", "=level": "debug"}
+    placed = new_order(DEVICE_COMMAND, who="ada", at_ms=stage.world.now_ms, arguments=arguments)
+    assert "What it was told to do" not in words(stage, "/fleet/a")
+    place_order(stage.spool, placed)
+    stage.world.settle()
+    assert "log-level level=debug sent" in words(stage, "/fleet/a")
+    answer = Command(placed.id, "log-level", CommandState.SUCCESSFUL, 1, result={"until_utc_s": "<b>7"})
+    stage.world.arrive(TOPICS.command("a", "log-level"), codec.encode(answer))
+    stage.world.settle()
+    assert "log-level level=debug successful 1 entry until utc s &lt;b&gt;7" in words(stage, "/fleet/a")
+    assert "log-level sent to 1 device" in words(stage, "/audit")
