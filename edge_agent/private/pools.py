@@ -240,6 +240,12 @@ class Pools:
             self.put(number, replace(self.facts[number], pool=Pool.AWAITING))
         self._make_room(0)
 
+    def begin_anew(self) -> None:
+        """The world has changed: see `BalancedReservoir.begin_anew`."""
+        for reservoir in self._reservoirs.values():
+            reservoir.begin_anew()
+        self._put_counts()
+
     # Rows, on disk and in memory.
 
     def _write(self, facts: Facts, sample: npt.NDArray[np.generic] | None, number: int | None) -> int:

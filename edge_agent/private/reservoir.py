@@ -14,7 +14,7 @@ by (the paper's section 3).
 
 Rows also leave because they are too old. Those that are left of a class are still a uniform sample of what came by
 within the age, so n_c shrinks in proportion; and a class that has shrunk to less than half of the largest is full no
-more, or one that died out could never come back.
+more, or one that died out could never come back. Where the world has changed, n_c begins anew at m_c (`begin_anew`).
 
 What is deliberately absent: rows and time. Randomness is an argument.
 """
@@ -127,6 +127,10 @@ class BalancedReservoir:
             del self._seen[label]
         most = max(map(len, self._rows.values()), default=0)
         self._full = {label for label in self._full if 2 * len(self._rows.get(label, ())) >= most > 0}
+
+    def begin_anew(self) -> None:
+        """Count the rows that are here as all that ever came by: those that come take their places soon."""
+        self._seen = {label: float(len(rows)) for label, rows in self._rows.items()}
 
     def thin(self) -> list[int]:
         """Let go of rows for which there is no more room, any of the largest class; return which went."""

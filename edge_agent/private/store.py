@@ -324,6 +324,17 @@ class PrivateStore:
                 self._table.flush()
         return len(old)
 
+    def refresh(self) -> None:
+        """What comes from now on is not like what came (a drift): labelled rows make room for it sooner.
+
+        None goes at once. Of the rows that are here and the next n labelled ones all are as likely to be here then.
+
+        Raises:
+            StoreError: it was not written down.
+        """
+        with self._changing() as pools:
+            pools.begin_anew()
+
     @contextmanager
     def _changing(self) -> Iterator[Pools]:
         """Everything inside happens, durably, or nothing does; afterwards a new epoch is told of, without the lock."""

@@ -129,6 +129,18 @@ def test_what_is_left_after_rows_grew_old_is_still_a_fair_share_of_what_came_wit
     assert reservoir.counts.seen["0"] == pytest.approx(1000 * 30 / 50)
 
 
+def test_after_a_new_beginning_old_and_new_rows_are_as_likely_to_be_there():
+    counts = np.zeros(500)
+    for seed in range(600):
+        reservoir = after([0] * 460, 20, seed)
+        reservoir.begin_anew()
+        for row in range(460, 500):
+            offer(reservoir, row, 0)
+        counts[rows_in(reservoir, 500)] += 1
+    assert counts[460:].sum() / 600 == pytest.approx(20 * 40 / 60, abs=0.3)  # 2 of 3: 40 new, 20 old
+    assert is_uniform(counts[460:], 20 * 40 / 60, 600)
+
+
 def test_a_class_that_died_out_may_come_back_where_there_is_no_room():
     reservoir = after([0] * 50 + [1] * 50, 20)
     for row in rows_in(reservoir, 50):

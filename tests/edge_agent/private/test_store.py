@@ -325,6 +325,18 @@ def test_unlabelled_rows_make_no_epoch(bench):
     assert bench.store.epoch == 0
 
 
+def test_after_a_drift_new_rows_take_the_places_of_old_ones_soon(bench):
+    for number in range(900):
+        bench.add(number, label=number % 3)
+    bench.store.refresh()
+    bench.open()
+    for number in range(900, 1200):
+        bench.add(number, label=number % 3)
+    new = sum(int(name[3:]) >= 900 for name in bench.pool("labelled"))
+    capacity = bench.store.summary().capacity["labelled"]
+    assert new / capacity == pytest.approx(300 / (300 + capacity), abs=0.12)
+
+
 # Bounds.
 
 

@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,8 @@ def test_only_what_is_asked_for_is_loaded(tmp_path):
 def test_a_source_has_one_kind():
     with pytest.raises(InvalidValueError):
         SourceSettings()
+
+
+def test_the_example_of_the_manual_is_the_one_that_is_tested():
+    manual = Path("docs/agent/data.md").read_text()
+    assert f"```python\n{EXAMPLE}```" in manual
