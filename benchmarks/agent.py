@@ -149,9 +149,7 @@ def report(costs: dict[str, Cost], place: Place) -> None:
         memory = f"{cost.loaded_mb:.0f} | {cost.peak_mb:.0f} | {cost.supervisor_mb:.0f}"
         print(f"| {runtime} | {cost.start_s:.2f} | {memory} | {cost.stop_s:.2f} |")
     print("\nThese are resident set sizes, added up. Idle, as Greengrass nucleus lite reports itself:\n")
-    print(
-        "| runtime | supervisor RSS, MB | its PSS | worker PSS | both, median | most | disk, MB | up, MB/day | down |"
-    )
+    print("| runtime | supervisor RSS, MB | its PSS | worker PSS | both | most | disk, MB | up, MB/day | down |")
     print("|---|---|---|---|---|---|---|---|---|")
     for runtime, idle in ((runtime, cost.idle) for runtime, cost in costs.items()):
         memory = f"{idle.supervisor_rss_mb:.1f} | {idle.supervisor_pss_mb:.1f} | {idle.worker_pss_mb:.1f}"
