@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.system, needs_mosquitto]
 KILLS = int(os.environ.get("FEDISTILL_KILLS", "12"))
 SEED = int(os.environ.get("FEDISTILL_SEED", str(time.time_ns() % 1_000_000)))
 VICTIMS = ("worker", "supervisor", "both")
-ROUND_S = 120.0
+ROUND_S = float(os.environ.get("FEDISTILL_ROUND_S", "120"))
 """A round that has not ended by then hangs."""
 TRAINING = replace(TERMS, epochs=120, warm_up_epochs=40)
 """Work of a few tenths of a second, so that kills hit it."""
