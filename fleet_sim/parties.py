@@ -106,6 +106,7 @@ class Device:
             subscriptions=topics.device_filters(self.id),
             will=Will(topics.state(self.id), codec.encode(presence.will(boot))),
             manual_ack=True,
+            session_expiry_s=presence.SESSION_S,
         )
         self._link = self.broker.link(settings, self.line)
         self.core = self.cores.open(self.plan)
