@@ -35,8 +35,9 @@ from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import standing_of
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
-from edge_agent.slots.machine import Phase, Unhealthy
+from edge_agent.slots.machine import Phase, Slots, Unhealthy
 from edge_agent.slots.shelf import Shelf
+from edge_agent.slots.telling import command_of
 from edge_agent.spool import Spool
 from edge_agent.worker import ProcessWorker, WorkerRefusedError
 from fd_protocol import codec
@@ -169,8 +170,14 @@ def _live(house: _House) -> None:
         stack.push(_farewell(agent))
         pump_s = min(_PUMP_S, herald.pause_s)
 
+        told = Slots()
+
         def turn() -> None:
+            nonlocal told
             agent.pump(pump_s)
+            if keeper.state != told:
+                told = keeper.state
+                _tell(agent, settings, told)
             herald.turn(standing_of(agent, worker.standing, os.getpid()))
             if keeper.state.awaits_restart and agent.is_quiet:
                 raise RestartWantedError("another bundle is to run")
@@ -182,6 +189,14 @@ def _live(house: _House) -> None:
                 raise
             keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
             raise RestartWantedError("the bundle before is to run") from error
+
+
+def _tell(agent: Agent, settings: AgentSettings, slots: Slots) -> None:
+    """Tell the federation how far the way to another bundle is."""
+    command = command_of(slots, int(time.time()))
+    if command is not None:
+        topic = Topics(settings.device.federation).command(settings.device.id, command.command)
+        agent.say(topic, codec.encode(command), retain=True)
 
 
 def _health(worker: ProcessWorker) -> Health:

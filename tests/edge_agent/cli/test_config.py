@@ -239,7 +239,10 @@ def test_keys_of_optional_sections_and_of_named_tables_are_listed():
 
 
 def test_a_template_explains_keys_in_sections_over_several_lines_and_commented_out():
-    text = '# top\n[a]\nx = 1   # one\n# y = "#"    # two\n          # and more\n\n# [a.b]\n# z = [1]  # three\nw = 2\n[named.one]\nv = 1  # four\n'
+    text = (
+        '# top\n[a]\nx = 1   # one\n# y = "#"    # two\n          # and more\n\n# [a.b]\n# z = [1]  # three\nw = 2\n'
+        "[named.one]\nv = 1  # four\n"
+    )
     assert explanations(Explained, text) == {"a.x": "one", "a.y": "two and more", "a.b.z": "three", "named.*.v": "four"}
 
 
