@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,13 +169,17 @@ class AgentProcess:
 
     @contextmanager
     def held_worker(self):
-        """Inside the block the worker stands still: no machine is too slow to see a phase in which it has work."""
+        """Inside the block the worker stands still: no machine is too slow to see a phase in which it has work.
+
+        It may be ended meanwhile: a supervisor that is told to restart it does that.
+        """
         pids = wait_until(self.worker_ids)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         yield
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def kill_worker(self):
         for pid in wait_until(self.worker_ids):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import pytest
@@ -16,9 +15,6 @@ from fleet_sim.worlds import World, digits
 
 DEVICES, ROUNDS, SEED = 4, 3, 0
 SCENARIO = replace(PRESETS["digits"], devices=DEVICES, rounds=ROUNDS)
-
-logging.getLogger("broker-server").setLevel(logging.ERROR)
-logging.getLogger("edge-agent").setLevel(logging.ERROR)
 
 
 class Stage:

@@ -9,7 +9,7 @@ from broker_server.dashboard.app import PAGES
 from broker_server.orders import Spool
 from tests.broker_server.dashboard.stage import OPERATOR, Stage
 from tests.broker_server.dashboard.test_live import served
-from tests.support.browsers import chromium, needs_chromium  # noqa: F401
+from tests.support.browsers import needs_chromium
 
 pytestmark = [pytest.mark.system, needs_chromium]
 
@@ -37,7 +37,7 @@ def complaints():
 
 
 @pytest.fixture
-def opened(chromium, site, complaints):  # noqa: F811
+def opened(chromium, site, complaints):
     """Return a function that opens an address on a screen, and keeps what the browser complains about."""
     contexts = []
 
@@ -106,7 +106,7 @@ def test_an_open_page_follows_the_federation_and_keeps_what_its_reader_opened(op
     assert complaints == []
 
 
-def test_a_page_says_when_it_is_no_longer_live(chromium, stage):  # noqa: F811
+def test_a_page_says_when_it_is_no_longer_live(chromium, stage):
     with served(stage) as port:
         page = chromium.new_page()
         page.goto(f"http://127.0.0.1:{port}/")

@@ -16,7 +16,7 @@ from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.api_stage import TOKEN, api_with_store
 from tests.edge_agent.patience import wait_until
-from tests.support.browsers import chromium, needs_chromium  # noqa: F401
+from tests.support.browsers import needs_chromium
 from tests.support.small_bundles import pictures, small_bundle
 
 pytestmark = [pytest.mark.system, needs_chromium]
@@ -33,7 +33,7 @@ def complaints():
 
 
 @pytest.fixture
-def opened(chromium, complaints):  # noqa: F811
+def opened(chromium, complaints):
     """Return a function that serves a stage and opens its page, logged in unless told otherwise."""
     with ExitStack() as stack:
 
@@ -206,7 +206,7 @@ def test_a_link_brings_the_token_and_does_not_keep_it(opened, stage):
     assert page.evaluate("document.cookie") == ""
 
 
-def test_a_page_that_was_opened_elsewhere_knows_no_token(opened, stage, chromium):  # noqa: F811
+def test_a_page_that_was_opened_elsewhere_knows_no_token(opened, stage, chromium):
     page = opened(stage)
     page.wait_for_selector(".card")
     other = chromium.new_context().new_page()
