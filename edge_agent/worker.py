@@ -184,7 +184,7 @@ class ProcessWorker:
         """Start the worker; None: the system would not."""
         now_s = time.monotonic()
         try:
-            life = _Life(Child(self._command, self._environment), oom_kills(), now_s, now_s + self._settings.start_s)
+            life = _Life(Child(self._command, self._environment), oom_kills(), now_s, now_s + self._settings.hang_s)
         except OSError as error:
             log.warning("the worker does not start: %s", error)
             self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))
@@ -238,7 +238,7 @@ class ProcessWorker:
         if isinstance(said, Alarm) and said.name in _LAST_WORDS:
             life.last_words = said
             return
-        if isinstance(said, Beat | Answer) and life.is_ready:
+        if isinstance(said, Beat | Answer):
             life.limit_s, life.last_words = now_s + self._settings.hang_s, None
             if now_s > life.begun_s + self._settings.restart_max_s:
                 self._be_well()
@@ -256,8 +256,7 @@ class ProcessWorker:
     def _end_hung(self, life: _Life) -> Death:
         life.child.end_hung()
         what = life.last_words.text if life.last_words is not None else "not a word from it"
-        limit_s = self._settings.hang_s if life.is_ready else self._settings.start_s
-        return Death(Cause.HANG, f"{what}; {limit_s:g} s allowed")
+        return Death(Cause.HANG, f"{what}; {self._settings.hang_s:g} s allowed")
 
     def _bury(self, death: Death) -> None:
         job, self._job = self._job, None

@@ -47,7 +47,8 @@ class WorkerCore:
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
-        should_stop: asked after every step of a training; True breaks it off with `BrokenOffError`.
+        should_stop: asked after every step of a training, which True breaks off with `BrokenOffError`; and, only to be
+            heard, after every few samples that the model looks at.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class WorkerCore:
         device: str,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        task, features = model.manifest.task, _features_of(model, private)
+        task, features = model.manifest.task, _features_of(model, private, should_stop)
         self._ground: Ground = (
             LabelGround(task.digest, features.training) if public is None else ProbeGround(public, private, task)
         )
@@ -121,11 +122,11 @@ class WorkerCore:
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 
-def _features_of(model: LoadedModel, private: PrivateRows) -> PrivateFeatures:
+def _features_of(model: LoadedModel, private: PrivateRows, went_on: Callable[[], object]) -> PrivateFeatures:
     task = model.manifest.task
     # No runtime promises to bear a batch of no rows; one row of zeros tells the features' shape.
     samples = private.samples if len(private) else np.zeros((1, *task.sample_shape), task.sample_dtype)
-    features = each(samples, task, model.features)[: len(private)]
+    features = each(samples, task, model.features, went_on)[: len(private)]
     training, hold_out = (
         LabelledRows(features[mask], private.labels[mask], len(task.classes)) for mask in private.split()
     )
