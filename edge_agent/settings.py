@@ -6,7 +6,7 @@
 [outbox]  max_messages, max_mb
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder, runtime
-[process] hang_s, restart_min_s, restart_max_s
+[process] start_s, hang_s, restart_min_s, restart_max_s
 """
 
 from __future__ import annotations

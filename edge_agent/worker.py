@@ -111,6 +111,7 @@ class _Life:
     Attributes:
         kills: `oom_kills` when it began.
         limit_s: when patience ends, on the monotonic clock.
+        allowed_s: how long it was when it began.
         is_ready: it has loaded everything.
         last_words: the newest alarm about its own end.
     """
@@ -119,6 +120,7 @@ class _Life:
     kills: Mapping[str, int]
     begun_s: float
     limit_s: float
+    allowed_s: float
     is_ready: bool = False
     last_words: Alarm | None = None
 
@@ -184,7 +186,8 @@ class ProcessWorker:
         """Start the worker; None: the system would not."""
         now_s = time.monotonic()
         try:
-            life = _Life(Child(self._command, self._environment), oom_kills(), now_s, now_s + self._settings.hang_s)
+            child, start_s = Child(self._command, self._environment), self._settings.start_s
+            life = _Life(child, oom_kills(), now_s, now_s + start_s, start_s)
         except OSError as error:
             log.warning("the worker does not start: %s", error)
             self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))
@@ -221,7 +224,7 @@ class ProcessWorker:
         frames = life.child.turn(life.limit_s - time.monotonic(), self._waker)
         now_s = time.monotonic()
         if now_s > life.limit_s + _OVERSLEPT_S:
-            life.limit_s = now_s + self._settings.hang_s
+            self._be_patient(life, now_s)
         for frame in frames:
             self._hear(life, frame, now_s)
 
@@ -232,20 +235,26 @@ class ProcessWorker:
             DecodeError: it is nonsense.
         """
         if frame == READY:
-            life.is_ready, life.limit_s = True, now_s + self._settings.hang_s
+            life.is_ready = True
+            self._be_patient(life, now_s)
             return
         said = decode_said(frame)
         if isinstance(said, Alarm) and said.name in _LAST_WORDS:
             life.last_words = said
             return
         if isinstance(said, Beat | Answer):
-            life.limit_s, life.last_words = now_s + self._settings.hang_s, None
+            life.last_words = None
+            self._be_patient(life, now_s)
             if now_s > life.begun_s + self._settings.restart_max_s:
                 self._be_well()
         if isinstance(said, Answer):
             self._finish()
         if not isinstance(said, Beat):
             self._deliver(said)
+
+    def _be_patient(self, life: _Life, now_s: float) -> None:
+        life.allowed_s = self._settings.hang_s
+        life.limit_s = now_s + life.allowed_s
 
     def _finish(self) -> None:
         if self._job is None:
@@ -256,7 +265,7 @@ class ProcessWorker:
     def _end_hung(self, life: _Life) -> Death:
         life.child.end_hung()
         what = life.last_words.text if life.last_words is not None else "not a word from it"
-        return Death(Cause.HANG, f"{what}; {self._settings.hang_s:g} s allowed")
+        return Death(Cause.HANG, f"{what}; {life.allowed_s:g} s allowed")
 
     def _bury(self, death: Death) -> None:
         job, self._job = self._job, None

@@ -12,15 +12,17 @@ class ProcessSettings:
     """Patience with the worker, in seconds.
 
     Attributes:
-        hang_s: for one step of work, be it a batch, a training step or opening a model; no beat for longer is a hang.
+        start_s: until its first sign of life: the runtime's libraries are read then.
+        hang_s: for one step of work after that: a batch, a training step, opening a model; no beat for longer: a hang.
         restart_min_s: wait after its first death; doubles with each further one.
         restart_max_s: longest such wait; a worker that lives for that long counts as well again.
     """
 
+    start_s: float = 600.0
     hang_s: float = 300.0
     restart_min_s: float = 0.5
     restart_max_s: float = 60.0
 
     def __post_init__(self) -> None:
-        require(self.hang_s > 0, "hang_s is above 0")
+        require(self.start_s > 0 and self.hang_s > 0, "start_s and hang_s are above 0")
         require(0 < self.restart_min_s <= self.restart_max_s, "restart_min_s is above 0, at most restart_max_s")

@@ -262,7 +262,7 @@ def test_a_worker_that_reads_nothing_cannot_hold_up_its_supervisor(bench):
 
 
 def test_a_worker_that_never_gets_ready_is_killed(bench):
-    bench.start("import time; time.sleep(60)", replace(QUICK, hang_s=0.3))
+    bench.start("import time; time.sleep(60)", replace(QUICK, start_s=0.3))
     assert bench.next_answer() == Alarm(WORKER_DOWN, "hang: not a word from it; 0.3 s allowed")
 
 
