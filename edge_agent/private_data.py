@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -43,8 +44,8 @@ class Private(Protocol):
         """Return masks [n] of the rows to train on and of the hold-out."""
         ...
 
-    def features(self, model: LoadedModel) -> Features:
-        """Return what the tail of `model` reads of them, [n, ...]."""
+    def features(self, model: LoadedModel, went_on: Callable[[], object] = lambda: None) -> Features:
+        """Return what the tail of `model` reads of them, [n, ...]; `went_on` is called after every few."""
         ...
 
     def located(self, space: Space, task: Task) -> F32:
@@ -82,11 +83,11 @@ class PrivateRows:
             is_held_out[:] = False
         return ~is_held_out, is_held_out
 
-    def features(self, model: LoadedModel) -> Features:
+    def features(self, model: LoadedModel, went_on: Callable[[], object] = lambda: None) -> Features:
         task = model.manifest.task
         # No runtime promises to bear a batch of no rows; one row of zeros tells the features' shape.
         samples = self.samples if len(self) else np.zeros((1, *task.sample_shape), task.sample_dtype)
-        return each(samples, task, model.features)[: len(self)]
+        return each(samples, task, model.features, went_on)[: len(self)]
 
     def located(self, space: Space, task: Task) -> F32:
         return each(self.samples, task, space.locate)

@@ -42,7 +42,7 @@ class SeenProbes:
         went_on: called after every few probes: they may take minutes.
     """
 
-    def __init__(self, public: PublicSet, model: LoadedModel, went_on: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, public: PublicSet, model: LoadedModel, went_on: Callable[[], object] = lambda: None) -> None:
         self._public, self._task, self._went_on = public, model.manifest.task, went_on
         self.digest = public.digest
         self.features: Features = _frozen(each(public.probes(), self._task, model.features, went_on))
@@ -97,7 +97,7 @@ def each(
     samples: npt.NDArray[np.generic],
     task: Task,
     function: Callable[[Inputs], A],
-    went_on: Callable[[], None] = lambda: None,
+    went_on: Callable[[], object] = lambda: None,
 ) -> A:
     """Return what `function` makes of preprocessed samples; a few at a time, float32 being four times as large."""
     parts = []

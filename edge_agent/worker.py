@@ -125,6 +125,7 @@ class _Life:
     Attributes:
         kills: `oom_kills` when it began.
         limit_s: when patience ends, on the monotonic clock.
+        allowed_s: how long it was when it began.
         is_ready: it has loaded everything.
         last_words: the newest alarm about its own end.
     """
@@ -133,6 +134,7 @@ class _Life:
     kills: Mapping[str, int]
     begun_s: float
     limit_s: float
+    allowed_s: float
     is_ready: bool = False
     last_words: Alarm | None = None
 
@@ -213,12 +215,9 @@ class ProcessWorker:
         """Start the worker; None: the system would not."""
         now_s = time.monotonic()
         try:
-            life = _Life(
-                Child(self._command, None if self._environment is None else self._environment(), self._inherited),
-                oom_kills(),
-                now_s,
-                now_s + self._settings.start_s,
-            )
+            environment = None if self._environment is None else self._environment()
+            child, start_s = Child(self._command, environment, self._inherited), self._settings.start_s
+            life = _Life(child, oom_kills(), now_s, now_s + start_s, start_s)
         except OSError as error:
             log.warning("the worker does not start: %s", error)
             self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))
@@ -261,7 +260,7 @@ class ProcessWorker:
         frames = life.child.turn(life.limit_s - time.monotonic(), self._waker)
         now_s = time.monotonic()
         if now_s > life.limit_s + _OVERSLEPT_S:
-            life.limit_s = now_s + self._settings.hang_s
+            self._be_patient(life, now_s)
         for frame in frames:
             self._hear(life, frame, now_s)
 
@@ -272,7 +271,8 @@ class ProcessWorker:
             DecodeError: it is nonsense.
         """
         if frame == READY:
-            life.is_ready, life.limit_s = True, now_s + self._settings.hang_s
+            life.is_ready = True
+            self._be_patient(life, now_s)
             self.standing = replace(self.standing, is_ready=True)
             self._deliver(WorkerUp())
             return
@@ -280,14 +280,19 @@ class ProcessWorker:
         if isinstance(said, Alarm) and said.name in _LAST_WORDS:
             life.last_words = said
             return
-        if isinstance(said, Beat | Answer) and life.is_ready:
-            life.limit_s, life.last_words = now_s + self._settings.hang_s, None
+        if isinstance(said, Beat | Answer):
+            life.last_words = None
+            self._be_patient(life, now_s)
             if now_s > life.begun_s + self._settings.restart_max_s:
                 self._be_well()
         if isinstance(said, Answer):
             self._finish()
         if not isinstance(said, Beat):
             self._deliver(said)
+
+    def _be_patient(self, life: _Life, now_s: float) -> None:
+        life.allowed_s = self._settings.hang_s
+        life.limit_s = now_s + life.allowed_s
 
     def _finish(self) -> None:
         if self._job is None:
@@ -298,8 +303,7 @@ class ProcessWorker:
     def _end_hung(self, life: _Life) -> Death:
         life.child.end_hung()
         what = life.last_words.text if life.last_words is not None else "not a word from it"
-        limit_s = self._settings.hang_s if life.is_ready else self._settings.start_s
-        return Death(Cause.HANG, f"{what}; {limit_s:g} s allowed")
+        return Death(Cause.HANG, f"{what}; {life.allowed_s:g} s allowed")
 
     def _bury(self, death: Death) -> None:
         over = f" over {self._job.work.task.value}" if self._job is not None else ""

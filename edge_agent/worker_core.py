@@ -49,7 +49,8 @@ class WorkerCore:
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
         space: of the prototypes that the device tells; None = it tells none.
-        should_stop: asked after every step of a training; True breaks it off with `BrokenOffError`.
+        should_stop: asked after every step of a training, which True breaks off with `BrokenOffError`; and, only to be
+            heard, after every few samples that the model looks at.
         publish: takes the parameters of each training that was accepted, and those of the checkpoint.
     """
 
@@ -66,7 +67,8 @@ class WorkerCore:
         publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
         self._model, self._public, self._space, self._private = model, public, space, private
-        features = _features_of(model, private)
+        self._went_on = should_stop
+        features = _features_of(model, private, should_stop)
         self._ground = self._first_ground(features)
         self._learner = Learner(
             model,
@@ -80,7 +82,7 @@ class WorkerCore:
 
     def renew(self, private: Private) -> None:
         """Go on with other private rows; what was learned stays."""
-        features = _features_of(self._model, private)
+        features = _features_of(self._model, private, self._went_on)
         self._private, self._ground = private, self._first_ground(features)
         self._learner.renew(features)
 
@@ -154,8 +156,8 @@ class WorkerCore:
         return Answer(self._learner.train(job.consensus_sha256, lesson, blocks[0].temperature, job.terms))
 
 
-def _features_of(model: LoadedModel, private: Private) -> PrivateFeatures:
-    features, classes = private.features(model), len(model.manifest.task.classes)
+def _features_of(model: LoadedModel, private: Private, went_on: Callable[[], object]) -> PrivateFeatures:
+    features, classes = private.features(model, went_on), len(model.manifest.task.classes)
     training, hold_out = (LabelledRows(features[mask], private.labels[mask], classes) for mask in private.split())
     return PrivateFeatures(training, hold_out)
 

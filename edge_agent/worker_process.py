@@ -83,6 +83,7 @@ def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
     equipment = load_equipment(path)
     heart = Heart(mouth.tell, equipment.settings.process.hang_s, is_orphaned)
     pulse = heart.watch("the job")
+    pulse.beat()
     heart.start()
     # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
     with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):

@@ -37,8 +37,8 @@ class JoinedRows:
         training, hold_out = zip(*(part.split() for part in self.parts), strict=True)
         return np.concatenate(training), np.concatenate(hold_out)
 
-    def features(self, model: LoadedModel) -> Features:
-        return np.concatenate([part.features(model) for part in self.parts])
+    def features(self, model: LoadedModel, went_on: Callable[[], object] = lambda: None) -> Features:
+        return np.concatenate([part.features(model, went_on) for part in self.parts])
 
     def located(self, space: Space, task: Task) -> F32:
         return np.concatenate([part.located(space, task) for part in self.parts])

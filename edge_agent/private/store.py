@@ -67,7 +67,7 @@ class StoredRows:
     def split(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         return ~self.is_held_out, self.is_held_out
 
-    def features(self, model: LoadedModel) -> Features:
+    def features(self, model: LoadedModel, went_on: Callable[[], object] = lambda: None) -> Features:  # noqa: ARG002
         """Raises: InvalidValueError: another model has seen them."""
         if model.manifest.digest != self.bundle:
             raise InvalidValueError("these rows were seen by another bundle")

@@ -12,8 +12,8 @@ class ProcessSettings:
     """Patience with the worker, in seconds.
 
     Attributes:
-        start_s: for loading model, probes and private rows.
-        hang_s: for one step of work: a training step, a batch of samples; nothing heard for longer is a hang.
+        start_s: until its first sign of life: the runtime's libraries are read then.
+        hang_s: for one step of work after that: a batch, a training step, opening a model; no beat for longer: a hang.
         restart_min_s: wait after its first death; doubles with each further one.
         restart_max_s: longest such wait; a worker that lives for that long counts as well again.
     """

@@ -104,6 +104,7 @@ def job(number=1):
 
 
 QUICK = ProcessSettings(restart_min_s=0.01, restart_max_s=0.1)
+PATIENT = replace(QUICK, hang_s=1.0)
 
 
 class Bench:
@@ -270,6 +271,14 @@ def test_a_worker_that_reads_nothing_cannot_hold_up_its_supervisor(bench):
 def test_a_worker_that_never_gets_ready_is_killed(bench):
     bench.start("import time; time.sleep(60)", replace(QUICK, start_s=0.3))
     assert bench.next_answer() == Alarm(WORKER_DOWN, "hang: not a word from it; 0.3 s allowed")
+
+
+def test_a_worker_that_beats_may_load_for_longer_than_patience_lasts(bench):
+    ready = "write_frame(sys.stdout.buffer, READY)"
+    worker = bench.start(WORKER.replace(ready, textwrap.dedent(SLOW) + ready) + ANSWER, PATIENT)
+    worker.submit(job())
+    assert bench.next_answer() == Answer(WarmedUp())
+    assert worker.standing.starts == 1
 
 
 def test_what_a_worker_says_of_its_own_end_is_the_reason(bench):

@@ -398,3 +398,13 @@ def test_one_row_in_ten_is_held_out_where_that_gives_ten():
 def test_rows_and_labels_go_together():
     with pytest.raises(InvalidValueError):
         PrivateRows(np.zeros((3, 1)), np.zeros(2, np.int64))
+
+
+def test_probes_that_take_their_time_are_seen_to_go_on(tmp_path):
+    public = load_public_set(write_public_set(tmp_path / "public", probes=300))
+    model = load_bundle(write_bundle(tmp_path / "bundle")).open("numpy")
+    steps = []
+    seen = SeenProbes(public, model, lambda: steps.append(1))
+    assert len(steps) == 3  # 128 at a time
+    assert len(seen.points) == 300
+    assert len(steps) == 6
