@@ -242,6 +242,13 @@ def test_new_weights_are_heard_at_once_and_confidence_is_learnt_anew(stage, bund
     assert not np.allclose(made.loop.predict(values, is_live=False).probabilities, before, atol=1e-3)
 
 
+def test_new_weights_come_with_a_temperature_of_their_own(stage):
+    made, calibrated = stage(), []
+    made.loop._calibrate = lambda: calibrated.append(made.predictor._tail)
+    made.loop.take_weights(np.zeros(made.predictor._model.manifest.layout.size, np.float32))
+    assert calibrated  # before it returns: the next answer has both
+
+
 def test_drift_is_an_alarm_makes_it_calibrate_anew_and_the_store_let_go(stage):
     made = stage(settings=InferenceSettings(queue=5000))
     calibrated = []
