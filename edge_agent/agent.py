@@ -5,7 +5,7 @@
     worker --+                      +--> acknowledgement to the broker
 
 Order is the safety: bytes and event are durable before anything is published, and before the broker is told that a
-message was taken. Where the disk is full an event waits here, in order, unacknowledged, and the device says so.
+message was taken. Where the disk takes nothing an event waits here, in order, unacknowledged, and the device says so.
 
 What is deliberately absent: the rules of a round (`participant`), models (`worker`), threads.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
@@ -31,29 +32,42 @@ from edge_agent.events import (
     SendReport,
     Task,
     Work,
+    WorkFailed,
 )
 from edge_agent.gathering import Consensus
 from edge_agent.incoming import Entry, is_server_birth, read
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
-from edge_agent.participant import Participant
+from edge_agent.participant import Participant, Phase, one_line
+from edge_agent.process.attempts import MAX_LIVES, Attempts
 from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
 from edge_agent.speaking import Speaker
+from edge_agent.spool import Message, Spool
 from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec
-from fd_protocol.errors import DecodeError
+from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.label_set import label_set
-from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Receipt, RoundOffer, Status
+from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Kind, Receipt, RoundOffer, Status
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
+from fd_runtime.link import (
+    MESSAGE_EXPIRED,
+    PACKET_TOO_LARGE,
+    Arrived,
+    Link,
+    LinkDown,
+    LinkEvent,
+    LinkUp,
+    Published,
+    PublishRefused,
+)
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.store import Store, StoreFullError, StoreUnwritableError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Said | None]"
 
-DISK_FULL = "disk_full"
-KEEPS_AWAY = (DISK_FULL, WORKER_DOWN)
+DISK_FULL, DISK_READ_ONLY = "disk_full", "disk_read_only"
+KEEPS_AWAY = (DISK_FULL, DISK_READ_ONLY, WORKER_DOWN)
 """Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
 
@@ -71,8 +85,10 @@ class Agent:
         clock: monotonic milliseconds; where they start does not matter.
         version: of this program, for the birth.
         on_spoke: hears of predictions that somebody wants to hear of.
+        spool: keeps what `say` is given until the broker has it; None = the link does, in memory.
 
     Attributes:
+        connection: the last that the link told: up, or why not; None = nothing yet.
         measured: the newest numbers that the worker told, by name.
         alarms: what is wrong, by name.
     """
@@ -87,6 +103,7 @@ class Agent:
         *,
         version: str = "",
         on_spoke: Callable[[Spoke], None] = lambda _: None,
+        spool: Spool | None = None,
     ) -> None:
         self._profile, self._link, self._worker = profile, link, worker
         self._topics = Topics(profile.federation)
@@ -97,7 +114,9 @@ class Agent:
         self._speaker = Speaker(link, self._topics.prediction(profile.device))
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
-        self._on_spoke = on_spoke
+        self._on_spoke, self._spool = on_spoke, spool
+        self._attempts = Attempts(store, self._boot)
+        self.connection: LinkUp | LinkDown | None = None
         self.measured: dict[str, float] = {}
         self.alarms: dict[str, str] = {}
         self._disk_retry_ms = 0
@@ -130,7 +149,39 @@ class Agent:
         self._settle_backlog()
         self._reconciler.reconcile()
         self._outbox.keep(self._sends())
+        if self._spool is not None and self.is_connected:
+            self._spool.send(self._link, self.now_ms)
         return count > 0 or self.state is not before
+
+    @property
+    def is_connected(self) -> bool:
+        return isinstance(self.connection, LinkUp)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that `say` was given and the broker does not have."""
+        return 0 if self._spool is None else len(self._spool)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many of them it never got, by reason."""
+        return {} if self._spool is None else asdict(self._spool.losses)
+
+    def say(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expires_in_s: int | None = None,
+        durable: bool = True,
+    ) -> None:
+        """Publish what nobody receipts, now or when there is a broker; see `Spool`."""
+        if self._spool is None:
+            self._link.publish(topic, payload, retain=retain, expiry_s=expires_in_s)
+            return
+        expires_at_ms = 0 if expires_in_s is None else self.now_ms + 1000 * expires_in_s
+        self._spool.put(Message(topic, payload, retain, expires_at_ms), durable=durable)
 
     def wake(self) -> None:
         """End the wait of a `pump`; may be called from a signal handler."""
@@ -168,16 +219,27 @@ class Agent:
             case PublishRefused(token, reason):
                 self._bear_refusal(token, reason)
             case LinkUp():
-                log.info("connected")
-                if not self._birth_token:  # else the link itself is about to send it
-                    self._birth_token = self._announce()
-                self._send_again(self._outbox.unanswered())
-            case LinkDown(reason):
-                log.warning("not connected: %s", reason)
+                self._come_up(item)
+            case LinkDown():
+                self._go_down(item)
             case WorkerRefusal(exit_code):
                 raise WorkerRefusedError(exit_code)
             case PrivateRowsChanged() | Measured() | Spoke() | Alarm() | Beat():
                 self._notice(item)
+
+    def _come_up(self, up: LinkUp) -> None:
+        log.info("connected")
+        self.connection = up
+        self._outbox.fit(up.max_packet_bytes)
+        if not self._birth_token:  # else the link itself is about to send it
+            self._birth_token = self._announce()
+        self._send_again(self._outbox.unanswered())
+
+    def _go_down(self, down: LinkDown) -> None:
+        """Note it, and say it where it is news: an absent broker is tried many times a day."""
+        if self.connection != down:
+            log.warning("not connected: %s", down.reason)
+        self.connection = down
 
     def _notice(self, notice: Notice) -> None:
         match notice:
@@ -211,6 +273,8 @@ class Agent:
     def _confirm(self, token: int) -> None:
         if self._speaker.settle(token):
             return
+        if self._spool is not None and self._spool.confirm(token):
+            return
         self._outbox.confirm(token)
         if token == self._birth_token:
             self._birth_token = 0
@@ -221,11 +285,17 @@ class Agent:
         """What the broker will never carry counts as refused, or as said: sending it again would be of no use."""
         if self._speaker.settle(token, reason):
             return
-        log.error("the broker refused a message: %s", reason)
+        if self._spool is not None and self._spool.confirm(token, is_refused=True):
+            log.warning("the broker refused a waiting message: %s", reason)
+            return
         send = self._outbox.owner(token)
-        if send is not None:
-            refusal = Receipt(send.round, send.kind, send.payload, Status.REFUSED, f"broker: {reason}")
-            self._take(Entry(ReceiptReceived(refusal)))
+        if send is not None and reason == PACKET_TOO_LARGE and self._outbox.cut_anew(send, self._upload_topic()):
+            self._send_again([send])
+            return
+        if send is not None and reason != MESSAGE_EXPIRED:  # the deadline has come then, and says so itself
+            self._take(Entry(ReceiptReceived(_refusal(send, f"broker: {reason}"))))
+        if send is not None or token in (self._birth_token, self._report_token):
+            log.error("the broker refused a message: %s", reason)
         self._confirm(token)
 
     # Taking in: the journal first, then the fold and what follows, then the acknowledgement.
@@ -235,18 +305,23 @@ class Agent:
         self._settle_backlog()
 
     def _settle_backlog(self) -> None:
-        if DISK_FULL in self.alarms and self.now_ms < self._disk_retry_ms:
+        if not self._is_disk_well and self.now_ms < self._disk_retry_ms:
             return
         try:
             while self._backlog:
                 self._settle(*self._backlog[0])
                 self._backlog.popleft()
             self._journal.compact(self.state)
-        except StoreFullError as error:
+        except StoreUnwritableError as error:
             self._disk_retry_ms = self.now_ms + _DISK_RETRY_MS
-            self._sound(DISK_FULL, str(error))
+            self._sound(DISK_FULL if isinstance(error, StoreFullError) else DISK_READ_ONLY, str(error))
         else:
             self._sound(DISK_FULL, "")
+            self._sound(DISK_READ_ONLY, "")
+
+    @property
+    def _is_disk_well(self) -> bool:
+        return not self.alarms.keys() & {DISK_FULL, DISK_READ_ONLY}
 
     def _settle(self, entry: Entry, arrived: Arrived | None) -> None:
         before = self.state
@@ -266,8 +341,15 @@ class Agent:
     def _keep_time(self) -> None:
         wake_ms = participant.wake_at_ms(self.state)
         if not self._backlog and wake_ms is not None and self.now_ms >= wake_ms:
-            self._take(Entry(ClockTicked(self.now_ms)))
+            self._take(Entry(ClockTicked(self.now_ms, self._what_took_so_long())))
         self._send_again(self._outbox.overdue(self.now_ms))
+
+    def _what_took_so_long(self) -> str:
+        if isinstance(self.connection, LinkDown):
+            return f"not connected: {self.connection.reason}"
+        if self.state.phase is Phase.SUBMITTING:
+            return "no receipt"
+        return self.alarms.get(WORKER_DOWN, "the worker was not done")
 
     def _send_again(self, sends: Iterable[Send]) -> None:
         for send in sends:
@@ -284,7 +366,7 @@ class Agent:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Work():
-                self._worker.submit(self._job(effect))
+                self._begin(effect)
             case Send():
                 self._post(effect)
             case SendReport():
@@ -292,10 +374,25 @@ class Agent:
                 topic = self._topics.report(self._profile.device)
                 self._report_token = self._link.publish(topic, codec.encode(self.state.report))
 
+    def _begin(self, work: Work) -> None:
+        if self._attempts.begin(work) > MAX_LIVES:
+            reason = f"the device itself went down over it {MAX_LIVES} times"
+            log.error("%s: %s", work.task.value, reason)
+            self._inbox.put(Answer(WorkFailed(work, reason)))
+        else:
+            self._worker.submit(self._job(work))
+
     def _post(self, send: Send, only: Sequence[int] = ()) -> None:
+        expires_at_ms = self.state.deadline_ms if send.kind is Kind.CONTRIBUTION else None
+        payload, topic = self._journal.blob(send.payload), self._upload_topic()
+        try:
+            self._outbox.post(send, payload, topic, self.now_ms, only, expires_at_ms=expires_at_ms)
+        except InvalidValueError as error:
+            self._inbox.put(Answer(ReceiptReceived(_refusal(send, f"{PACKET_TOO_LARGE}: {error}"))))
+
+    def _upload_topic(self) -> str:
         assert self.state.offer is not None
-        topic = self._topics.upload(self._profile.device, self.state.offer.shards)
-        self._outbox.post(send, self._journal.blob(send.payload), topic, self.now_ms, only)
+        return self._topics.upload(self._profile.device, self.state.offer.shards)
 
     def _job(self, work: Work) -> Job:
         offer, consensus = self.state.offer, self.state.training
@@ -354,6 +451,10 @@ class Agent:
 
     def _publish_state(self, state: DeviceState) -> int:
         return self._link.publish(self._topics.state(self._profile.device), codec.encode(state), retain=True)
+
+
+def _refusal(send: Send, reason: str) -> Receipt:
+    return Receipt(send.round, send.kind, send.payload, Status.REFUSED, one_line(reason))
 
 
 def _round_name(state: Participant) -> str:

@@ -155,9 +155,13 @@ class PrivateDataChanged:
 
 @dataclass(frozen=True, slots=True)
 class ClockTicked:
-    """Time has come to `at_ms`; of interest where `participant.wake_at_ms` asked for it."""
+    """Time has come to `at_ms`; of interest where `participant.wake_at_ms` asked for it.
+
+    `why` says what has taken so long.
+    """
 
     at_ms: int = keyed(1)
+    why: str = keyed(2, default="")
 
 
 Event: TypeAlias = (

@@ -190,8 +190,8 @@ def _take(state: Participant, event: Event) -> Participant:
             return _count_failure(state, work, reason)
         case PrivateDataChanged(private_epoch) if private_epoch != state.private_epoch:
             return replace(state, private_epoch=private_epoch, competence=None)
-        case ClockTicked(at_ms):
-            return _tick(state, at_ms)
+        case ClockTicked(at_ms, why):
+            return _tick(state, at_ms, why)
     return state
 
 
@@ -321,25 +321,27 @@ def _count_failure(state: Participant, work: Work, reason: str) -> Participant:
     why = f"{work.task.value}: {reason}"
     if work.task is not Task.TRAIN or state.training is None:
         return _give_up(state, why)
-    report = RoundReport(state.training.round, state.training.sha256, accepted=False, reason=_one_line(why))
+    report = RoundReport(state.training.round, state.training.sha256, accepted=False, reason=one_line(why))
     return replace(state, phase=Phase.REPORTING, training=None, report=report)
 
 
-def _tick(state: Participant, at_ms: int) -> Participant:
+def _tick(state: Participant, at_ms: int, why: str) -> Participant:
     wake = wake_at_ms(state)
     if wake is None or at_ms < wake:
         return state
     state = replace(state, now_ms=at_ms, is_due=False)
-    return state if _is_busy(state) or state.phase is Phase.IDLE else _give_up(state, DEADLINE)
+    if _is_busy(state) or state.phase is Phase.IDLE:
+        return state
+    return _give_up(state, f"{DEADLINE}: {why}" if why else DEADLINE)
 
 
 def _give_up(state: Participant, reason: str) -> Participant:
     """The round ends without a contribution of ours."""
     assert state.offer is not None
-    report = RoundReport(state.offer.round, NO_CONSENSUS, accepted=False, reason=_one_line(reason))
+    report = RoundReport(state.offer.round, NO_CONSENSUS, accepted=False, reason=one_line(reason))
     return replace(state, phase=Phase.REPORTING, submission=None, report=report)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Whatever a library has to say about a failure, as a report may carry it."""
     return "".join(sign if sign.isprintable() else " " for sign in text)[:MAX_TEXT_CHARACTERS]

@@ -18,7 +18,7 @@ def begin_life(store: Store) -> int:
     """Count another start of this device, durably, and return its number.
 
     Raises:
-        StoreFullError: there is no room to count it.
+        StoreUnwritableError: there is no room to count it.
     """
     boot = boot_of(store) + 1
     store.set_meta(_BOOT, boot.to_bytes(8, "big"))

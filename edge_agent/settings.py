@@ -1,9 +1,11 @@
 """Every setting of a device, listed once: the keys of its TOML file.
 
 [device]  id, federation
-[broker]  host, port, username          [broker.tls]  ca, certificate, key
+[broker]  host, port, username          [broker.tls]  ca, certificate, key, alpn
+                                        [broker.proxy] url, bypass
+[outbox]  max_messages, max_mb
 [model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
-[data]    private                       [state]       folder
+[data]    private                       [state]       folder, runtime
 [inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
 [process] start_s, hang_s, restart_min_s, restart_max_s
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 from edge_agent.api.settings import ApiSettings
 from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -71,9 +74,13 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing."""
+    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing.
+
+    In `runtime` it says how it is at the moment; None = in the folder too. On a tmpfs that costs no flash.
+    """
 
     folder: Path
+    runtime: Path | None = None
 
     @property
     def store(self) -> Path:
@@ -82,6 +89,18 @@ class StateSettings:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def outbox(self) -> Path:
+        return self.folder / "outbox"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "agent.lock"
+
+    @property
+    def standing(self) -> Path:
+        return (self.runtime or self.folder) / "standing.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +117,4 @@ class AgentSettings:
     home_assistant: HomeAssistantSettings | None = None
     api: ApiSettings | None = None
     process: ProcessSettings = ProcessSettings()
+    outbox: SpoolSettings = SpoolSettings()

@@ -8,10 +8,11 @@ from pathlib import Path
 from edge_agent.journal import Journal
 from edge_agent.participant import Participant
 from edge_agent.presence import boot_of
+from edge_agent.process.standing import load
 from edge_agent.settings import AgentSettings
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
-from fd_runtime.starting import blame
+from fd_runtime.starting import blame, is_held
 from fd_runtime.store import Store
 
 
@@ -28,7 +29,24 @@ def facts(path: Path) -> dict[str, str]:
             raise MissingArtifactError(settings.state.store)
         with closing(Store.open(settings.state.store)) as store:
             known = {"device": settings.device.id, "federation": settings.device.federation}
-            return {**known, "starts": str(boot_of(store)), **_facts(Journal(store, known["federation"]).replay())}
+            memory = _facts(Journal(store, known["federation"]).replay())
+            return {**known, "starts": str(boot_of(store)), **memory, **_standing(settings)}
+
+
+def _standing(settings: AgentSettings) -> dict[str, str]:
+    """Return how it is at the moment, if it runs."""
+    standing = load(settings.state.standing)
+    if standing is None or is_held(settings.state.lock) is False:
+        return {"connection": "not running"}
+    known = {"connection": standing.connection}
+    if standing.advice:
+        known["what to do"] = standing.advice
+    known["worker"] = f"process {standing.worker_pid}" if standing.worker_pid else "being started again"
+    if standing.last_death:
+        known["last worker"] = f"ended by {standing.last_death}"
+    if standing.waiting:
+        known["waiting"] = f"{standing.waiting} messages for the broker"
+    return {**known, **{f"alarm {name}": text for name, text in standing.alarms.items()}}
 
 
 def _facts(state: Participant) -> dict[str, str]:

@@ -14,6 +14,7 @@ from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, Wa
 from edge_agent.label_ground import LabelGround
 from edge_agent.learner import Learner, PrivateFeatures
 from edge_agent.private_data import PrivateRows
+from edge_agent.process.postmortem import Cause
 from edge_agent.seen import SeenProbes, each
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
@@ -90,7 +91,8 @@ class WorkerCore:
                     return self._train(job)
         except (FedistillError, MemoryError, OSError) as error:
             log.warning("%s failed: %s", job.work.task.value, error)
-            return Answer(WorkFailed(job.work, f"{type(error).__name__}: {error}"))
+            kind = Cause.OUT_OF_MEMORY.value if isinstance(error, MemoryError) else type(error).__name__
+            return Answer(WorkFailed(job.work, f"{kind}: {error}"))
 
     def logits(self, features: Features) -> F32:
         """Return what the model says now, for those who measure it."""

@@ -27,6 +27,7 @@ from typing import Any, TypeAlias
 
 from fd_protocol.errors import FedistillError
 from fd_protocol.identity import sha256
+from fd_runtime.config import EX_IOERR
 
 JOURNAL, RECORDS = 1, 2
 """Versions of a database: journal, blobs and payloads alone; tables of records beside them."""
@@ -93,12 +94,30 @@ class StoreError(FedistillError):
         super().__init__(f"store {path or 'in memory'}: {detail}")
 
 
-class StoreFullError(StoreError):
-    """No room on the device. The transaction was rolled back; the store goes on working once there is room."""
+class StoreUnwritableError(StoreError):
+    """The disk takes nothing. The transaction was rolled back; the store goes on working once it takes something."""
+
+    exit_code = EX_IOERR
+
+
+class StoreFullError(StoreUnwritableError):
+    """No room on the device."""
+
+
+class StoreReadOnlyError(StoreUnwritableError):
+    """The disk is failing, or was mounted read-only, as Linux does with one that fails."""
 
 
 class MissingBlobError(StoreError):
     """No blob with this digest."""
+
+
+_UNWRITABLE: Mapping[str, type[StoreError]] = {
+    "disk is full": StoreFullError,
+    "readonly database": StoreReadOnlyError,
+    "disk I/O error": StoreReadOnlyError,
+}
+"""What SQLite says; its codes reach Python from 3.11 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +253,8 @@ class Store:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> StoreError:
-        full = "disk is full" in str(error)
-        return (StoreFullError if full else StoreError)(self.path, str(error))
+        kinds = (kind for text, kind in _UNWRITABLE.items() if text in str(error))
+        return next(kinds, StoreError)(self.path, str(error))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

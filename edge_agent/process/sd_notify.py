@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Mapping
 
+SYSTEMD_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _SHARE = 3
 """A watchdog is fed this often in its time, so that one late turn of the loop is no death."""
 

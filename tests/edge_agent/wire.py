@@ -30,6 +30,8 @@ class Wire:
         self.events = SimpleQueue()
         self.published = []
         """(token, topic, payload, retain)."""
+        self.expiries_s = {}
+        """Of what expires, by token."""
         self.acked = []
         self.tokens = itertools.count(1)
         self.on_publish = lambda topic, payload: None
@@ -38,6 +40,8 @@ class Wire:
         self.on_publish(topic, payload)
         token = next(self.tokens)
         self.published.append((token, topic, payload, retain))
+        if expiry_s is not None:
+            self.expiries_s[token] = expiry_s
         return token
 
     def ack(self, arrived):
@@ -109,11 +113,11 @@ class Device:
         return self.agent.state
 
     def pump(self):
-        while self.agent.pump(0):
+        while self.agent.pump(0) or not self.wire.events.empty():
             pass
 
-    def connect(self):
-        self.wire.events.put(LinkUp(session_present=True, max_packet_bytes=1 << 20))
+    def connect(self, max_packet_bytes=1 << 20):
+        self.wire.events.put(LinkUp(session_present=True, max_packet_bytes=max_packet_bytes))
         self.pump()
 
     def tell(self, notice):
