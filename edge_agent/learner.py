@@ -73,6 +73,7 @@ class Learner:
     ) -> None:
         self._tail, self._session, self._publish = model.tail, model.train_session, publish
         self._private, self._path, self._seed, self._should_stop = private, path, seed, should_stop
+        self._release_theta = model.train_session.state.theta
         self._release = self._score()
         self._bundle, self._is_warm = bundle, False
         self._trained: Trained | None = None
@@ -81,6 +82,13 @@ class Learner:
     def logits(self, features: Features) -> F32:
         """Return what the model says now: float32 [n, classes]."""
         return self._tail.logits(features)
+
+    def renew(self, private: PrivateFeatures) -> None:
+        """Go on with other private rows; what was learned stays, and the release is judged by the new hold-out."""
+        self._private = private
+        self._tail.load(self._release_theta)
+        self._release = self._score()
+        self._tail.load(self._session.state.theta)
 
     def warm_up(self, terms: TrainingTerms) -> None:
         """Fine-tune on private rows, unless that was done or there are none.

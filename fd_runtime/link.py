@@ -203,8 +203,8 @@ class LinkSettings:
     receive_maximum: int = 20
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 60.0
-    stable_s: float = 60.0
     password: str | None = field(default=None, repr=False)
+    stable_s: float = 60.0
 
     def __post_init__(self) -> None:
         require(bool(self.client_id), "client_id must not be empty: a session needs a name")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,14 +14,14 @@ import numpy.typing as npt
 from edge_agent.api.server import ApiError, Request
 from fd_protocol.errors import DecodeError
 from fd_protocol.manifest import Task
+from fd_runtime.extras import MissingExtraError
+from fd_runtime.images import ImageError, check_images, read_image
 from fd_runtime.npy import from_npy
 
 NPY = ("application/x-npy", "application/octet-stream")
 JSON = "application/json"
 _MOST_ROWS = 1024
 _MOST_PIXELS = 16_000_000
-_MODES = {1: "L", 3: "RGB"}
-"""Pillow's name for that many channels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,38 +117,16 @@ def _array(values: Any, task: Task) -> npt.NDArray[Any]:
 
 
 def _from_image(data: bytes, task: Task) -> npt.NDArray[Any]:
-    """The image in the task's extents and channels, as the workstation reads it; pixels are 0 to 255."""
-    height, width, channels, is_first = _extents(task)
-    pixels = _pixels(data, height, width, channels)
-    if channels > 1 and is_first:
-        pixels = np.moveaxis(pixels, -1, 0)
-    return np.ascontiguousarray(pixels.reshape(task.sample_shape), task.sample_dtype)
-
-
-def _extents(task: Task) -> tuple[int, int, int, bool]:
-    """Return height, width, channels, and whether channels come first."""
-    shape = task.sample_shape
-    is_first = len(shape) == 3 and shape[0] in _MODES
-    if task.vocabulary is None and len(shape) == 2:
-        return shape[0], shape[1], 1, False
-    if task.vocabulary is None and len(shape) == 3 and (is_first or shape[2] in _MODES):
-        return (shape[1], shape[2], shape[0], True) if is_first else (shape[0], shape[1], shape[2], False)
-    raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"an image is no sample of shape {list(shape)}")
-
-
-def _pixels(data: bytes, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
+    """The image as the workstation reads it (`fd_runtime.images`); pixels are 0 to 255."""
     try:
-        from PIL import Image  # noqa: PLC0415 - a device has it or not
-    except ImportError as error:
-        raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "no Pillow on this device: send samples as .npy") from error
+        check_images(task)
+    except ImageError as error:
+        raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if math.prod(image.size) > _MOST_PIXELS:
-                raise _bad(f"an image has at most {_MOST_PIXELS} pixels, not {image.width} x {image.height}")
-            if image.mode[0] in ("I", "F"):  # Pillow would clip them to 255 without a word
-                raise _bad(f"pixels of more than 8 bits (mode {image.mode}): convert it to 8")
-            return np.asarray(image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return read_image(io.BytesIO(data), task, most_pixels=_MOST_PIXELS).astype(task.sample_dtype)
+    except MissingExtraError as error:
+        raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{error}, or send samples as .npy") from error
+    except (ImageError, OSError) as error:
         raise _bad(f"no image that can be read: {error}") from error
 
 

@@ -89,6 +89,10 @@ class Child:
         self._process.send_signal(signal.SIGABRT)
         self.end()
 
+    def signal(self, number: int) -> None:
+        """Send a signal; one that has ended gets none."""
+        self._process.send_signal(number)
+
     def kill(self) -> int:
         self._process.kill()
         return self._process.wait()

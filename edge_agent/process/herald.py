@@ -45,6 +45,11 @@ class Herald:
         self._fed_s = self._written_s = float("-inf")
         self._written: Standing | None = None
 
+    @property
+    def pause_s(self) -> float:
+        """Longest that a turn may take: systemd's patience, with some to spare."""
+        return self._notifier.pause_s
+
     def turn(self, standing: Standing) -> None:
         """Say what is due."""
         now_s = self._clock()

@@ -584,6 +584,15 @@ def test_everything_is_the_same_after_a_restart():
 # What the worker says unasked.
 
 
+def test_rows_of_a_file_and_of_the_store_count_together():
+    device = Device(replace(PROFILE, private_epoch=3, has_store=True))
+    assert device.state.private_epoch == 0  # the worker has not told of its rows yet
+    device.tell(PrivateRowsChanged(private_epoch=5, rows=120))
+    assert device.state.private_epoch == 8
+    device.restart()
+    assert device.state.private_epoch == 8
+
+
 def test_other_private_rows_make_a_new_competence_map():
     device = Device()
     device.hear_offer(1, competence=True)

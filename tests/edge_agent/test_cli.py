@@ -44,8 +44,8 @@ def test_what_init_comments_out_are_all_the_other_settings(config):
     assert written.broker.tls == TlsFiles(*files, alpn=("mqtt",))
     assert written.broker.way == Proxy("http", "proxy", 3128, "user", "word", bypass="broker.lan")
     assert written.state.runtime == Path("/run/fedistill")
-    for name in setting_names(asdict(written)):
-        assert re.search(rf"^({name} = |\[(\w+\.)?{name}\])", text, re.MULTILINE), name
+    for name in setting_names(asdict(written)) - {"credential"}:  # in a remark: a store has one key
+        assert re.search(rf"^({name} = |\[([\w.]+\.)?{name}[\].])", text, re.MULTILINE), name
 
 
 def test_init_does_not_write_over_anything(config, capsys):

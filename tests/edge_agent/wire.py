@@ -76,9 +76,9 @@ class ScriptedModel:
         match job:
             case WarmUpJob():
                 return Answer(WarmedUp())
-            case CompetenceJob(_, private_epoch):
-                payload = b"map" * 10
-                return Answer(CompetenceMapped(PUBLIC_SET, private_epoch, sha256(payload)), (payload,))
+            case CompetenceJob(_, private_epoch, public_set):
+                payload = b"map of " + public_set
+                return Answer(CompetenceMapped(public_set, private_epoch, sha256(payload)), (payload,))
             case PredictJob(work, asked, base):
                 full, based = self.contribution(asked, b""), self.contribution(asked, base)
                 codes = b"codes of " + bytes([work.round.number])
@@ -96,8 +96,8 @@ class ScriptedModel:
 class Device:
     """Kill it with `restart`: nothing is closed, only the store survives."""
 
-    def __init__(self, profile=PROFILE, model=None):
-        self.profile, self.model = profile, model or ScriptedModel()
+    def __init__(self, profile=PROFILE, model=None, find_set=lambda _digest: 0):
+        self.profile, self.model, self.find_set = profile, model or ScriptedModel(), find_set
         self.store = Store.open(None)
         self.ms = 0
         self.restart()
@@ -106,7 +106,15 @@ class Device:
         begin_life(self.store)
         self.wire = Wire()
         worker = InlineWorker(self.model.handle, self.wire.events.put)
-        self.agent = Agent(self.profile, self.store, self.wire, worker, lambda: self.ms, version="1.0", **hooks)
+        self.agent = Agent(
+            self.profile,
+            self.store,
+            self.wire,
+            worker,
+            lambda: self.ms,
+            version="1.0",
+            **{"find_set": self.find_set, **hooks},
+        )
 
     @property
     def state(self):

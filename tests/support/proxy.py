@@ -1,6 +1,7 @@
 """Proxies: one that loses connections on command, as networks do unasked, and those that closed networks have.
 
     Proxy           forwards a port, until it is cut
+    Recorder        keeps every byte that clients say
     ConnectProxy    speaks HTTP CONNECT
     SocksProxy      speaks SOCKS5
 
@@ -15,6 +16,7 @@ import struct
 import threading
 import time
 from base64 import b64encode
+from collections.abc import Callable
 
 from broker_server.loopback import LOOPBACK
 
@@ -70,8 +72,12 @@ class Proxy:
         self._welcome(client)
         server.settimeout(None)
         self._sockets += [client, server]
-        for source, sink in ((client, server), (server, client)):
-            threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+        for source, sink, hear in ((client, server, self._hearing()), (server, client, _deaf)):
+            threading.Thread(target=_pump, args=(source, sink, hear), daemon=True).start()
+
+    def _hearing(self) -> Callable[[bytes], object]:
+        """Return what hears the bytes of a client that is forwarded."""
+        return _deaf
 
     def _admits(self, client: socket.socket) -> bool:
         """Hear what a client wants before it is forwarded."""
@@ -79,6 +85,18 @@ class Proxy:
 
     def _welcome(self, client: socket.socket) -> None:
         """Tell a client that it is forwarded."""
+
+
+class Recorder(Proxy):
+    """Keeps what clients say, a stream for each connection."""
+
+    def __init__(self, target_port: int) -> None:
+        self.streams: list[bytearray] = []
+        super().__init__(target_port)
+
+    def _hearing(self) -> Callable[[bytes], object]:
+        self.streams.append(bytearray())
+        return self.streams[-1].extend
 
 
 class ConnectProxy(Proxy):
@@ -155,9 +173,14 @@ def _read_exactly(client: socket.socket, count: int) -> bytes:
     return data
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _deaf(data: bytes) -> None:
+    """Hear nothing."""
+
+
+def _pump(source: socket.socket, sink: socket.socket, hear: Callable[[bytes], object]) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65_536):
+            hear(data)
             sink.sendall(data)
     for sock in (source, sink):
         with contextlib.suppress(OSError):
