@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.inference.calibration import calibrate
 from edge_agent.inference.drift_watch import DriftWatch
+from edge_agent.inference.known_rows import KnownRows
 from edge_agent.inference.latency import Stage
 from edge_agent.inference.loop import Loop
 from edge_agent.inference.predictor import Predictor, SampleError
@@ -28,8 +29,8 @@ class Bench:
     def __init__(self, bundle, *, store=None, settings=None, window=100, every_s=0.0, prior=True):
         self.notices, self.refreshed = [], []
         self.watch = DriftWatch(bundle.manifest, DriftSettings(window=window, every_s=every_s))
-        model = bundle.open("onnxruntime")
-        self.predictor = Predictor(model, bundle.open_tail("onnxruntime"), observe=self.watch.observe)
+        self.model = bundle.open("onnxruntime")
+        self.predictor = Predictor(self.model, bundle.open_tail("onnxruntime"), observe=self.watch.observe)
         self.store, self.source, self.heard = store, FedSource(), Heard()
         self.loop = Loop(
             self.predictor,
@@ -45,10 +46,8 @@ class Bench:
         self.loop.start()
 
     def calibrate(self):
-        rows = self.store.rows(PICTURES.sample_shape)
-        return calibrate(
-            rows, 3, lambda some: self.predictor.logits(some.samples), has_prior=True, has_temperature=True
-        )
+        known = KnownRows(self.store.rows(PICTURES.sample_shape), None, self.model)()
+        return calibrate(known, self.predictor.logits, has_prior=True, has_temperature=True)
 
     def alarms(self, name):
         return [notice.text for notice in self.notices if isinstance(notice, Alarm) and notice.name == name]
