@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edge_agent.local_broker import LocalBrokerSettings
 from edge_agent.private.capacity import StoreTooSmallError
 from edge_agent.private.facts import HOLD_OUT_SHARE, is_held_out
 from edge_agent.private.settings import GuessSettings, LateLabelSettings, StoreSettings
@@ -159,7 +160,7 @@ def test_it_tells_how_common_classes_were_and_not_how_many_rows_it_keeps_of_each
 
 
 def test_samples_that_somebody_chose_to_label_do_not_tell_how_common_their_class_is(tmp_path, bundle):
-    late = LateLabelSettings(topic="line/+/result")
+    late = LateLabelSettings(LocalBrokerSettings(), "line/+/result")
     bench = bench_with(tmp_path, bundle, awaiting=5, late_labels=late)
     bench.add(0, label=0)
     for number in (1, 2, 3):
