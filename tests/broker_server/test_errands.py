@@ -72,6 +72,23 @@ def test_a_command_goes_to_a_device_retained_and_with_an_end(world):
     assert TOPICS.command("a", "config") in world.link.retained
 
 
+def test_the_broker_is_told_when_to_forget_it(world, monkeypatch):
+    expiries, publish = [], world.link.publish
+
+    def note(topic, payload, *, retain=False, expiry_s=None):
+        expiries.append((topic, retain, expiry_s))
+        return publish(topic, payload, retain=retain, expiry_s=expiry_s)
+
+    monkeypatch.setattr(world.link, "publish", note)
+    order(world)
+    world.wait(600)
+    world.drop()
+    assert [one for one in expiries if "/cmd/" in one[0]] == [
+        (TOPICS.command("a", "diag"), True, 3600),
+        (TOPICS.command("a", "diag"), True, 3000),
+    ]
+
+
 def test_what_became_of_it_is_kept_step_by_step(world):
     order(world)
     (command,) = said(world)
@@ -222,8 +239,7 @@ def test_a_device_that_floods_is_not_heard(tmp_path):
 def test_a_device_that_is_forgotten_leaves_no_command(world):
     order(world)
     order(world, target={"device": "b"})
-    registrar = Registrar(world.store, world.settings)
-    registrar.forget("a")
+    Registrar(world.store, world.settings).strike(world.state, "a")
     assert [one.device for one in kept(world)] == ["b"]
 
 
