@@ -6,7 +6,10 @@ is a constant added to the logits. It never touches what is published.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from fd_runtime.model import F32, I64
 
@@ -16,8 +19,13 @@ _PSEUDO_ROWS = 1.0
 
 def log_prior(labels: I64, classes: int) -> F32:
     """Return log p(class) float32 [classes] from private `labels` int64 [n]; without labels all are equal."""
-    counts = np.bincount(labels, minlength=classes) + _PSEUDO_ROWS
-    return np.asarray(np.log(counts / counts.sum()), np.float32)
+    return log_prior_of(np.bincount(labels, minlength=classes))
+
+
+def log_prior_of(counts: npt.NDArray[Any]) -> F32:
+    """Return log p(class) float32 [classes] from how many rows of each were met, [classes]."""
+    smoothed = counts + _PSEUDO_ROWS
+    return np.asarray(np.log(smoothed / smoothed.sum()), np.float32)
 
 
 def correct(logits: F32, prior: F32) -> F32:

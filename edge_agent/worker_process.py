@@ -24,6 +24,7 @@ import numpy as np
 from edge_agent import log_level, logs
 from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.equipment import Equipment, load_equipment
+from edge_agent.inference.known_rows import KnownRows
 from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, read_frame
 from edge_agent.keeping import kept
@@ -111,7 +112,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             store = stack.enter_context(kept(settings, equipment.bundle.manifest, mouth.tell))
         renewal = None if store is None else Renewal(store, fixed, model, pulse.beat)
         around = Surroundings(
-            (lambda: fixed) if store is None else store.rows,
+            KnownRows(fixed, store, model),
             sources=stack.enter_context(_sources(equipment)),
             store=store,
             refresh=(lambda: None) if store is None else store.refresh,

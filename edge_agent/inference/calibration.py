@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.inference.predictor import Adjustment
-from edge_agent.local_prior import log_prior
-from fd_runtime.model import F32, I64
+from edge_agent.local_prior import log_prior, log_prior_of
+from fd_runtime.model import F32, I64, Features
 
 MIN_ROWS = 30
 """Fewer held-out labels tell nothing of a temperature."""
-_MOST_ROWS = 500
+MOST_ROWS = 500
+"""More tell no more of it: its error is then a twentieth."""
 _PRIOR_DEVIATION = 0.5
 """Of the logarithm: without other evidence a temperature lies, two times in three, between 0.6 and 1.6."""
 _STEPS = 48
@@ -36,43 +36,44 @@ class Calibration:
     held_out: int
 
 
-class Labelled(Protocol):
-    """Labelled rows of this device, wherever they lie."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What labelled rows of this device tell. They need not be as common as the samples that come: a store chooses.
 
-    @property
-    def labels(self) -> I64:
-        """Return int64 [n]."""
-        ...
+    Attributes:
+        met: how many samples of each class came, float64 [classes], in any unit; all 0: nobody can tell.
+        labels: of the rows that are trained on, int64 [n].
+        held_out_labels: of those that are not, int64 [m].
+        held_out: the same as a tail reads them, [m, ...].
+    """
 
-    def split(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Return masks [n] of the rows that are trained on and of the hold-out."""
-        ...
+    met: npt.NDArray[np.float64]
+    labels: I64
+    held_out_labels: I64
+    held_out: Features
 
 
 def calibrate(
-    rows: Labelled,
-    classes: int,
-    logits: Callable[[npt.NDArray[np.intp]], F32],
-    *,
-    has_prior: bool,
-    has_temperature: bool,
+    known: Known, logits: Callable[[Features], F32], *, has_prior: bool, has_temperature: bool
 ) -> Calibration:
     """Return the adjustment that labelled rows ask for.
 
+    The temperature is found under the prior of the rows themselves, and counts under that of the samples that come:
+    by Bayes' rule each belongs to its own.
+
     Args:
-        rows: perhaps none.
-        classes: of the task.
-        logits: what the model says of the rows at some places [m], before any adjustment: [m, classes].
+        known: perhaps of no rows.
+        logits: what the model says of features [m, ...], before any adjustment: [m, classes].
         has_prior: whether to correct by the class prior.
         has_temperature: whether to look for a temperature; 1 where too few rows are held out.
     """
-    training, held_out = rows.split()
-    prior = log_prior(rows.labels[training], classes) if has_prior and training.any() else None
-    places = np.flatnonzero(held_out)[-_MOST_ROWS:]
+    classes, held_out = len(known.met), len(known.held_out_labels)
     temperature = 1.0
-    if has_temperature and len(places) >= MIN_ROWS:
-        temperature = fit_temperature(logits(places), rows.labels[places], prior)
-    return Calibration(Adjustment(temperature, prior), len(rows.labels), len(places))
+    if has_temperature and held_out >= MIN_ROWS:
+        own = log_prior(known.labels, classes)
+        temperature = fit_temperature(logits(known.held_out), known.held_out_labels, own)
+    prior = log_prior_of(known.met) if has_prior and known.met.any() else None
+    return Calibration(Adjustment(temperature, prior), len(known.labels) + held_out, held_out)
 
 
 def fit_temperature(logits: F32, labels: I64, prior: F32 | None = None) -> float:

@@ -186,10 +186,9 @@ class Predictor:
         # A count gives each number once, whoever asks.
         return tuple([f"{self._run}-{next(self._numbers)}" for _ in range(rows)])
 
-    def logits(self, samples: npt.NDArray[Any]) -> F32:
-        """Return logits [n, classes] without any adjustment; raises as `predict`. For whoever fits one."""
-        self._check(samples)
-        return self._tail.logits(self._model.features(preprocessed(samples, self._task)))
+    def logits(self, features: Features) -> F32:
+        """Return logits [n, classes] of features [n, ...] of the model's backbone, unadjusted. For who fits one."""
+        return self._tail.logits(features)
 
 
 class _Checker:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_agent.inference.calibration import Calibration, calibrate
+from edge_agent.inference.calibration import Calibration, Known, calibrate
 from edge_agent.inference.drift_watch import DriftWatch
 from edge_agent.inference.latency import Latency
 from edge_agent.inference.loop import Loop
@@ -28,7 +28,6 @@ from edge_agent.inference.outputs.recent import Recent
 from edge_agent.inference.predictor import Predictor
 from edge_agent.inference.seams import Output, Source, Store
 from edge_agent.inference.settings import STDOUT_VARIABLE
-from edge_agent.private_data import PrivateRows
 from edge_agent.process.notices import Notice
 from edge_agent.settings import AgentSettings
 from fd_runtime.artifacts import Bundle
@@ -44,7 +43,7 @@ class Surroundings:
     """What live inference gets from the rest of the worker.
 
     Attributes:
-        rows: labelled rows of this device, for calibration; read anew each time.
+        known: what labelled rows of this device tell, for calibration; asked anew each time.
         sources: by name.
         store: keeps samples; None: nobody does.
         refresh: what else is due after a drift.
@@ -53,7 +52,7 @@ class Surroundings:
         version: of this program.
     """
 
-    rows: Callable[[], PrivateRows]
+    known: Callable[[], Known]
     sources: Mapping[str, Source] = field(default_factory=dict)
     store: Store | None = None
     refresh: Callable[[], None] = lambda: None
@@ -126,7 +125,7 @@ def _loop(path: Path, settings: AgentSettings, bundle: Bundle, model: LoadedMode
         outputs=_outputs(path, settings, around),
         store=around.store,
         watch=watch,
-        calibrate=partial(_calibrate, settings, predictor, around.rows),
+        calibrate=partial(_calibrate, settings, predictor, around.known),
         refresh=around.refresh,
         tell=around.tell,
         alive=around.alive,
@@ -137,18 +136,11 @@ def _loop(path: Path, settings: AgentSettings, bundle: Bundle, model: LoadedMode
     return loop
 
 
-def _calibrate(settings: AgentSettings, predictor: Predictor, rows: Callable[[], PrivateRows]) -> Calibration | None:
+def _calibrate(settings: AgentSettings, predictor: Predictor, known: Callable[[], Known]) -> Calibration | None:
     inference = settings.inference
     if not (inference.local_prior or inference.calibrate):
         return None
-    known = rows()
-    return calibrate(
-        known,
-        len(predictor.task.classes),
-        lambda places: predictor.logits(known.samples[places].astype(predictor.task.sample_dtype, copy=False)),
-        has_prior=inference.local_prior,
-        has_temperature=inference.calibrate,
-    )
+    return calibrate(known(), predictor.logits, has_prior=inference.local_prior, has_temperature=inference.calibrate)
 
 
 def _outputs(path: Path, settings: AgentSettings, around: Surroundings) -> list[Output]:

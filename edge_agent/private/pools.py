@@ -34,6 +34,7 @@ from edge_agent.private.questions import Candidate, in_order, margin_of, places_
 from edge_agent.private.reservoir import BalancedReservoir, Counts
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.table import COUNTS, EPOCH, GUESSED_COUNTS, RowTable
+from edge_agent.sources.topic_filters import matches
 
 _COUNTS_EVERY = 100
 _RESERVOIRS: Mapping[Pool, str] = {Pool.LABELLED: COUNTS, Pool.GUESSED: GUESSED_COUNTS}
@@ -143,6 +144,26 @@ class Pools:
     def labelled(self) -> int:
         """How many rows have a label."""
         return sum(map(len, self._reservoirs.values()))
+
+    def met(self) -> dict[int, float]:
+        """Return how many labelled samples of each class came by, as far as those that are here can tell.
+
+        A row stands for n_c / m_c of them (`reservoir`). One that somebody chose to label stands for none: it was
+        chosen because the model was unsure, and classes that are hard are not therefore common.
+        """
+        reservoir = self._reservoirs[Pool.LABELLED]
+        weights = {label: reservoir.passed(label) / rows for label, rows in reservoir.sizes().items()}
+        met: dict[int, float] = {}
+        for facts in self.pools[Pool.LABELLED].values():
+            if self._is_as_it_came(facts):
+                label = known(facts.label)
+                met[label] = met.get(label, 0.0) + weights[label]
+        return met
+
+    def _is_as_it_came(self, facts: Facts) -> bool:
+        """Whether the label came with the sample, or by the topic of late labels, which are about all samples."""
+        late = self._settings.late_labels
+        return facts.by == facts.source or (late is not None and matches(late.topic, facts.by))
 
     # What comes, and what is said of it.
 

@@ -90,6 +90,10 @@ class BalancedReservoir:
         """Return how many rows of each class are here."""
         return {label: len(rows) for label, rows in sorted(self._rows.items())}
 
+    def passed(self, label: int) -> float:
+        """Return n_c: how many rows of a class came by, those that are here and those that are not."""
+        return max(self._seen.get(label, 0.0), float(len(self._rows.get(label, ()))))
+
     def judge(self, label: int) -> Verdict:
         """Count a row of class `label`, and say whether it is to stay. `keep` it then: nothing has moved yet."""
         self._seen[label] = self._seen.get(label, 0.0) + 1

@@ -263,7 +263,7 @@ class PrivateStore:
 
     def batches(self, size: int = _ROWS_AT_ONCE) -> Iterator[PrivateRows]:
         """Yield all labelled rows, at most `size` at a time; what leaves meanwhile is left out."""
-        for numbers in self._in_parts(size):
+        for numbers in _in_parts(self._labelled(), size):
             with self._lock:
                 here = [number for number in numbers if number in self._pools.facts]
                 samples = [self._table.sample(number) for number in here]
@@ -277,12 +277,35 @@ class PrivateStore:
         A sample goes through a bundle's frozen part once; what comes out is kept beside it. `went_on` is called after
         every few samples: they may take minutes.
         """
+        return self._seen(self._labelled(), model, went_on)
+
+    def held_out(self, model: LoadedModel, most: int) -> StoredRows:
+        """Return the newest held-out rows, at most so many; as `seen_by`."""
+        with self._lock:
+            numbers = [number for number in self._labelled() if self._pools.facts[number].is_held_out]
+        return self._seen(numbers[-most:], model, lambda: None)
+
+    def training_labels(self) -> I64:
+        """Return int64 [n], what somebody has said of the rows that are trained on."""
+        with self._lock:
+            rows = self._pools.pools[Pool.LABELLED].values()
+            return _sides([facts for facts in rows if not facts.is_held_out])[0]
+
+    def met(self) -> dict[int, float]:
+        """Return how many labelled samples of each class came by, as far as those that are here can tell.
+
+        See `Pools.met`.
+        """
+        with self._lock:
+            return self._pools.met()
+
+    def _seen(self, numbers: Sequence[int], model: LoadedModel, went_on: Callable[[], None]) -> StoredRows:
         bundle, task = model.manifest.digest, self._task
         # No runtime promises to bear a batch of no rows; one of zeros tells the features' shape.
         parts = [model.features(preprocessed(np.zeros((1, *task.sample_shape), task.sample_dtype), task))[:0]]
         rows: list[Facts] = []
-        for numbers in self._in_parts(_ROWS_AT_ONCE):
-            for codes, facts in self._features_of(numbers, model, bundle):
+        for some in _in_parts(numbers, _ROWS_AT_ONCE):
+            for codes, facts in self._features_of(some, model, bundle):
                 parts.append(codes[None])
                 rows.append(facts)
             went_on()
@@ -354,12 +377,10 @@ class PrivateStore:
 
     # Labelled rows by and by.
 
-    def _in_parts(self, size: int) -> Iterator[list[int]]:
-        """Yield the numbers of all rows that have a label now, in order."""
+    def _labelled(self) -> list[int]:
+        """Return the numbers of all rows that have a label now, in order."""
         with self._lock:
-            numbers = sorted(number for number, facts in self._pools.facts.items() if facts.label is not None)
-        for start in range(0, len(numbers), size):
-            yield numbers[start : start + size]
+            return sorted(number for number, facts in self._pools.facts.items() if facts.label is not None)
 
     def _features_of(
         self, numbers: Sequence[int], model: LoadedModel, bundle: bytes
@@ -418,6 +439,11 @@ def _key_for(path: Path | None, settings: StoreSettings) -> bytes | None:
     if settings.credential is not None or (path is not None and is_sealed(path)):
         raise KeyFileError(where, "no such file; what was encrypted with it cannot be read without it")
     return make_key(where)
+
+
+def _in_parts(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
 
 
 def _sides(rows: Sequence[Facts]) -> tuple[I64, npt.NDArray[np.bool_]]:

@@ -15,6 +15,7 @@ from edge_agent.api.routes import OPEN_PATHS, Routes
 from edge_agent.api.server import ApiServer, Terms
 from edge_agent.inference.calibration import calibrate
 from edge_agent.inference.drift_watch import DriftWatch
+from edge_agent.inference.known_rows import KnownRows
 from edge_agent.inference.loop import Loop
 from edge_agent.inference.outputs.recent import Recent
 from edge_agent.inference.predictor import Predictor
@@ -39,12 +40,8 @@ class Api:
         def calibration():
             if store is None:
                 return None
-            rows = store.rows(self.task.sample_shape)
-
-            def logits(places):
-                return predictor.logits(rows.samples[places])
-
-            return calibrate(rows, len(self.task.classes), logits, has_prior=True, has_temperature=True)
+            known = KnownRows(store.rows(self.task.sample_shape), None, model)()
+            return calibrate(known, predictor.logits, has_prior=True, has_temperature=True)
 
         self.loop = Loop(
             predictor, InferenceSettings(), outputs=[self.recent], store=store, watch=self.watch, calibrate=calibration

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.inference.calibration import MIN_ROWS, calibrate, fit_temperature
+from edge_agent.inference.calibration import MIN_ROWS, Known, calibrate, fit_temperature
 from edge_agent.local_prior import log_prior
-from edge_agent.private_data import PrivateRows
 
 CLASSES = 4
 
@@ -49,41 +48,60 @@ def test_the_minimum_is_the_minimum():
     assert loss(best) <= min(map(loss, grid)) + 1e-6
 
 
-def rows_of(count, labels=None):
-    labels = np.arange(count) % CLASSES if labels is None else labels
-    return PrivateRows(np.zeros((count, 2), np.float32), labels.astype(np.int64))
+def known(labels=(), held_out=((), ()), met=None):
+    """What is known; the features of rows that are held out are their logits."""
+    labels = np.array(labels, np.int64)
+    logits, truth = held_out
+    met = np.bincount(labels, minlength=CLASSES) if met is None else met
+    return Known(
+        np.array(met, float), labels, np.array(truth, np.int64), np.array(logits, np.float32).reshape(-1, CLASSES)
+    )
 
 
-def never(_rows):
+def never(_features):
     raise AssertionError("the model was asked")
 
 
 def test_without_rows_nothing_is_adjusted():
-    found = calibrate(rows_of(0), CLASSES, never, has_prior=True, has_temperature=True)
+    found = calibrate(known(), never, has_prior=True, has_temperature=True)
     assert found.adjustment.log_prior is None
     assert found.adjustment.temperature == 1.0
 
 
 def test_few_held_out_rows_leave_the_temperature_alone_and_the_prior_counts():
-    labels = np.array([0] * 90 + [1] * 10)
-    found = calibrate(rows_of(100, labels), CLASSES, never, has_prior=True, has_temperature=True)
-    assert found.held_out < MIN_ROWS
+    rows = known([0] * 90 + [1] * 10, truthful(MIN_ROWS - 1))
+    found = calibrate(rows, never, has_prior=True, has_temperature=True)
     assert found.adjustment.temperature == 1.0
     assert found.adjustment.log_prior.argmax() == 0
-    assert found.labelled == 100
+    assert (found.labelled, found.held_out) == (100 + MIN_ROWS - 1, MIN_ROWS - 1)
 
 
 def test_each_half_can_be_left_out():
-    count = 1000
-    logits, labels = truthful(count, sureness=3.0)
-    rows, asked = rows_of(count, labels), []
-
-    def model(places):
-        asked.append(len(places))
-        return logits[places]
-
-    alone = calibrate(rows, CLASSES, model, has_prior=False, has_temperature=True).adjustment
+    rows = known(range(CLASSES), truthful(1000, sureness=3.0))
+    alone = calibrate(rows, lambda logits: logits, has_prior=False, has_temperature=True).adjustment
     assert alone.log_prior is None
-    assert 1.8 < alone.temperature < 5
-    assert asked == [100]  # the hold-out, and nothing that was trained on
-    assert calibrate(rows, CLASSES, never, has_prior=True, has_temperature=False).adjustment.temperature == 1.0
+    assert alone.temperature == pytest.approx(3.0, rel=0.2)
+    assert calibrate(rows, never, has_prior=True, has_temperature=False).adjustment.temperature == 1.0
+
+
+def test_where_nobody_can_tell_how_common_classes_are_there_is_no_prior():
+    rows = known([0, 0, 0, 1], met=np.zeros(CLASSES))
+    assert calibrate(rows, never, has_prior=True, has_temperature=True).adjustment.log_prior is None
+
+
+def test_rows_that_were_chosen_by_class_tell_the_temperature_of_samples_that_were_not():
+    """A store keeps classes alike, while nine samples in ten are of class 0: two priors, one temperature."""
+    rng = np.random.default_rng(5)
+    prior = np.array([0.9, 0.05, 0.03, 0.02])
+    came = rng.choice(CLASSES, 40_000, p=prior)
+    seen = 1.5 * np.eye(CLASSES)[came] + rng.standard_normal((len(came), CLASSES))
+    likelihood = 1.5 * seen  # log p(sample | class), up to a constant
+    kept = np.concatenate([np.flatnonzero(came == label)[:500] for label in range(CLASSES)])
+    found = calibrate(
+        known(came[kept], (2.5 * likelihood[kept], came[kept]), met=np.bincount(came)),
+        lambda logits: logits,
+        has_prior=True,
+        has_temperature=True,
+    ).adjustment
+    assert found.temperature == pytest.approx(2.5, rel=0.1)
+    assert np.exp(found.log_prior) == pytest.approx(prior, abs=0.01)

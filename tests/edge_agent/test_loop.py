@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.inference.calibration import calibrate
 from edge_agent.inference.drift_watch import DriftWatch
+from edge_agent.inference.known_rows import KnownRows
 from edge_agent.inference.latency import Stage
 from edge_agent.inference.loop import Loop
 from edge_agent.inference.predictor import Predictor, SampleError
@@ -28,8 +29,8 @@ class Bench:
     def __init__(self, bundle, *, store=None, settings=None, window=100, every_s=0.0, prior=True):
         self.notices, self.refreshed = [], []
         self.watch = DriftWatch(bundle.manifest, DriftSettings(window=window, every_s=every_s))
-        model = bundle.open("onnxruntime")
-        self.predictor = Predictor(model, bundle.open_tail("onnxruntime"), observe=self.watch.observe)
+        self.model = bundle.open("onnxruntime")
+        self.predictor = Predictor(self.model, bundle.open_tail("onnxruntime"), observe=self.watch.observe)
         self.store, self.source, self.heard = store, FedSource(), Heard()
         self.loop = Loop(
             self.predictor,
@@ -45,10 +46,8 @@ class Bench:
         self.loop.start()
 
     def calibrate(self):
-        rows = self.store.rows(PICTURES.sample_shape)
-        return calibrate(
-            rows, 3, lambda some: self.predictor.logits(some.samples), has_prior=True, has_temperature=True
-        )
+        known = KnownRows(self.store.rows(PICTURES.sample_shape), None, self.model)()
+        return calibrate(known, self.predictor.logits, has_prior=True, has_temperature=True)
 
     def alarms(self, name):
         return [notice.text for notice in self.notices if isinstance(notice, Alarm) and notice.name == name]
@@ -240,6 +239,13 @@ def test_new_weights_are_heard_at_once_and_confidence_is_learnt_anew(stage, bund
     theta = np.random.default_rng(0).standard_normal(bundle.manifest.layout.size).astype(np.float32) * 0.3
     made.loop.take_weights(theta)
     assert not np.allclose(made.loop.predict(values, is_live=False).probabilities, before, atol=1e-3)
+
+
+def test_new_weights_come_with_a_temperature_of_their_own(stage):
+    made, calibrated = stage(), []
+    made.loop._calibrate = lambda: calibrated.append(made.predictor._tail)
+    made.loop.take_weights(np.zeros(made.predictor._model.manifest.layout.size, np.float32))
+    assert calibrated  # before it returns: the next answer has both
 
 
 def test_drift_is_an_alarm_makes_it_calibrate_anew_and_the_store_let_go(stage):

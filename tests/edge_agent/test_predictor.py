@@ -189,7 +189,8 @@ def test_whoever_observes_sees_features_and_plain_logits_of_live_samples_alone(m
     predictor.predict(samples)
     ((features, logits),) = seen
     assert len(features) == 4
-    assert np.allclose(logits, predictor.logits(samples), atol=1e-6)
+    assert np.allclose(logits, predictor.logits(features), atol=1e-6)
+    assert len(logits) == 4
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, 101.0, float("nan")])

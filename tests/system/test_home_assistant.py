@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -264,6 +267,21 @@ def test_a_broker_that_forgets_everything_is_told_everything_again(tmp_path):
         assert TOPICS.config in home.known
         assert len([topic for topic, *_ in home.heard if topic == TOPICS.state]) <= 2  # it was away, and kept nothing
         home.link.close()
+
+
+def test_a_broker_that_is_there_and_answers_nothing_costs_no_memory(broker, home):
+    with device(broker.port) as output:
+        home.wait_for(TOPICS.availability, b"online")
+        os.kill(broker._process.pid, signal.SIGSTOP)
+        try:
+            end_s, number = time.monotonic() + 2.0, 0
+            while time.monotonic() < end_s:  # twenty states would be due
+                output.say(said(str(number := number + 1)))
+                time.sleep(0.02)
+        finally:
+            os.kill(broker._process.pid, signal.SIGCONT)
+        home.wait(lambda: home.json(TOPICS.state).get("sample_id") == str(number))
+        assert len([topic for topic, *_ in home.heard if topic == TOPICS.state]) <= 3
 
 
 def test_a_worker_that_is_killed_is_unavailable(broker, home):

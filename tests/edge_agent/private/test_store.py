@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edge_agent.local_broker import LocalBrokerSettings
 from edge_agent.private.capacity import StoreTooSmallError
 from edge_agent.private.facts import HOLD_OUT_SHARE, is_held_out
-from edge_agent.private.settings import GuessSettings, StoreSettings
+from edge_agent.private.settings import GuessSettings, LateLabelSettings, StoreSettings
 from edge_agent.private.store import PrivateStore
 from edge_agent.private.table import PrivateStoreError
 from edge_agent.process.notices import PrivateRowsChanged
@@ -144,6 +145,47 @@ def test_what_is_held_out_is_never_trained_on_however_few_rows_there_are(bench):
         bench.add(number, label=0)
     training, hold_out = bench.store.rows().split()
     assert (training.sum(), hold_out.sum()) == (4, 3)
+
+
+# How common classes are.
+
+
+def test_it_tells_how_common_classes_were_and_not_how_many_rows_it_keeps_of_each(bench):
+    for number in range(600):
+        bench.add(number, label=0 if number % 20 else 1 + number // 20 % 2)
+    assert bench.store.met() == pytest.approx({0: 570, 1: 15, 2: 15})
+    assert bench.open().met() == pytest.approx({0: 570, 1: 15, 2: 15}, rel=0.2)  # counts on disk may lag
+    bench.store.refresh()
+    assert bench.store.met() == pytest.approx(bench.store.summary().classes)
+
+
+def test_samples_that_somebody_chose_to_label_do_not_tell_how_common_their_class_is(tmp_path, bundle):
+    late = LateLabelSettings(LocalBrokerSettings(), "line/+/result")
+    bench = bench_with(tmp_path, bundle, awaiting=5, late_labels=late)
+    bench.add(0, label=0)
+    for number in (1, 2, 3):
+        bench.add(number, confidence=0.4, source=f"s{number}")
+    assert bench.store.label("id-1", 1, by="api")
+    assert bench.store.label("id-2", 2, by="line/4/result")
+    assert bench.store.met() == {0: 1.0, 2: 1.0}
+    assert bench.store.label("id-0", 1, by="api")  # a person corrects what came with the sample
+    assert bench.store.met() == {2: 1.0}
+
+
+def test_what_is_held_out_is_apart_and_guesses_are_no_labels(tmp_path, bundle):
+    bench = bench_with(tmp_path, bundle, guesses=GUESSES, questions=0)
+    held_out, trained_on = held_out_numbers(6), held_out_numbers(9, wanted=False)
+    for number in held_out + trained_on:
+        bench.add(number, label=number % 3)
+    (guessed,) = set(held_out_numbers(10, wanted=False)) - set(trained_on)
+    bench.add(guessed, confidence=0.95, guess=1)
+    assert sorted(bench.store.training_labels()) == sorted(number % 3 for number in trained_on)
+    model = bundle.open("onnxruntime")
+    newest = bench.store.held_out(model, 4)
+    np.testing.assert_array_equal(newest.labels, [number % 3 for number in held_out[-4:]])
+    expected = model.features(preprocessed(np.stack([sample(number) for number in held_out[-4:]]), TASK))
+    np.testing.assert_array_equal(newest.features(model), expected)
+    assert len(bench.store.held_out(model, 100)) == 6
 
 
 # Labels that come later.
