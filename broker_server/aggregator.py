@@ -26,6 +26,7 @@ from typing import TypeAlias, cast
 
 from broker_server import editions
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
+from broker_server.editions import Editions
 from broker_server.errands import DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
     DEVICE_COMMAND,
@@ -77,7 +78,7 @@ from fd_protocol.messages import ConsensusBlock, ProbeNotice, RoundOffer, RoundR
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import MissingBlobError, Store, StoreError
+from fd_runtime.store import MissingBlobError, Store, StoreError, StoreFullError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
@@ -87,7 +88,7 @@ GROUP_S = 0.005
 ORDERS_S = 1.0
 """How often the spool is looked into at least."""
 _REWRITE_MS = 60_000
-"""How often it is tried to rid the file of a forgotten device while others read."""
+"""How often it is tried to rid the file of a forgotten device while others read, or there is no room."""
 _PUBLISHES = (PublishPresence, PublishOffer, PublishConsensus, PublishRelease, PublishProbes)
 """Effects that wait for a connection, and are due again at each."""
 
@@ -225,10 +226,10 @@ class Aggregator:
         Raises:
             FedistillError: the public set in use is not here, or does not go with the settings.
         """
-        current = self.state.editions.current
-        self._settings.check_against(self._kits.of(current).probes)
-        if current is not None and self.state.editions.count > 1:
-            log.info("rounds are about edition %d of the public set, whatever the settings name", current.number)
+        known = self._named()
+        self._settings.check_against(self._kits.of(known.current).probes)
+        if known.current is not None and known.count > 1:
+            log.info("rounds are about edition %d of the public set, whatever the settings name", known.current.number)
         self._reconciler.submit(tuple(self._first_events()))
         with self._store.transaction():
             self._scribe.write((), self.state, self._clock())
@@ -238,7 +239,7 @@ class Aggregator:
         if self.state.epoch == 0:
             yield EpochBegun(self._new_epoch(), self._clock())
         edition = self._kits.first_edition
-        if edition is not None and editions.named(self.state.editions, edition) is not self.state.editions:
+        if edition is not None and self._named() is not self.state.editions:
             yield EditionNamed(edition)
         schedule = replace(
             self._settings.rounds.schedule(has_student=self._has_student),
@@ -247,6 +248,11 @@ class Aggregator:
         )
         if schedule != self.state.schedule:
             yield Scheduled(schedule, self._clock())
+
+    def _named(self) -> Editions:
+        """Return the editions once the settings have had their say."""
+        edition = self._kits.first_edition
+        return self.state.editions if edition is None else editions.named(self.state.editions, edition)
 
     def _wait_s(self, timeout_s: float) -> float:
         wake_ms = wake_at_ms(self.state)
@@ -354,9 +360,13 @@ class Aggregator:
             log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
 
     def _rewrite(self) -> None:
-        """Leave nothing in the file of a device that was forgotten; while others read, that is tried again."""
-        is_done = self._clerk.rewrite()
-        self._rewrite_at_ms = 0 if is_done else self._clock() + _REWRITE_MS
+        """Leave nothing in the file of a device that was forgotten; where that cannot be now, it is tried again."""
+        self._rewrite_at_ms = self._clock() + _REWRITE_MS
+        try:
+            if self._clerk.rewrite():
+                self._rewrite_at_ms = 0
+        except StoreFullError as error:  # it needs as much room again; nothing else waits for it
+            log.warning("what was erased is still in free pages of the file: %s", error)
 
     def _take(self, item: Arrived | Finished, group: _Group) -> None:
         if isinstance(item, Finished):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from broker_server.canaries import load_canaries
+from broker_server.canaries import deal, load_canaries, read_canaries
 from broker_server.chronicle import Chronicle
 from broker_server.commanding import (
     Subparsers,
@@ -33,6 +34,7 @@ from fd_protocol.canaries import Canaries
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.artifacts import PublicSet
 from fd_runtime.config import load_toml
+from fd_runtime.files import write_atomically
 from fd_runtime.pages import Section
 
 _COLUMNS = ("edition", "public set", "probes", "since (UTC)", "have it", "round", "voices", "agreement", "uncovered",
@@ -64,6 +66,12 @@ def add_probe_commands(subparsers: Subparsers) -> None:
     rotate.add_argument(
         "--forget-trust", action="store_true", help="what devices have earned is void: the old ones leaked"
     )
+    text = "make several disjoint files of canaries of one, to have others when these have leaked"
+    deal_ = inner.add_parser("deal", help=text)
+    deal_.add_argument("canaries", type=Path, metavar="FILE")
+    deal_.add_argument("--hands", type=int, default=4, metavar="N", help="how many; 4")
+    deal_.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where canaries-1.json and so on go")
+    deal_.set_defaults(run=_deal)
 
 
 def _ordering(inner: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -175,6 +183,21 @@ def _drop(arguments: argparse.Namespace) -> int:
         raise InvalidValueError(f"edition {edition.number} is about a public set that is in use")
     load_equipment(arguments.config).probe_shelf.remove_set(edition.public_set)
     say(arguments, {"removed": edition.public_set.hex()}, f"the files of edition {edition.number} are removed")
+    return 0
+
+
+def _deal(arguments: argparse.Namespace) -> int:
+    canaries = read_canaries(arguments.canaries)
+    hands = deal(canaries, arguments.hands, random.SystemRandom())
+    files = [arguments.out / f"canaries-{number}.json" for number in range(1, len(hands) + 1)]
+    for file in files:
+        if file.exists():
+            raise FileExistsError(f"{file}: exists already")
+    arguments.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file, hand in zip(files, hands, strict=True):
+        write_atomically(file, hand.to_json(), mode=0o600)
+    counts = f"{len(hands[0].trust.probes)} for trust and {len(hands[0].release.probes)} for release"
+    say(arguments, {"files": [str(file) for file in files]}, f"{len(files)} files in {arguments.out}, {counts} in each")
     return 0
 
 

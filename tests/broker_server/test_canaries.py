@@ -1,8 +1,11 @@
 """Canaries fit their public set, or the server does not start."""
 
+import random
+
 import pytest
 
-from broker_server.canaries import InvalidCanariesError, load_canaries
+from broker_server.canaries import InvalidCanariesError, deal, load_canaries, read_canaries
+from broker_server.cli import main
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
@@ -58,3 +61,38 @@ def test_probes_that_make_no_sense_are_refused(probes, labels):
 def test_no_probe_judges_devices_and_student():
     with pytest.raises(InvalidValueError, match="trust and for release"):
         Canaries(SET.hex(), LabelledProbes((1,), (0,)), LabelledProbes((1,), (0,)))
+
+
+def test_canaries_are_dealt_to_hands_that_share_none_and_have_all_of_them():
+    known = Canaries("ab" * 32, probes(range(0, 41, 2)), probes(range(1, 20, 2)))
+    hands = deal(known, 4, random.Random(7))
+    for name in ("trust", "release"):
+        parts = [getattr(hand, name) for hand in hands]
+        assert sorted(p for part in parts for p in part.probes) == list(getattr(known, name).probes)
+        assert max(len(part.probes) for part in parts) - min(len(part.probes) for part in parts) <= 1
+        labels = dict(zip(getattr(known, name).probes, getattr(known, name).labels, strict=True))
+        for part in parts:
+            assert [labels[p] for p in part.probes] == list(part.labels)
+    assert deal(known, 4, random.Random(8)) != hands
+
+
+@pytest.mark.parametrize(("count", "hands", "why"), [(3, 4, "too few"), (30, 1, "at least 2")])
+def test_too_few_canaries_are_not_dealt(count, hands, why):
+    with pytest.raises(InvalidValueError, match=why):
+        deal(Canaries("ab" * 32, probes(range(count))), hands, random.Random(7))
+
+
+def test_the_command_line_deals_into_files_for_their_owner_alone(tmp_path, capsys):
+    file = tmp_path / "all.json"
+    file.write_bytes(Canaries("ab" * 32, probes(range(8)), probes(range(8, 16))).to_json())
+    assert main(["probes", "deal", str(file), "--hands", "2", "--out", str(tmp_path / "hands")]) == 0
+    assert "2 files" in capsys.readouterr().out
+    hands = [read_canaries(tmp_path / "hands" / f"canaries-{number}.json") for number in (1, 2)]
+    assert not {*hands[0].trust.probes} & {*hands[1].trust.probes}
+    assert (tmp_path / "hands" / "canaries-1.json").stat().st_mode & 0o777 == 0o600
+    assert main(["probes", "deal", str(file), "--hands", "2", "--out", str(tmp_path / "hands")]) == 73
+    assert main(["probes", "deal", str(tmp_path / "none.json"), "--out", str(tmp_path / "x")]) == 78
+
+
+def probes(places):
+    return LabelledProbes(tuple(places), tuple(place % 3 for place in places))

@@ -24,7 +24,7 @@ from fd_protocol.messages import DeviceState, Kind
 from fd_protocol.parts import split
 from fd_runtime.link import Arrived
 from fd_runtime.starting import exclusive
-from fd_runtime.store import Store
+from fd_runtime.store import Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.served import serving
 from tests.broker_server.test_federation import ALL, BEGUN, opened, stored, told
@@ -485,6 +485,22 @@ def test_while_somebody_reads_an_older_moment_the_old_pages_wait(running):
     running.wait(59)
     assert content in files_of(running)
     running.wait(1)
+    assert content not in files_of(running)
+
+
+def test_where_there_is_no_room_to_write_the_file_anew_that_is_tried_again_and_the_rounds_go_on(running, monkeypatch):
+    (row,) = running.store.payloads(FED, Kind.CONTRIBUTION.value, "b")[:1]
+    content = running.store.blob(row.content)
+
+    def full(store):
+        raise StoreFullError(store.path, "database or disk is full")
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Store, "rewrite", full)
+        assert give(running, "forget", device="b").is_obeyed
+        running.device("d").send_map([0] * 20)
+    assert content in files_of(running)
+    running.wait(60)
     assert content not in files_of(running)
 
 

@@ -442,6 +442,28 @@ def test_a_server_whose_set_is_gone_does_not_start(world):
         world.restart()
 
 
+def test_an_operator_who_names_another_set_in_the_settings_has_it_his_way_while_nothing_was_staged(world):
+    three(world)
+    world.arguments |= {"probes": NEW, "canaries": KNOWN[NEW_CANARIES], "canaries_sha256": NEW_CANARIES}
+    world.restart()
+    assert world.state.editions == Editions(current=replace(FIRST, **NAMED_BY_HAND), count=1)
+    world.wait(61)
+    world.wait(10)
+    assert world.offer.slice.public_set == NEW_SET
+
+
+NAMED_BY_HAND = {"public_set": NEW_SET, "count": 16, "canaries": NEW_CANARIES, "size_bytes": 900}
+
+
+def test_once_another_set_was_staged_the_settings_are_not_asked_any_more(world):
+    three(world)
+    give(world, stage())
+    give(world, order(Command.PROBES_DROP))
+    world.arguments |= {"probes": NEW, "canaries": KNOWN[NEW_CANARIES], "canaries_sha256": NEW_CANARIES}
+    world.restart()
+    assert world.state.editions.current == FIRST
+
+
 def test_a_broker_that_lost_its_memory_is_told_of_the_sets_again(world):
     give(world, stage())
     world.drop()

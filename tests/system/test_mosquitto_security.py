@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.system, needs_mosquitto]
 
 TOPICS = Topics(FEDERATION)
 OWN = ("state", "up/0", "up/7", "report", "cmd/update", "prediction")
-FLEET_WIDE = ("round", "consensus/0", "release/cnn-s", f"srv/{AGGREGATOR}")
+FLEET_WIDE = ("round", "consensus/0", "release/cnn-s", "probes", f"srv/{AGGREGATOR}")
 
 
 @pytest.fixture

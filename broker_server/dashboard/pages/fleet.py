@@ -12,10 +12,13 @@ from broker_server.dashboard import words
 from broker_server.dashboard.charts import LineChart, Series, Written
 from broker_server.dashboard.reading import Look
 from broker_server.errands import Errand
+from broker_server.scribe import TRIAL_OF
 from fd_protocol.messages import Kind
 
 PAGE_ROWS = 100
 _ERRANDS = 20
+_LOOKED_BACK = 100
+"""Rounds among which trials are looked for."""
 _NONE = float("nan")
 ORDERS = {
     "name": "name",
@@ -69,7 +72,7 @@ class DevicePage:
         coverage: share of the public set that is not far from its data.
         trust: (class, trust) of every class; empty where nothing is known.
         hearings: what it was heard to say, the last round first.
-        charts: over its rounds.
+        charts: over its rounds, trials left out: they are about other probes.
         errands: commands that it was sent, the last first.
     """
 
@@ -114,6 +117,7 @@ def device_page(look: Look, name: str) -> DevicePage | None:
     if device is None:
         return None
     hearings = look.chronicle.hearings_of(name, limit=100)
+    trials = {one.number for one in look.chronicle.rounds(_LOOKED_BACK) if TRIAL_OF in one.metrics}
     classes = look.around.classes
     trust = look.trust_of(name)
     return DevicePage(
@@ -121,7 +125,7 @@ def device_page(look: Look, name: str) -> DevicePage | None:
         coverage=look.coverage_of([name]).get(name),
         trust=tuple(zip(classes, trust, strict=True)) if len(trust) == len(classes) else (),
         hearings=hearings,
-        charts=_charts(hearings),
+        charts=_charts(tuple(one for one in hearings if one.round not in trials)),
         errands=errands.listed(look.store, look.around.settings.federation, name, _ERRANDS),
     )
 
