@@ -21,6 +21,7 @@ from fd_protocol.messages import (
     MAX_PARTS,
     MAX_PAYLOAD_BYTES,
     Codec,
+    PrivacyTerms,
     ServerState,
     Slice,
     TrainingTerms,
@@ -32,6 +33,8 @@ from fd_runtime.link import Will
 
 YEAR_S = 366 * 86_400
 PAUSE, DEMAND = "pause", "demand"
+COMPETENCE = "competence"
+"""The default rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class MethodSettings:
         absence: how the last words of absent devices fade.
     """
 
-    name: str = "competence"
+    name: str = COMPETENCE
     temperature: float = 2.0
     codec: Codec = Codec.U8_SQRT
     top_k: int = 0
@@ -192,6 +195,7 @@ class Settings:
     Attributes:
         bundles: hexadecimal digests of the bundles that may join; none = any of the task.
         trust: what devices are weighed by: "canaries", or "none" where every one of them is trusted.
+        privacy: what soft labels may tell of a private row; epsilon 0 = nothing is asked of devices.
     """
 
     federation: str
@@ -203,17 +207,43 @@ class Settings:
     bundles: tuple[str, ...] = ()
     trust: Literal["canaries", "none"] = "canaries"
     records: RecordSettings = RecordSettings()
+    privacy: PrivacyTerms = field(default_factory=PrivacyTerms)
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
-        needs = rule_named(self.method.name, self.method.terms).card.needs
-        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
+        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in self._needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
             )
+        self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        """Under privacy terms devices send no maps and read no rows for an answer: some rules cannot live with that."""
+        if not self.privacy.is_asked:
+            return
+        needs = self._needs
+        if Need.PUBLIC_SET not in needs:
+            raise InvalidValueError(f"{self.method.name} reads private rows in every round: privacy.epsilon forbids it")
+        if Need.COMPETENCE in needs and self.method.name != COMPETENCE:
+            raise InvalidValueError(
+                f"{self.method.name} needs competence maps, and under privacy.epsilon there are none"
+            )
+        if self.rounds.most_uncovered < 1:
+            raise InvalidValueError(
+                "rounds.most_uncovered goes with competence maps: under privacy.epsilon there are none"
+            )
+
+    @property
+    def _needs(self) -> frozenset[Need]:
+        return rule_named(self.method.name, self.method.terms).card.needs
+
+    @property
+    def asks_for_maps(self) -> bool:
+        """Whether devices shall say where they are competent. Without maps `competence` weighs by trust alone."""
+        return Need.COMPETENCE in self._needs and not self.privacy.is_asked
 
     @property
     def subscriptions(self) -> tuple[str, ...]:

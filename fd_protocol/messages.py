@@ -22,6 +22,7 @@ from fd_protocol.terms import (
     MAX_CLASSES,
     MAX_PROBES,
     Codec,
+    PrivacyTerms,
     Sampling,
     Slice,
     TrainingTerms,
@@ -44,6 +45,7 @@ __all__ = [
     "DeviceState",
     "Kind",
     "Part",
+    "PrivacyTerms",
     "Receipt",
     "Release",
     "RoundOffer",
@@ -111,6 +113,8 @@ class RoundOffer:
     """Digests of the bundles that may join; empty = any of the task."""
     devices: tuple[str, ...] = keyed(17, default=())
     """Names of the devices that may contribute, of those that the sampling draws; empty = all of them."""
+    privacy: PrivacyTerms = keyed(18, default=PrivacyTerms())
+    """What the soft labels may tell of a private row; a device's own terms may be stricter."""
 
     def __post_init__(self) -> None:
         check_digest(self.task, "task")

@@ -16,7 +16,7 @@ import yaml
 from fd_protocol import codec
 from fd_protocol.codec import KINDS
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import Kind, Sampling, Slice, Status, TrainingTerms
+from fd_protocol.messages import Kind, PrivacyTerms, Sampling, Slice, Status, TrainingTerms
 from fd_protocol.topics import Topics, acl_lines, parse
 from tests.broker_server.world import World, fleet
 from tests.edge_agent.wire import Device
@@ -27,7 +27,7 @@ DOCUMENT = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 CDDL_RULES = set(re.findall(r"^([a-z0-9-]+) = ", (DOCS / "fedistill.cddl").read_text(), re.MULTILINE))
 SCHEMAS, CHANNELS, OPERATIONS = DOCUMENT["components"]["schemas"], DOCUMENT["channels"], DOCUMENT["operations"]
 NUMBERS = {cls: number for number, cls in KINDS.items()}
-NESTED = [RoundId, Slice, Sampling, TrainingTerms]
+NESTED = [RoundId, Slice, Sampling, TrainingTerms, PrivacyTerms]
 NAMES = {"federation": "demo", "device": "d1", "aggregator": "main", "block": "0", "shard": "0", "family": "cnn-s"}
 WITHOUT_MESSAGES = {"cmd/+", "prediction"}
 """Rights that the ACL gives for what is still to come."""

@@ -14,6 +14,7 @@ from fd_protocol.messages import (
     DeviceState,
     Kind,
     Part,
+    PrivacyTerms,
     Receipt,
     Release,
     RoundOffer,
@@ -57,6 +58,19 @@ terms = st.builds(
 )
 
 
+privacies = st.builds(
+    PrivacyTerms,
+    st.floats(0, 1000),
+    st.floats(0, 1e-3, exclude_min=True),
+    st.integers(1, 100_000),
+    st.floats(0, 1, exclude_min=True),
+    st.floats(0, 1e6, exclude_min=True),
+    st.floats(0, 10, exclude_min=True),
+    st.integers(1, 2**31 - 1),
+    st.floats(0, 1000),
+)
+
+
 @st.composite
 def offers(draw):
     probes = draw(slices())
@@ -74,6 +88,7 @@ def offers(draw):
         task=draw(digests),
         byte_budget=draw(st.integers(1, 4 << 20)),
         training=draw(terms),
+        privacy=draw(privacies),
         top_k=top_k,
         shards=draw(st.integers(1, 4096)),
         competence=draw(st.booleans()),
