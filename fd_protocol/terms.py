@@ -112,8 +112,6 @@ class PrivacyTerms:
     learning_rate: float = keyed(6, default=2e-2)
     rows: int = keyed(7, default=256)
     """A round number near what devices hold: a lot's sum is divided by `sampling_rate` times this, never by a count."""
-    pull: float = keyed(8, default=0.1)
-    """How strongly weights are held to those of the private training while they learn from a consensus."""
 
     def __post_init__(self) -> None:
         require(0.0 <= self.epsilon <= 1000.0, "an epsilon lies in [0, 1000]")
@@ -123,7 +121,6 @@ class PrivacyTerms:
         require(0.0 < self.clip_norm <= 1e6, "a clip norm lies in (0, 10^6]")
         require(0.0 < self.learning_rate <= 10.0, "a learning rate lies in (0, 10]")
         require(1 <= self.rows < 1 << 31, "rows are at least 1")
-        require(0.0 <= self.pull <= 1000.0, "a pull lies in [0, 1000]")
 
     @property
     def is_asked(self) -> bool:

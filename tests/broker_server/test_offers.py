@@ -189,7 +189,6 @@ def test_what_needs_private_rows_every_round_does_not_go_with_privacy(method, ro
         {"clip_norm": 0.0},
         {"learning_rate": 0.0},
         {"rows": 0},
-        {"pull": -0.1},
     ],
 )
 def test_privacy_terms_outside_the_limits_do_not_exist(wrong):

@@ -67,7 +67,6 @@ privacies = st.builds(
     st.floats(0, 1e6, exclude_min=True),
     st.floats(0, 10, exclude_min=True),
     st.integers(1, 2**31 - 1),
-    st.floats(0, 1000),
 )
 
 

@@ -92,7 +92,7 @@ MESSAGES = {
     ),
     "round-offer, by name": dataclasses.replace(OFFER, devices=("kettle", "press-3")),
     "round-offer, under privacy": dataclasses.replace(
-        OFFER, competence=False, privacy=PrivacyTerms(8.0, 1e-6, 200, 0.25, 0.5, 2e-2, 512, 0.5)
+        OFFER, competence=False, privacy=PrivacyTerms(8.0, 1e-6, 200, 0.25, 0.5, 1e-2, 512)
     ),
     "part": PART,
     "part, single": Part(ROUND, Kind.COMPETENCE, OTHER, 3, b"abc"),
