@@ -34,7 +34,9 @@ from fd_runtime.link import (
     Published,
     PublishRefused,
     TlsFiles,
+    Traffic,
 )
+from fd_runtime.tcp_count import count
 from fd_runtime.waking import Waker
 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
@@ -64,6 +66,7 @@ class Connection:
     Attributes:
         was_up: the broker took us in, and what we listen to is subscribed.
         end_reason: why it is over: what the broker said, else what the network did.
+        traffic: what went through it, as it was last looked at.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Connection:
     ) -> None:
         self.was_up = False
         self.end_reason = ""
+        self.traffic = Traffic()
         self._settings = settings
         self._outbox = outbox
         self._events = events
@@ -143,6 +147,7 @@ class Connection:
         # What TLS has decrypted already shows on no descriptor.
         has_pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         ready = dict(poller.poll(0 if has_pending else _TICK_S * 1000))
+        self.traffic = count(sock.fileno()) or self.traffic
         if waker.fileno() in ready:
             waker.rest()
         due = ready.get(sock.fileno(), 0)

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from queue import SimpleQueue
 
-from fd_runtime.link import Arrived, LinkDown, LinkEvent, LinkSettings, check_topic
+from fd_runtime.link import Arrived, LinkDown, LinkEvent, LinkSettings, Traffic, check_topic
 from fd_runtime.mqtt_connection import Connection, Message, tls_context
 from fd_runtime.waking import Waker
 
@@ -30,7 +30,7 @@ _CLOSE_S = 5.0
 
 
 class MqttLink:
-    """A `Link` to a real broker. Connects as soon as it is made.
+    """A `Link` to a real broker. Connects as soon as it is made; `traffic` is what it has sent and received by now.
 
     Raises:
         InvalidValueError: a TLS file is missing or not what it should be.
@@ -40,6 +40,7 @@ class MqttLink:
         if settings.tls is not None:
             tls_context(settings.tls)  # the caller's mistake shows here, not in a thread
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
+        self.traffic = Traffic()
         self._settings = settings
         self._tokens = itertools.count(1)
         self._commands: deque[Message | Arrived] = deque()
@@ -78,11 +79,13 @@ class MqttLink:
 
     def _serve(self, connection: Connection) -> str:
         """Run one connection to its end and return why it ended."""
+        before = self.traffic
         try:
             connection.open()
             while connection.is_open:
                 self._obey(connection)
                 connection.turn(self._waker)
+                self.traffic = before + connection.traffic
         except Exception as error:  # noqa: BLE001 - a foreign broker's bytes in a foreign parser: the link outlives both
             return str(error) or type(error).__name__
         finally:
