@@ -22,6 +22,7 @@ from edge_agent import participant, presence
 from edge_agent.eligibility import Profile
 from edge_agent.events import (
     ClockTicked,
+    ConditionsChanged,
     Effect,
     Event,
     PrivateDataChanged,
@@ -31,19 +32,29 @@ from edge_agent.events import (
     SendReport,
     Task,
     Work,
+    WorkDeferred,
 )
 from edge_agent.gathering import Consensus
 from edge_agent.incoming import Entry, is_server_birth, read
-from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
+from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
 from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
+from edge_agent.reservations import Reserved, nothing
 from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.label_set import label_set
-from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Receipt, RoundOffer, Status
+from fd_protocol.messages import (
+    MAX_PAYLOAD_BYTES,
+    Contribution,
+    DeviceState,
+    Receipt,
+    RoundOffer,
+    Status,
+    TrainingTerms,
+)
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
@@ -55,6 +66,9 @@ DISK_FULL = "disk_full"
 KEEPS_AWAY = (DISK_FULL, WORKER_DOWN)
 """Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
+_TRAININGS = frozenset({Task.WARM_UP, Task.TRAIN, Task.REFRESH})
+_LOOK_MS = 5_000
+"""How often the machine is looked at while a training waits for it."""
 
 log = logging.getLogger("edge-agent")
 
@@ -70,6 +84,8 @@ class Agent:
         clock: monotonic milliseconds; where they start does not matter.
         version: of this program, for the birth.
         on_spoke: hears of predictions that somebody wants to hear of.
+        reserve: what the device holds against an offer beyond what it is, and by which privacy terms it works.
+        obstacle: what keeps the machine from training, given what did when it was last asked; empty: nothing.
 
     Attributes:
         measured: the newest numbers that the worker told, by name.
@@ -86,6 +102,8 @@ class Agent:
         *,
         version: str = "",
         on_spoke: Callable[[Spoke], None] = lambda _: None,
+        reserve: Callable[[RoundOffer], Reserved] = nothing,
+        obstacle: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._profile, self._link, self._worker = profile, link, worker
         self._topics = Topics(profile.federation)
@@ -95,7 +113,8 @@ class Agent:
         self._outbox = Outbox(link)
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
-        self._on_spoke = on_spoke
+        self._on_spoke, self._reserve, self._obstacle = on_spoke, reserve, obstacle
+        self._looked_at_ms: int | None = None
         self.measured: dict[str, float] = {}
         self.alarms: dict[str, str] = {}
         self._disk_retry_ms = 0
@@ -160,6 +179,8 @@ class Agent:
             case Arrived():
                 self._receive(item)
             case Answer(event, blobs):
+                if isinstance(event, WorkDeferred):
+                    self._looked_at_ms = self.now_ms
                 self._take(Entry(event, blobs))
             case Published(token):
                 self._confirm(token)
@@ -191,7 +212,7 @@ class Agent:
     def _receive(self, arrived: Arrived) -> None:
         """Take a message in; what is no message of ours is dropped with a word, and never comes again."""
         try:
-            entry = read(arrived.topic, arrived.payload, self._profile, self.now_ms)
+            entry = read(arrived.topic, arrived.payload, self._profile, self.now_ms, self._reserve)
             if not arrived.retained and is_server_birth(arrived.topic, arrived.payload):
                 # What came to a broker that forgot its sessions, before the server was back, went to nobody.
                 self._send_again(self._outbox.unanswered())
@@ -261,6 +282,18 @@ class Agent:
         if not self._backlog and wake_ms is not None and self.now_ms >= wake_ms:
             self._take(Entry(ClockTicked(self.now_ms)))
         self._send_again(self._outbox.overdue(self.now_ms))
+        self._keep_conditions()
+
+    def _keep_conditions(self) -> None:
+        """Where a training waits for nothing but the machine, look whether it may begin."""
+        if self._backlog or not (self.state.obstacle and participant.would_train(self.state)):
+            return
+        if self._looked_at_ms is not None and self.now_ms < self._looked_at_ms + _LOOK_MS:
+            return
+        self._looked_at_ms = self.now_ms
+        obstacle = self._obstacle(self.state.obstacle)
+        if obstacle != self.state.obstacle:
+            self._take(Entry(ConditionsChanged(obstacle)))
 
     def _send_again(self, sends: Iterable[Send]) -> None:
         for send in sends:
@@ -276,6 +309,8 @@ class Agent:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
+            case Work(task) if task in _TRAININGS and (obstacle := self._obstacle(self.state.obstacle)):
+                self._inbox.put(Answer(WorkDeferred(effect, obstacle)))
             case Work():
                 self._worker.submit(self._job(effect))
             case Send():
@@ -291,19 +326,30 @@ class Agent:
         self._outbox.post(send, self._journal.blob(send.payload), topic, self.now_ms, only)
 
     def _job(self, work: Work) -> Job:
-        offer, consensus = self.state.offer, self.state.training
+        offer, consensus, privacy = self.state.offer, self.state.training, self.state.privacy
         assert offer is not None
         match work.task:
             case Task.WARM_UP:
-                return WarmUpJob(work, offer.training)
+                return WarmUpJob(work, offer.training, privacy)
             case Task.MAP_COMPETENCE:
                 return CompetenceJob(work, self.state.private_epoch)
             case Task.PREDICT:
-                return PredictJob(work, offer, *self._base_for(offer))
+                return PredictJob(work, offer, *self._base_for(offer), privacy)
             case Task.TRAIN:
                 assert consensus is not None
                 messages = tuple(self._journal.blob(digest) for digest in consensus.messages)
-                return TrainJob(work, consensus.sha256, messages, offer.training, self._own_codes(consensus))
+                own = self._own_codes(consensus)
+                return TrainJob(work, consensus.sha256, messages, offer.training, own, privacy)
+            case Task.REFRESH:
+                return self._refresh_job(work, offer.training)
+
+    def _refresh_job(self, work: Work, terms: TrainingTerms) -> Job:
+        refreshing, lesson = self.state.refreshing, self.state.lesson
+        assert refreshing is not None
+        if lesson is None:
+            return RefreshJob(work, refreshing.private_epoch, terms)
+        messages = tuple(self._journal.blob(digest) for digest in lesson.messages)
+        return RefreshJob(work, refreshing.private_epoch, terms, lesson.sha256, messages)
 
     def _base_for(self, offer: RoundOffer) -> tuple[bytes, bytes]:
         """Return digest and codes of the base, if it is about the same probes in the same coding as `offer`."""

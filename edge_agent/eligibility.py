@@ -24,6 +24,7 @@ class Profile:
         public_set: digest of the public set it has.
         probes: number of samples in it.
         private_epoch: changes whenever the private rows do.
+        trains_privately: bundle and runtime have a clipping graph: it can work under privacy terms.
     """
 
     device: str
@@ -36,6 +37,7 @@ class Profile:
     public_set: bytes
     probes: int
     private_epoch: int = 0
+    trains_privately: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.device, "device")

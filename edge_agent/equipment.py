@@ -10,6 +10,7 @@ from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
+from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
@@ -42,7 +43,18 @@ class Equipment:
             public_set=label_set(manifest.task.digest) if public is None else public.digest,
             probes=classes if public is None else public.spec.count,
             private_epoch=private_epoch,
+            trains_privately=self.trains_privately,
         )
+
+    @property
+    def has_private_rows(self) -> bool:
+        """Whether there is anywhere for private rows to come from."""
+        return self.settings.data.private is not None
+
+    @property
+    def trains_privately(self) -> bool:
+        """Whether bundle and runtime have a clipping graph."""
+        return Role.TRAIN_STEP_PRIVATE in self.bundle.manifest.files and self.settings.model.runtime == "onnxruntime"
 
 
 def load_equipment(path: Path) -> Equipment:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.eligibility import Profile, objection
 from edge_agent.events import ConsensusBlockReceived, Event, OfferReceived, ReceiptReceived
+from edge_agent.reservations import Reserved, nothing
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, sha256
@@ -21,8 +23,21 @@ class Entry:
     blobs: tuple[bytes, ...] = ()
 
 
-def read(topic: str, payload: bytes, profile: Profile, now_ms: int) -> Entry | None:
+def read(
+    topic: str,
+    payload: bytes,
+    profile: Profile,
+    now_ms: int,
+    reserve: Callable[[RoundOffer], Reserved] = nothing,
+) -> Entry | None:
     """Return what a message means to the device; None: nothing, as a cleared topic or a server's presence.
+
+    Args:
+        topic: of the message.
+        payload: its bytes.
+        profile: what the device is.
+        now_ms: of its life.
+        reserve: what it holds against an offer beyond that.
 
     Raises:
         DecodeError: no message of ours, of another federation, or about other probes than the device has.
@@ -31,7 +46,9 @@ def read(topic: str, payload: bytes, profile: Profile, now_ms: int) -> Entry | N
     if leaf == "round":
         offer = codec.decode(payload, RoundOffer)
         _check_federation(offer.round, profile)
-        return Entry(OfferReceived(offer, now_ms, objection(offer, profile)))
+        reserved = reserve(offer)
+        why = objection(offer, profile) or reserved.objection
+        return Entry(OfferReceived(offer, now_ms, why, reserved.privacy, reserved.is_paid))
     if leaf == "consensus":
         return _read_block(payload, profile)
     if leaf == "receipt":

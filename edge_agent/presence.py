@@ -11,6 +11,8 @@ from fd_protocol.messages import Codec, DeviceState
 from fd_runtime.store import Store
 
 CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence")
+PRIVACY = "dp"
+"""Capability of a device that can work under privacy terms."""
 _BOOT = "boot"
 
 
@@ -40,7 +42,7 @@ def birth(profile: Profile, boot: int, agent: str, *, problem: str = "") -> Devi
         task=profile.task,
         family=profile.family,
         runtime=profile.runtime,
-        capabilities=CAPABILITIES,
+        capabilities=(*CAPABILITIES, PRIVACY) if profile.trains_privately else CAPABILITIES,
         problem=problem,
     )
 

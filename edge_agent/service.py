@@ -8,14 +8,23 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import cast
 
 from edge_agent import presence
 from edge_agent.agent import Agent, Inbox
-from edge_agent.equipment import load_equipment, private_epoch_of
+from edge_agent.eligibility import Profile
+from edge_agent.equipment import Equipment, load_equipment, private_epoch_of
+from edge_agent.privacy.ledger import Ledger
+from edge_agent.privacy.saying import NO_PRIVATE_STEP
+from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
+from edge_agent.training.conditions import Limits
+from edge_agent.training.data_use import DataUse
+from edge_agent.training.sensors import Sensors
+from edge_agent.training.settings import TrainingSettings
 from edge_agent.worker import ProcessWorker
 from fd_protocol import codec
 from fd_protocol.topics import Topics
@@ -54,10 +63,42 @@ def run(path: Path, *, version: str) -> None:
             settings=settings.process,
         )
         stack.callback(worker.close)
+        data_use = DataUse(store, settings.training.data_mb_per_month, lambda: link.traffic)
+        stack.callback(data_use.keep)
         with blame(path, "state.folder"):
-            agent = Agent(profile, store, link, worker, _monotonic_ms, version=version)
+            agent = Agent(
+                profile,
+                store,
+                link,
+                worker,
+                _monotonic_ms,
+                version=version,
+                reserve=_reservations(equipment, profile, data_use),
+                obstacle=_obstacle(settings.training),
+            )
         stack.callback(agent.leave)
-        until_signalled(lambda: agent.pump(_PUMP_S), agent.wake)
+
+        def turn() -> None:
+            agent.pump(_PUMP_S)
+            data_use.look()
+
+        until_signalled(turn, agent.wake)
+
+
+def _reservations(equipment: Equipment, profile: Profile, data_use: DataUse) -> Reservations:
+    settings = equipment.settings
+    return Reservations(
+        profile,
+        settings.privacy,
+        Ledger(settings.state.privacy) if equipment.has_private_rows else None,
+        problem="" if equipment.trains_privately else NO_PRIVATE_STEP,
+        is_data_spent=lambda: data_use.is_spent,
+    )
+
+
+def _obstacle(settings: TrainingSettings) -> Callable[[str], str]:
+    limits, sensors = Limits.of(settings), Sensors()
+    return lambda before: limits.obstacle(sensors.read(), before)
 
 
 def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:

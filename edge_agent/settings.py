@@ -5,6 +5,9 @@
 [model]   bundle, public_set, runtime, threads
 [data]    private                       [state]       folder
 [process] start_s, hang_s, restart_min_s, restart_max_s
+[training]  memory_mb, max_c, resume_below_c, battery_min_percent, cpu_share, window, checkpoint_s, flash_mb_per_day,
+            data_mb_per_month
+[privacy] epsilon, delta, epsilon_max, period_days
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.training.settings import TrainingSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -57,7 +62,7 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing."""
+    """Where the device keeps its memory: journal, outbox, checkpoint and ledger. Made where it is missing."""
 
     folder: Path
 
@@ -68,6 +73,16 @@ class StateSettings:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def privacy(self) -> Path:
+        """Return the folder of the ledger."""
+        return self.folder / "privacy"
+
+    @property
+    def wear(self) -> Path:
+        """Return the file that counts what is written to the disk."""
+        return self.folder / "wear.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +95,5 @@ class AgentSettings:
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
     process: ProcessSettings = ProcessSettings()
+    training: TrainingSettings = TrainingSettings()
+    privacy: PrivacySettings = PrivacySettings()

@@ -20,13 +20,21 @@ import numpy as np
 
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.jobs import decode_job, read_frame
-from edge_agent.learner import BrokenOffError
+from edge_agent.privacy.learner import Purse
+from edge_agent.privacy.ledger import Ledger
+from edge_agent.privacy.saying import NO_PRIVATE_STEP
 from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.process.heart import Heart, Pulse
 from edge_agent.process.notices import Alarm
 from edge_agent.process.pipe import Mouth
 from edge_agent.process.postmortem import cause_of
 from edge_agent.seen import SeenProbes
+from edge_agent.settings import AgentSettings
+from edge_agent.training.between import Between, BrokenOffError
+from edge_agent.training.pace import Pace
+from edge_agent.training.savings import Savings
+from edge_agent.training.sensors import Sensors
+from edge_agent.training.wear import Wear
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
@@ -68,7 +76,7 @@ def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
     heart.start()
     # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
     with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
-        _serve(_core(equipment, pulse, is_orphaned), sys.stdin.buffer, mouth, pulse)
+        _serve(_core(equipment, mouth, pulse, is_orphaned), sys.stdin.buffer, mouth, pulse)
     return 0
 
 
@@ -81,11 +89,7 @@ def _serve(core: WorkerCore, jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> Non
         pulse.rest()
 
 
-def _core(equipment: Equipment, pulse: Pulse, is_orphaned: Callable[[], bool]) -> WorkerCore:
-    def should_stop() -> bool:
-        pulse.beat()
-        return is_orphaned()
-
+def _core(equipment: Equipment, mouth: Mouth, pulse: Pulse, is_orphaned: Callable[[], bool]) -> WorkerCore:
     settings = equipment.settings
     with blame(equipment.path, "data.private"):
         private = _private_rows(equipment)
@@ -97,7 +101,32 @@ def _core(equipment: Equipment, pulse: Pulse, is_orphaned: Callable[[], bool]) -
         private,
         settings.state.checkpoint,
         device=settings.device.id,
-        should_stop=should_stop,
+        between=_between(settings, mouth, pulse, is_orphaned),
+        memory_mb=settings.training.memory_mb,
+        purse=_purse(equipment),
+    )
+
+
+def _between(settings: AgentSettings, mouth: Mouth, pulse: Pulse, is_orphaned: Callable[[], bool]) -> Between:
+    training = settings.training
+    wear = Wear(settings.state.wear, training.flash_mb_per_day)
+    return Between(
+        is_orphaned,
+        Pace(training, Sensors().read, tell=mouth.tell, went_on=pulse.beat),
+        Savings(training.checkpoint_s, wear),
+    )
+
+
+def _purse(equipment: Equipment) -> Purse | None:
+    """Return what private trainings are paid from; None: nothing here is private."""
+    if not equipment.has_private_rows:
+        return None
+    settings, bundle = equipment.settings, equipment.bundle
+    return Purse(
+        Ledger(settings.state.privacy),
+        settings.privacy,
+        lambda: bundle.open_private_step(threads=settings.model.threads),
+        problem="" if equipment.trains_privately else NO_PRIVATE_STEP,
     )
 
 
