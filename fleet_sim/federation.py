@@ -26,6 +26,7 @@ from broker_server.settings import RoundSettings, Settings
 from broker_server.student import Student
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
+from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private_data import PrivateRows
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind, RoundOffer
@@ -41,7 +42,7 @@ from fleet_sim.boards.terms import BoardTerms
 from fleet_sim.boards.totals import BoardTotals, totals
 from fleet_sim.boards.workload import workload
 from fleet_sim.bus import InMemoryBroker
-from fleet_sim.cores import CorePlan, Cores
+from fleet_sim.cores import CorePlan, Cores, PursePlan
 from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import Observer, RoundResult
@@ -62,8 +63,9 @@ _PATIENCE_MS = 24 * 3_600_000
 
 @contextmanager
 def disk_for(scenario: Scenario) -> Iterator[Path | None]:
-    """Yield a folder for databases and checkpoints; None: nobody starts again, so memory will do."""
-    if scenario.crashes == Crashes() and not scenario.do_devices_restart:
+    """Yield a folder for databases, checkpoints and ledgers; None: nobody starts again, so memory will do."""
+    needs_none = scenario.crashes == Crashes() and not scenario.do_devices_restart and not scenario.privacy.is_asked
+    if needs_none:
         yield None
         return
     with TemporaryDirectory(prefix="fleet-sim-") as folder:
@@ -100,13 +102,15 @@ class Simulation:
     ) -> None:
         if scenario.do_devices_restart and folder is None:
             raise InvalidValueError("devices that start again need a folder for their checkpoints")
+        if scenario.privacy.is_asked and folder is None:
+            raise InvalidValueError("devices under privacy terms need a folder for their ledgers")
         self.scenario, self._world, self._equipment, self._folder = scenario, world, equipment, folder
         self._lab = lab or Lab(world, equipment.bundles)
         self._cores = cores or SharedModels(equipment.public)
         self._bus_dice, self._entropy, self._crash_dice, lies = np.random.default_rng([seed, 2]).spawn(4)
         self.clock = Clock()
         self.broker = InMemoryBroker(self._bus_dice, scenario.faults, now_s=self.clock.now_s)
-        self._ring = self._make_ring(lies, seed)
+        self._ring, self._seed = self._make_ring(lies, seed), seed
         self._holdings = scenario.holdings(seed)
         held = self._holdings.of(1) if self._holdings else world.private
         self.boards = self._make_boards(held, seed)
@@ -270,6 +274,7 @@ class Simulation:
             rounds=rounds,
             method=scenario.method,
             training=scenario.training,
+            privacy=scenario.privacy,
         )
         bundle = equipment.bundles[scenario.models.student]
         inputs = preprocessed(equipment.public.probes(), equipment.task)
@@ -289,13 +294,20 @@ class Simulation:
         profile = _profile(number, bundle.manifest.family, bundle.digest, self._equipment)
         path = self._folder / f"{profile.device}.checkpoint" if self._folder else None
         private = PrivateRows(held.values, held.labels)
-        plan = CorePlan(profile.device, bundle, private, path)
+        plan = CorePlan(profile.device, bundle, private, path, self._purse(profile.device))
         device = partial(Device, number, profile, self.broker, self.clock, self._cores, plan)
         tamper = self._falsify if number < self.scenario.attack.devices else None
         if self.boards is None:
             return device(tamper)
         place = self.boards.places[number]
         return device(tamper, place.line, lambda job: place.done_at(job, self.clock.now_ms))
+
+    def _purse(self, device: str) -> PursePlan | None:
+        if not self.scenario.privacy.is_asked or self._folder is None:
+            return None
+        own = PrivacySettings(epsilon_max=1000.0)
+        secret = f"{self._seed} {device}".encode()
+        return PursePlan(self._folder / f"{device}.privacy", secret, own)
 
     def _make_boards(self, held: Sequence[Samples], seed: int) -> BoardFleet | None:
         scenario, equipment = self.scenario, self._equipment

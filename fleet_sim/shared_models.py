@@ -39,7 +39,8 @@ class SharedModels:
             model = SharedModel(bundle.open("onnxruntime"))
             self._opened[bundle.digest] = model, SeenProbes(self._public, model.lend())
         model, probes = self._opened[bundle.digest]
-        return WorkerCore(model.lend(), probes, plan.private, plan.checkpoint, device=plan.device)
+        purse = plan.purse.purse(bundle) if plan.purse else None
+        return WorkerCore(model.lend(), probes, plan.private, plan.checkpoint, device=plan.device, purse=purse)
 
     def worker(self, core: Core, deliver: Deliver) -> Worker:
         return _PatientWorker(core, deliver, self._jobs)
