@@ -3,6 +3,7 @@
     state    birth or will           -> DeviceSeen, DeviceGone
     up/+     part of a payload       -> joined; checked; blob and row put; ContributionStored; a receipt
     report   numbers after a round   -> counted
+    cmd/+    how far a command is    -> kept (`errands`); our own word comes back, and is passed over
     round    our own offer, retained -> proof that the fleet has seen more than this database: EpochBegun
 
 A device that sends more than its allowance is refused until it has rested (`rate`). A contribution that comes after its
@@ -25,7 +26,17 @@ from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
-from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundOffer, RoundReport, Status
+from fd_protocol.messages import (
+    Command,
+    CommandState,
+    DeviceState,
+    Kind,
+    Part,
+    Receipt,
+    RoundOffer,
+    RoundReport,
+    Status,
+)
 from fd_protocol.parts import join
 from fd_protocol.payload import Codes
 from fd_protocol.topics import Address, parse
@@ -45,7 +56,7 @@ class Taken:
         is_late: a contribution was stored after its round.
         broken: bytes that broke a decoder, for the quarantine.
         is_dropped: more came than the device may send, and there is nobody to tell.
-        part, presence: what it was, for the chronicle.
+        part, presence, command: what it was, for the records.
         retained: the broker told it from memory.
     """
 
@@ -59,6 +70,7 @@ class Taken:
     part: Part | None = None
     presence: DeviceState | None = None
     retained: bool = False
+    command: Command | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class Ingest:
 
     Attributes:
         settings: of the federation.
-        probes: the public set.
+        probes: the public set of the settings, where the federation knows of no other (`editions`).
         store: where blobs and rows go.
         new_epoch: draws the next epoch.
         allowances: what each device may still send.
@@ -98,6 +110,8 @@ class Ingest:
                     part = codec.decode(arrived.payload, Part)
                     return replace(self._part(device, part, state), device=device, part=part)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
+            case Address(device=str(device), leaf="cmd") if device:
+                return self._command(device, address.argument, arrived, at_ms)
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
         raise DecodeError("foreign_topic", arrived.topic)
@@ -108,9 +122,21 @@ class Ingest:
         if presence.online:
             presence = replace(presence, problem=presence.problem or self._foreign(presence))
         is_there = presence.online and not presence.problem
-        seen = DeviceSeen(device, presence.boot, presence.capabilities)
+        seen = DeviceSeen(device, presence.boot, presence.capabilities, presence.public_sets)
         event = seen if is_there else DeviceGone(device, presence.boot)
         return Taken((event,), device, presence=presence, retained=arrived.retained)
+
+    def _command(self, device: str, name: str, arrived: Arrived, at_ms: int) -> Taken:
+        if not arrived.payload:  # somebody has cleared the topic
+            return Taken()
+        command = codec.decode(arrived.payload, Command)
+        if command.state is CommandState.INIT:
+            return Taken()
+        if command.command != name:
+            raise DecodeError("invalid", f"a command {command.command} on another's topic")
+        if not arrived.retained and not self.allowances.spend(device, len(arrived.payload), at_ms):
+            return Taken(device=device, is_dropped=True)
+        return Taken(device=device, command=command)
 
     def _foreign(self, presence: DeviceState) -> str:
         if presence.task != self.probes.task:
@@ -135,6 +161,11 @@ class Ingest:
             if isinstance(payload, tuple):
                 return _answered(device, part, Status.MISSING, missing=payload) if payload else Taken()
             broken = payload
+            if part.kind is Kind.COMPETENCE:
+                asked = offer.slice.public_set
+                admit_competence(payload, asked, self._count_of(asked, state))
+                self._put(device, part, payload)
+                return _answered(device, part, Status.STORED)
             taken = self._admit(device, part, payload, rows, offer)
         except (RefusedError, DecodeError) as refusal:
             self.store.delete_parts(self.settings.federation, part.kind.value, device)
@@ -162,16 +193,17 @@ class Ingest:
         return join(codec.decode(row.body, Part) for row in self.store.parts(federation, kind, device, digest))
 
     def _admit(self, device: str, part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer) -> Taken:
-        if part.kind is Kind.COMPETENCE:
-            admit_competence(payload, self.probes.public_set, self.probes.count)
-            self._put(device, part, payload)
-            return _answered(device, part, Status.STORED)
         if any(_is_of(row, part) for row in rows):
             raise RefusedError("second_payload")
         labels = admit_contribution(payload, offer, lambda digest: self._base(digest, rows))
         self._put(device, part, labels.to_bytes())
         event = ContributionStored(part.round, device, part.payload_sha256, part.total_bytes)
         return _answered(device, part, Status.STORED, events=(event,))
+
+    def _count_of(self, public_set: bytes, state: Federation) -> int:
+        """Return the number of probes in a set that was offered."""
+        edition = state.editions.about(public_set)
+        return self.probes.count if edition is None else edition.count
 
     def _put(self, device: str, part: Part, content: bytes) -> None:
         federation, digest = self.settings.federation, self.store.put_blob(content)

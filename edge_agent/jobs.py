@@ -30,10 +30,11 @@ class WarmUpJob:
 
 @dataclass(frozen=True, slots=True)
 class CompetenceJob:
-    """Map how far every probe of the public set is from the private rows."""
+    """Map how far every probe of a public set is from the private rows."""
 
     work: Work = keyed(1)
     private_epoch: int = keyed(2)
+    public_set: bytes = keyed(3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,23 @@ from fd_runtime.opening import LoadedModel
 log = logging.getLogger("edge-agent")
 
 
+def private_path(path: Path) -> Path:
+    """Return where what is learned under privacy terms is kept, beside what is learned without them."""
+    return path.with_name(f"{path.name}-private")
+
+
+def spoke_privately(path: Path) -> bool:
+    """Whether the device trained last under privacy terms. No promise rests on that: a round says which weights speak.
+
+    Args:
+        path: of what is learned without them.
+    """
+    private = private_path(path)
+    if not private.exists():
+        return False
+    return not path.exists() or private.stat().st_mtime_ns > path.stat().st_mtime_ns
+
+
 class Learned:
     """One lineage of weights.
 
@@ -37,10 +54,12 @@ class Learned:
         bundle: its digest.
         path: of the checkpoint; None = nothing is kept.
         between: what happens between two steps.
+        publish: takes the parameters of each training that was kept.
         fresh: the bundle's own state, where somebody has taken the model's session elsewhere already.
 
     Attributes:
         state: the weights, and the optimizer's memory.
+        has_learned: they are others than the bundle's, as far as a checkpoint tells.
         is_warm: private rows have been trained on.
         trained: how the last training on a consensus ended.
         refreshed: how the last one on changed private rows did.
@@ -53,10 +72,13 @@ class Learned:
         bundle: bytes,
         path: Path | None,
         between: Between,
+        *,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
         fresh: OptimizerState | None = None,
     ) -> None:
         self.session, self.tail = model.train_session, model.tail
-        self._bundle, self._path, self._between = bundle, path, between
+        self._bundle, self._path, self._between, self._publish = bundle, path, between, publish
+        self.has_learned = False
         self.state = fresh or model.train_session.state
         self.is_warm, self.charge = False, ""
         self.trained: Trained | None = None
@@ -117,8 +139,9 @@ class Learned:
             checkpoints.save(self._path, record)
             self._forget_progress()
         self.is_warm, self.trained, self.refreshed, self.charge = is_warm, trained, refreshed, charge
-        self.state = state
+        self.state, self.has_learned = state, True
         self.tail.load(state.theta)
+        self._publish(state.theta)
 
     # Trainings that may be cut short.
 
@@ -208,7 +231,7 @@ class Learned:
             if found is not None and found.bundle == self._bundle:
                 self.restore(found.state())
                 self.is_warm, self.trained, self.refreshed = found.is_warm, found.trained, found.refreshed
-                self.charge = found.charge
+                self.charge, self.has_learned = found.charge, True
         except (DigestError, DecodeError, ThetaError) as error:
             log.error("begun anew from the bundle: %s", error)  # noqa: TRY400 - the line says it all
 

@@ -12,6 +12,7 @@ Under privacy terms none of this is used: see `privacy.learner`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Learner:
         seed: what the order of rows is drawn from, beside what is learned.
         between: what happens between two steps.
         memory_mb: most of a step's tensors; 0 = no bound.
+        publish: takes the parameters that are accepted and kept, for whoever predicts meanwhile.
     """
 
     def __init__(
@@ -61,19 +63,29 @@ class Learner:
         seed: bytes,
         between: Between | None = None,
         memory_mb: float = 0.0,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
         self._private, self._seed = private, seed
         self._batch_rows = rows_within(model.manifest, memory_mb, FitTerms().batch_rows)
         self._release_theta = model.train_session.state.theta
-        self._learned = Learned(model, bundle, path, between or Between())
+        self._learned = Learned(model, bundle, path, between or Between(), publish=publish)
         self._release = self._score_of_release()
 
     def logits(self, features: Features) -> F32:
         """Return what the model says now: float32 [n, classes]."""
         return self._learned.logits(features)
 
+    @property
+    def theta(self) -> F32:
+        return self._learned.state.theta
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the weights are others than the bundle's."""
+        return self._learned.has_learned
+
     def renew(self, private: PrivateFeatures) -> None:
-        """Go on with other private rows; what was learned stays."""
+        """Go on with other private rows; what was learned stays, and the release is judged by the new hold-out."""
         self._private = private
         self._release = self._score_of_release()
 

@@ -19,7 +19,6 @@ from edge_agent.privacy.limits import Spent, effective
 from edge_agent.privacy.saying import CLOCK_UNSET, LEDGER_DAMAGED, PRIVATE_PROBES
 from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.training.sensors import clock_is_set
-from fd_protocol.label_set import label_set
 from fd_protocol.messages import RoundOffer
 from fd_protocol.terms import PrivacyTerms
 
@@ -55,6 +54,7 @@ class Reservations:
         own: its owner's privacy terms.
         ledger: what it has spent; None: it has no private rows.
         problem: a word that stands whatever is asked, such as no_private_step; empty: none.
+        has_public_set: rounds are about public probes; else what stands in their place are means over private rows.
         is_data_spent: whether the month's bytes are used up.
         clock: UTC seconds.
     """
@@ -63,6 +63,7 @@ class Reservations:
     own: PrivacySettings = PrivacySettings()
     ledger: Ledger | None = None
     problem: str = ""
+    has_public_set: bool = True
     is_data_spent: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
 
@@ -71,13 +72,13 @@ class Reservations:
         terms = effective(offer.privacy, self.own)
         if not terms.is_asked or self.ledger is None:
             return Reserved(self._data_objection(), terms, is_paid=terms.is_asked)
-        spent = self._spent(self.ledger, offer)
+        spent = self._spent(self.ledger)
         objection = self._data_objection() or spent.refusal(terms, self.own) or self._clock_objection(spent)
         return Reserved(objection, terms, is_paid=spent.standing is not None and not spent.standing.is_open)
 
-    def _spent(self, ledger: Ledger, offer: RoundOffer) -> Spent:
+    def _spent(self, ledger: Ledger) -> Spent:
         bundle = self.profile.bundle.hex()
-        problem = PRIVATE_PROBES if offer.slice.public_set == label_set(self.profile.task) else self.problem
+        problem = self.problem if self.has_public_set else PRIVATE_PROBES
         try:
             entries = ledger.entries()
         except (LedgerError, OSError):

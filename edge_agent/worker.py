@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from edge_agent.events import WorkFailed
@@ -42,6 +42,16 @@ log = logging.getLogger("edge-agent")
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerUp:
+    """The worker has loaded everything and takes jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDown:
+    """The worker has ended; it is started again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRefusal:
     """The worker will not start with these settings."""
 
@@ -56,7 +66,7 @@ class WorkerRefusedError(FedistillError):
         super().__init__("the worker did not start")
 
 
-Said: TypeAlias = "Answer | Notice | WorkerRefusal"
+Said: TypeAlias = "Answer | Notice | WorkerUp | WorkerDown | WorkerRefusal"
 
 
 class Worker(Protocol):
@@ -97,11 +107,15 @@ class WorkerStanding:
         pid: of the process; 0 = there is none.
         starts: how often it was started in this life of the supervisor.
         last_death: why the one before ended; empty = none has.
+        deaths: how many there were in this life of the supervisor.
+        is_ready: it has loaded everything.
     """
 
     pid: int = 0
     starts: int = 0
     last_death: str = ""
+    deaths: int = 0
+    is_ready: bool = False
 
 
 @dataclass(slots=True)
@@ -129,8 +143,9 @@ class ProcessWorker:
     Args:
         command: starts the worker; jobs go to its standard input, what it says comes from its standard output.
         deliver: takes answers and notices, from another thread.
-        environment: of the process; None = this one's.
+        environment: returns that of the process, asked at each start; None = this one's.
         settings: how patient to be.
+        inherited: descriptors that the worker keeps, beside the standard ones.
     """
 
     def __init__(
@@ -138,15 +153,18 @@ class ProcessWorker:
         command: Sequence[str],
         deliver: Callable[[Said], None],
         *,
-        environment: Mapping[str, str] | None = None,
+        environment: Callable[[], Mapping[str, str]] | None = None,
         settings: ProcessSettings = ProcessSettings(),  # noqa: B008 - frozen
+        inherited: Sequence[int] = (),
     ) -> None:
+        self._inherited = tuple(inherited)
         self._command, self._deliver, self._environment, self._settings = command, deliver, environment, settings
         self._jobs: deque[Job] = deque()
         self._job: Job | None = None
         self._deaths = 0
-        self._closing = threading.Event()
+        self._closing, self._restarting = threading.Event(), threading.Event()
         self._waker = Waker()
+        self._child: Child | None = None
         self.standing = WorkerStanding()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
@@ -159,6 +177,17 @@ class ProcessWorker:
         self._closing.set()
         self._waker.wake()
         self._thread.join(_CLOSE_S)
+
+    def restart(self) -> None:
+        """End the process; another begins with the settings of then. A job under way has failed."""
+        self._restarting.set()
+        self._waker.wake()
+
+    def signal(self, number: int) -> None:
+        """Send a signal that the worker has a handler for; one that is not ready yet gets none."""
+        child = self._child
+        if child is not None and self.standing.is_ready:
+            child.signal(number)
 
     def _run(self) -> None:
         try:
@@ -184,12 +213,19 @@ class ProcessWorker:
         """Start the worker; None: the system would not."""
         now_s = time.monotonic()
         try:
-            life = _Life(Child(self._command, self._environment), oom_kills(), now_s, now_s + self._settings.start_s)
+            life = _Life(
+                Child(self._command, None if self._environment is None else self._environment(), self._inherited),
+                oom_kills(),
+                now_s,
+                now_s + self._settings.start_s,
+            )
         except OSError as error:
             log.warning("the worker does not start: %s", error)
             self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))
             return None
-        self.standing = WorkerStanding(life.child.pid, self.standing.starts + 1, self.standing.last_death)
+        self._restarting.clear()  # it begins with what is so now
+        self._child = life.child
+        self.standing = replace(self.standing, pid=life.child.pid, starts=self.standing.starts + 1)
         return life
 
     def _serve(self, life: _Life) -> Death | WorkerRefusal | None:
@@ -197,8 +233,9 @@ class ProcessWorker:
         child = life.child
         try:
             while not child.is_gone:
-                if self._closing.is_set():
+                if self._closing.is_set() or self._restarting.is_set():
                     child.kill()
+                    self._fail_job("the worker was restarted")
                     return None
                 if time.monotonic() > life.limit_s:
                     return self._end_hung(life)
@@ -207,7 +244,10 @@ class ProcessWorker:
             child.kill()
             return Death(Cause.CRASH, f"it talked nonsense: {error}")
         finally:
+            was_ready, self.standing = self.standing.is_ready, replace(self.standing, is_ready=False)
             exit_status = child.end()
+            if was_ready and not self._closing.is_set():
+                self._deliver(WorkerDown())
         if not life.is_ready and exit_status in _REFUSALS:
             return WorkerRefusal(exit_status)
         if life.last_words is not None and life.last_words.name != Cause.HANG.value:
@@ -233,6 +273,8 @@ class ProcessWorker:
         """
         if frame == READY:
             life.is_ready, life.limit_s = True, now_s + self._settings.hang_s
+            self.standing = replace(self.standing, is_ready=True)
+            self._deliver(WorkerUp())
             return
         said = decode_said(frame)
         if isinstance(said, Alarm) and said.name in _LAST_WORDS:
@@ -260,14 +302,19 @@ class ProcessWorker:
         return Death(Cause.HANG, f"{what}; {limit_s:g} s allowed")
 
     def _bury(self, death: Death) -> None:
-        job, self._job = self._job, None
-        log.warning("the worker died%s: %s", f" over {job.work.task.value}" if job is not None else "", death)
-        if job is not None:
-            self._deliver(Answer(WorkFailed(job.work, f"the worker died of {death}")))
+        over = f" over {self._job.work.task.value}" if self._job is not None else ""
+        log.warning("the worker died%s: %s", over, death)
+        self._fail_job(f"the worker died of {death}")
         self._count_death(death)
 
+    def _fail_job(self, reason: str) -> None:
+        job, self._job = self._job, None
+        if job is not None and not self._closing.is_set():
+            self._deliver(Answer(WorkFailed(job.work, reason)))
+
     def _count_death(self, death: Death) -> None:
-        self.standing = WorkerStanding(0, self.standing.starts, str(death))
+        deaths = self.standing.deaths + 1
+        self.standing = replace(self.standing, pid=0, last_death=str(death), deaths=deaths, is_ready=False)
         self._deaths += 1
         if self._deaths == _DOWN_AFTER:
             self._deliver(Alarm(WORKER_DOWN, str(death)))

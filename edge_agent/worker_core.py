@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from edge_agent.events import CompetenceMapped, Predicted, Submission, WarmedUp, WorkDeferred, WorkFailed
 from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
 from edge_agent.label_ground import LabelGround
+from edge_agent.learned import private_path, spoke_privately
 from edge_agent.learner import Learner, PrivateFeatures
+from edge_agent.nearest import check_clusters
 from edge_agent.privacy.learner import PrivateLearner, Purse
 from edge_agent.privacy.limits import PrivacyRefusedError
 from edge_agent.privacy.saying import PRIVATE_PROBES
-from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes, each
+from edge_agent.private_data import Private
+from edge_agent.process.postmortem import Cause
+from edge_agent.prototype_ground import PrototypeGround
+from edge_agent.seen import Seeing
 from edge_agent.training.between import Between, DeferredError
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
@@ -25,6 +27,7 @@ from fd_protocol.errors import DecodeError, DigestError, FedistillError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import CompetenceMap, ConsensusBlock, Contribution, PrivacyTerms, RoundOffer
 from fd_protocol.payload import Codes, encode_body, quantise
+from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.fitting import LabelledRows, ProbeRows
 from fd_runtime.model import F32, Features
 from fd_runtime.opening import LoadedModel
@@ -48,56 +51,84 @@ class WorkerCore:
 
     Args:
         model: a bundle on a runtime, freshly opened.
-        public: whose probes are labelled and learned from, as `model` sees them; None = there are none, and the labels
-            of the task stand in their place.
+        public: shows the probes that are labelled and learned from, as `model` sees them; None = there are none, and
+            class prototypes, or the labels of the task, stand in their place.
         private: the device's rows, perhaps none.
         checkpoint_path: where what is learned is kept; None = nowhere.
         device: its id.
+        space: of the prototypes that the device tells; None = it tells none.
         between: what happens between two steps of a training.
         memory_mb: most of a step's tensors; 0 = no bound.
         purse: what trainings under privacy terms are paid from; None: no source of private rows is configured, so that
             there is nothing to protect.
+        publish: takes the parameters with which the model speaks from now on: those of each training that was kept, and
+            those of the checkpoint.
     """
 
     def __init__(
         self,
         model: LoadedModel,
-        public: SeenProbes | None,
-        private: PrivateRows,
+        public: Seeing | None,
+        private: Private,
         checkpoint_path: Path | None,
         *,
         device: str,
+        space: PrototypeSpace | None = None,
         between: Between | None = None,
         memory_mb: float = 0.0,
         purse: Purse | None = None,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
-        self._model, self._public = model, public
+        self._model, self._public, self._space, self._private = model, public, space, private
+        self._publish = publish
         rows, fresh = _rows_of(model, private), model.train_session.state
         bundle, seed, between = model.manifest.digest, device.encode(), between or Between()
-        self._ground = self._ground_of(private, rows)
+        self._ground = self._first_ground(_split(rows, private))
         self._learner = Learner(
-            model, bundle, _split(rows, private), checkpoint_path, seed=seed, between=between, memory_mb=memory_mb
-        )  # fmt: skip
+            model,
+            bundle,
+            _split(rows, private),
+            checkpoint_path,
+            seed=seed,
+            between=between,
+            memory_mb=memory_mb,
+            publish=publish,
+        )
         self._private_learner = PrivateLearner(
             model,
             bundle,
             fresh,
             rows,
-            private_path(checkpoint_path),
+            None if checkpoint_path is None else private_path(checkpoint_path),
             purse=purse,
             seed=seed,
             between=between,
             memory_mb=memory_mb,
+            publish=publish,
         )
         own_terms = purse is not None and purse.own.epsilon > 0
-        self._speaks: Learner | PrivateLearner = self._private_learner if own_terms else self._learner
+        if own_terms or (checkpoint_path is not None and spoke_privately(checkpoint_path)):
+            self._speaks: Learner | PrivateLearner = self._private_learner
+        else:
+            self._speaks = self._learner
+        if self._speaks.has_learned:
+            publish(self._speaks.theta)
 
-    def renew(self, private: PrivateRows) -> None:
+    def renew(self, private: Private) -> None:
         """Go on with other private rows; what was learned stays."""
         rows = _rows_of(self._model, private)
-        self._ground = self._ground_of(private, rows)
-        self._learner.renew(_split(rows, private))
+        features = _split(rows, private)
+        self._private, self._ground = private, self._first_ground(features)
+        self._learner.renew(features)
         self._private_learner.renew(rows)
+
+    def _first_ground(self, features: PrivateFeatures) -> Ground | None:
+        """Return what a device without a public set stands on; None: a round says which set it is about."""
+        if self._public is not None:
+            return None
+        if self._space is not None:
+            return PrototypeGround(self._space, features.training)
+        return LabelGround(self._model.manifest.task.digest, features.training)
 
     def handle(self, job: Job) -> Answer:
         """Do a job. What goes wrong, but for a mistake of ours, is an answer too: `WorkFailed`."""
@@ -120,23 +151,36 @@ class WorkerCore:
             return Answer(WorkFailed(job.work, refusal.reason))
         except (FedistillError, MemoryError, OSError) as error:
             log.warning("%s failed: %s", job.work.task.value, error)
-            return Answer(WorkFailed(job.work, f"{type(error).__name__}: {error}"))
+            kind = Cause.OUT_OF_MEMORY.value if isinstance(error, MemoryError) else type(error).__name__
+            return Answer(WorkFailed(job.work, f"{kind}: {error}"))
 
     def logits(self, features: Features) -> F32:
         """Return what the model says now, for those who measure it."""
         return self._speaks.logits(features)
 
     def _warm_up(self, job: WarmUpJob) -> Answer:
-        if job.privacy.is_asked:
-            self._speaks = self._private_learner
-            self._private_learner.warm_up(job.privacy)
+        speaker = self._speaker(job.privacy)
+        if isinstance(speaker, PrivateLearner):
+            speaker.warm_up(job.privacy)
             return Answer(WarmedUp(is_private=True))
-        self._speaks = self._learner
-        self._learner.warm_up(job.terms)
+        speaker.warm_up(job.terms)
         return Answer(WarmedUp())
 
+    def _ground_of(self, public_set: bytes) -> Ground:
+        """Return what a device stands on in a round about `public_set`.
+
+        Raises:
+            DecodeError: `unknown_public_set`.
+        """
+        if self._public is not None and (self._ground is None or self._ground.digest != public_set):
+            self._ground = None  # it may be large: let it go before the next one comes
+            self._ground = ProbeGround(self._public.seen(public_set), self._private, self._model.manifest.task)
+        assert self._ground is not None  # without a public set there is one from the beginning
+        return self._ground
+
     def _map_competence(self, job: CompetenceJob) -> Answer:
-        codes, digest = self._ground.standing(), self._ground.digest
+        ground = self._ground_of(job.public_set)
+        codes, digest = ground.standing(), ground.digest
         payload = codec.encode(CompetenceMap(digest, len(codes), encode_map(codes), job.private_epoch))
         return Answer(CompetenceMapped(digest, job.private_epoch, sha256(payload)), (payload,))
 
@@ -144,8 +188,10 @@ class WorkerCore:
         offer = job.offer
         if job.privacy.is_asked:
             self._private_learner.check_weights()
-        self._speaks = self._private_learner if job.privacy.is_asked else self._learner
-        labels = self._ground_under(job.privacy).labels(self._speaks.logits, offer.slice, offer.temperature)
+        speaker = self._speaker(job.privacy)
+        labels = self._ground_under(job.privacy, offer.slice.public_set).labels(
+            speaker.logits, offer.slice, offer.temperature
+        )  # fmt: skip
         codes = quantise(labels, offer.codec, offer.top_k)
         full = _contribution(offer, encode_body(codes))
         payload = full
@@ -160,51 +206,43 @@ class WorkerCore:
 
     def _train(self, job: TrainJob) -> Answer:
         blocks = _read_consensus(job.messages, job.consensus_sha256)
-        ground, temperature = self._ground_under(job.privacy), blocks[0].temperature
-        lesson = ground.lesson(blocks, Codes.from_bytes(job.own) if job.own else None)
-        if job.privacy.is_asked:
-            self._speaks = learner = self._private_learner
-            return Answer(learner.train(job.consensus_sha256, lesson, temperature, job.terms))
-        self._speaks = self._learner
-        return Answer(self._learner.train(job.consensus_sha256, lesson, temperature, job.terms))
+        speaker, own = self._speaker(job.privacy), Codes.from_bytes(job.own) if job.own else None
+        ground = self._ground_under(job.privacy, blocks[0].slice.public_set)
+        lesson, temperature = ground.lesson(speaker.logits, blocks, own), blocks[0].temperature
+        return Answer(speaker.train(job.consensus_sha256, lesson, temperature, job.terms))
 
     def _refresh(self, job: RefreshJob) -> Answer:
+        learner = self._speaker(PrivacyTerms())
+        assert isinstance(learner, Learner)
         lesson: ProbeRows | None = None
         temperature = 1.0
         if job.messages:
             blocks = _read_consensus(job.messages, job.consensus_sha256)
-            lesson, temperature = self._ground.lesson(blocks, None), blocks[0].temperature
-        self._speaks = self._learner
-        return Answer(self._learner.refresh(job.private_epoch, lesson, temperature, job.terms))
+            ground, temperature = self._ground_of(blocks[0].slice.public_set), blocks[0].temperature
+            lesson = ground.lesson(learner.logits, blocks, None)
+        return Answer(learner.refresh(job.private_epoch, lesson, temperature, job.terms))
 
-    def _ground_of(self, private: PrivateRows, rows: LabelledRows) -> Ground:
-        task = self._model.manifest.task
-        if self._public is None:
-            return LabelGround(task.digest, _split(rows, private).training)
-        return ProbeGround(self._public, private, task)
+    def _speaker(self, privacy: PrivacyTerms) -> Learner | PrivateLearner:
+        """Return the learner that is meant by these terms; from now on the model speaks with its weights."""
+        speaker = self._private_learner if privacy.is_asked else self._learner
+        if speaker is not self._speaks:
+            self._speaks = speaker
+            self._publish(speaker.theta)
+        return speaker
 
-    def _ground_under(self, privacy: PrivacyTerms) -> Ground:
+    def _ground_under(self, privacy: PrivacyTerms, public_set: bytes) -> Ground:
         """Raises: PrivacyRefusedError: the probes are private rows, and nobody may look at them for an answer."""
         if privacy.is_asked and self._public is None:
             raise PrivacyRefusedError(PRIVATE_PROBES)
-        return self._ground
+        return self._ground_of(public_set)
 
 
-def private_path(checkpoint_path: Path | None) -> Path | None:
-    """Return where what is learned under privacy terms is kept."""
-    return None if checkpoint_path is None else checkpoint_path.with_name(f"{checkpoint_path.name}-private")
-
-
-def _rows_of(model: LoadedModel, private: PrivateRows) -> LabelledRows:
+def _rows_of(model: LoadedModel, private: Private) -> LabelledRows:
     """Return private rows as the tail reads them, in their order."""
-    task = model.manifest.task
-    # No runtime promises to bear a batch of no rows; one row of zeros tells the features' shape.
-    samples = private.samples if len(private) else np.zeros((1, *task.sample_shape), task.sample_dtype)
-    features = each(samples, task, model.features)[: len(private)]
-    return LabelledRows(features, private.labels, len(task.classes))
+    return LabelledRows(private.features(model), private.labels, len(model.manifest.task.classes))
 
 
-def _split(rows: LabelledRows, private: PrivateRows) -> PrivateFeatures:
+def _split(rows: LabelledRows, private: Private) -> PrivateFeatures:
     training, hold_out = (
         LabelledRows(rows.features[mask], rows.labels[mask], rows.classes) for mask in private.split()
     )
@@ -226,6 +264,7 @@ def _read_consensus(messages: Sequence[bytes], consensus_sha256: bytes) -> list[
     digest = sha256(b"".join(block.body for block in blocks))
     if digest != consensus_sha256:
         raise DigestError("consensus", consensus_sha256, digest)
+    check_clusters(blocks)
     if len({block.temperature for block in blocks}) > 1:
         raise DecodeError("invalid", "a consensus has one temperature")
     return blocks

@@ -16,14 +16,15 @@ What is deliberately absent: QoS 0 and 2, topic aliases, durability.
 from __future__ import annotations
 
 import itertools
-import random
 import threading
 import time
 from collections import deque
 from queue import SimpleQueue
 
-from fd_runtime.link import Arrived, LinkDown, LinkEvent, LinkSettings, Traffic, check_topic
-from fd_runtime.mqtt_connection import Connection, Message, tls_context
+from fd_runtime.dialling import check_proxy, proxy_of
+from fd_runtime.link import Arrived, Hindrance, LinkDown, LinkEvent, LinkSettings, Traffic, check_topic
+from fd_runtime.mqtt_connection import Connection, Message, hindrance_of, tls_context
+from fd_runtime.reconnecting import Retries
 from fd_runtime.waking import Waker
 
 _CLOSE_S = 5.0
@@ -33,12 +34,13 @@ class MqttLink:
     """A `Link` to a real broker. Connects as soon as it is made; `traffic` is what it has sent and received by now.
 
     Raises:
-        InvalidValueError: a TLS file is missing or not what it should be.
+        InvalidValueError: a TLS file is missing or not what it should be, or the proxy is none that we can use.
     """
 
     def __init__(self, settings: LinkSettings) -> None:
         if settings.tls is not None:
             tls_context(settings.tls)  # the caller's mistake shows here, not in a thread
+        check_proxy(proxy_of(settings.host, settings.proxy))
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
         self.traffic = Traffic()
         self._settings = settings
@@ -69,15 +71,16 @@ class MqttLink:
         self._waker.wake()
 
     def _run(self) -> None:
-        failures = 0
+        retries = Retries(self._settings)
         while not self._closing.is_set():
             connection = Connection(self._settings, self._outbox, self.events, self._tokens)
-            self.events.put(LinkDown(self._serve(connection)))
-            failures = 0 if connection.was_up else failures + 1
-            self._closing.wait(_backoff_s(self._settings, failures))
+            kind, reason = self._serve(connection)
+            kind, wait_s = retries.after(kind, connection.up_s)
+            self.events.put(LinkDown(reason, kind, wait_s))
+            self._closing.wait(wait_s)
         self._waker.close()
 
-    def _serve(self, connection: Connection) -> str:
+    def _serve(self, connection: Connection) -> tuple[Hindrance, str]:
         """Run one connection to its end and return why it ended."""
         before = self.traffic
         try:
@@ -87,10 +90,11 @@ class MqttLink:
                 connection.turn(self._waker)
                 self.traffic = before + connection.traffic
         except Exception as error:  # noqa: BLE001 - a foreign broker's bytes in a foreign parser: the link outlives both
-            return str(error) or type(error).__name__
+            kind = hindrance_of(error)
+            return Hindrance.LOST if connection.was_up else kind, str(error) or type(error).__name__
         finally:
             connection.abandon()
-        return connection.end_reason
+        return connection.end_kind, connection.end_reason
 
     def _obey(self, connection: Connection) -> None:
         is_closing = self._closing.is_set()  # asked first: what was published before `close` is still sent
@@ -104,9 +108,3 @@ class MqttLink:
         connection.send_waiting()
         if is_closing:
             connection.leave()
-
-
-def _backoff_s(settings: LinkSettings, failures: int) -> float:
-    """Doubling, up to the longest wait; the upper half is drawn, so that a fleet does not come back in one second."""
-    longest_s = min(settings.reconnect_max_s, settings.reconnect_min_s * 2.0 ** min(failures, 32))
-    return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, not a secret

@@ -7,13 +7,14 @@
     meta      a few named values
 
 and, where a program asks for them (`upgrade`), tables of records that people look back at: rounds, hearings, devices,
-commands. Their rows are maps of column names to values; what a column means is for the program to say.
+commands. Their rows are maps of column names to values; what a column means is for the program to say. A program may
+also bring tables of its own in the place of all of these (`Tables`): rows, named values and transactions are the same.
 
 A database has a version, that of the newest tables in it. `open` takes it as it is: an agent's stays at version 1, so
 that the agent of the version before reads it still.
 
 A write is on the disk when its transaction ends (WAL, synchronous=FULL), and only then. A `Store` belongs to one
-thread; `reader()` gives another thread its own view. The only home of `sqlite3`.
+thread, unless its tables say otherwise; `reader()` gives another thread its own view. The only home of `sqlite3`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from typing import Any, TypeAlias
 
 from fd_protocol.errors import FedistillError
 from fd_protocol.identity import sha256
+from fd_runtime.config import EX_IOERR
 
-JOURNAL, RECORDS = 1, 2
-"""Versions of a database: journal, blobs and payloads alone; tables of records beside them."""
+JOURNAL, RECORDS, GAINS = 1, 2, 3
+"""Versions of a database: journal, blobs and payloads alone; tables of records beside them; in these, what each device
+gained and gave."""
 
 Value: TypeAlias = "int | float | str | bytes | None"
 Row: TypeAlias = "Mapping[str, Value]"
 
-_JOURNAL = """
+META_TABLE = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+_JOURNAL = f"""
 CREATE TABLE events (seq INTEGER PRIMARY KEY, fed TEXT NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
                      body BLOB NOT NULL);
 CREATE TABLE snapshots (fed TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -43,7 +47,7 @@ CREATE TABLE payloads (fed TEXT, kind TEXT, device TEXT, round INTEGER, epoch IN
                        content BLOB NOT NULL, PRIMARY KEY (fed, kind, device, round, epoch)) WITHOUT ROWID;
 CREATE TABLE parts (fed TEXT, kind TEXT, device TEXT, part INTEGER, sha256 BLOB NOT NULL, body BLOB NOT NULL,
                     PRIMARY KEY (fed, kind, device, part));
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+{META_TABLE}
 """
 _RECORDS = """
 CREATE TABLE rounds (fed TEXT, number INTEGER, epoch INTEGER NOT NULL DEFAULT 0, opened_ms INTEGER NOT NULL DEFAULT 0,
@@ -78,11 +82,43 @@ CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who 
                        arguments TEXT NOT NULL DEFAULT '{}', outcome TEXT NOT NULL DEFAULT '',
                        PRIMARY KEY (fed, id)) WITHOUT ROWID;
 """
+_GAINS = """
+ALTER TABLE hearings ADD COLUMN canaries REAL;
+ALTER TABLE hearings ADD COLUMN influence REAL;
+ALTER TABLE devices ADD COLUMN first_canaries REAL;
+ALTER TABLE devices ADD COLUMN last_canaries REAL;
+ALTER TABLE devices ADD COLUMN first_hold_out REAL;
+ALTER TABLE devices ADD COLUMN last_hold_out REAL;
+ALTER TABLE devices ADD COLUMN influence REAL;
+"""
 _RECORD_TABLES = ("rounds", "hearings", "devices", "commands")
+_READERS_MS = 200
+"""How long those who read are waited for, before old pages are left to a later try."""
 _COPY_PAGES = 2048
 """Of 4 KiB, between two words on progress."""
-_SCHEMAS = (_JOURNAL, _RECORDS)
-"""What each version adds to the one before."""
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a database holds, and how it keeps it.
+
+    Attributes:
+        schemas: statements, parted by `;`, that each version adds to the one before; `META_TABLE` is one of them where
+            named values are asked for.
+        is_shared: several threads use it, one at a time: whoever opens it has a lock.
+        is_forgetful: what is deleted is overwritten in the file (`secure_delete`), and gone from the log after `flush`.
+        log_bytes: the write-ahead log beside the file is written back, and cut, at about this size.
+    """
+
+    schemas: tuple[str, ...]
+    is_shared: bool = False
+    is_forgetful: bool = False
+    log_bytes: int = 64 << 20
+
+
+_FEDERATED = Tables((_JOURNAL, _RECORDS, _GAINS))
+_CHECKPOINT_PAGES = 1000  # as SQLite has it
 
 
 class StoreError(FedistillError):
@@ -93,12 +129,30 @@ class StoreError(FedistillError):
         super().__init__(f"store {path or 'in memory'}: {detail}")
 
 
-class StoreFullError(StoreError):
-    """No room on the device. The transaction was rolled back; the store goes on working once there is room."""
+class StoreUnwritableError(StoreError):
+    """The disk takes nothing. The transaction was rolled back; the store goes on working once it takes something."""
+
+    exit_code = EX_IOERR
+
+
+class StoreFullError(StoreUnwritableError):
+    """No room on the device."""
+
+
+class StoreReadOnlyError(StoreUnwritableError):
+    """The disk is failing, or was mounted read-only, as Linux does with one that fails."""
 
 
 class MissingBlobError(StoreError):
     """No blob with this digest."""
+
+
+_UNWRITABLE: Mapping[str, type[StoreError]] = {
+    "disk is full": StoreFullError,
+    "readonly database": StoreReadOnlyError,
+    "disk I/O error": StoreReadOnlyError,
+}
+"""What SQLite says; its codes reach Python from 3.11 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +190,13 @@ class PartRow:
 class Store:
     """One database; see the module's table. Use `Store.open`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, tables: Tables = _FEDERATED) -> None:
         self.path = path
-        self._connection = connection
+        self._connection, self._tables = connection, tables
         self._columns: dict[str, frozenset[str]] = {}
 
     @classmethod
-    def open(cls, path: Path | None) -> Store:
+    def open(cls, path: Path | None, tables: Tables = _FEDERATED) -> Store:
         """Open or create the database at `path`; None keeps it in memory.
 
         Raises:
@@ -150,7 +204,10 @@ class Store:
         """
         try:
             # isolation_level=None: the module opens and ends transactions itself.
-            store = cls(sqlite3.connect(path or ":memory:", isolation_level=None), path)
+            connection = sqlite3.connect(
+                path or ":memory:", isolation_level=None, check_same_thread=not tables.is_shared
+            )
+            store = cls(connection, path, tables)
         except sqlite3.Error as error:
             raise StoreError(path, str(error)) from error
         store._prepare()
@@ -185,16 +242,19 @@ class Store:
     def _prepare(self) -> None:
         self._execute("PRAGMA journal_mode=WAL")
         self._execute("PRAGMA synchronous=FULL")
-        self._execute(f"PRAGMA journal_size_limit={64 << 20}")
-        if self.version > len(_SCHEMAS):
-            raise StoreError(
-                self.path, f"made by a newer version (schema {self.version}, this one knows {len(_SCHEMAS)})"
-            )
+        tables, known = self._tables, len(self._tables.schemas)
+        self._execute(f"PRAGMA journal_size_limit={tables.log_bytes}")
+        pages = min(_CHECKPOINT_PAGES, max(1, tables.log_bytes // _PAGE_BYTES))
+        self._execute(f"PRAGMA wal_autocheckpoint={pages}")
+        if tables.is_forgetful:
+            self._execute("PRAGMA secure_delete=ON")
+        if self.version > known:
+            raise StoreError(self.path, f"made by a newer version (schema {self.version}, this one knows {known})")
         self.upgrade(JOURNAL)
 
     @property
     def version(self) -> int:
-        """JOURNAL or RECORDS; 0 before there is anything."""
+        """JOURNAL, RECORDS or GAINS; 0 before there is anything."""
         (version,) = self._execute("PRAGMA user_version").fetchone()
         return int(version)
 
@@ -203,7 +263,7 @@ class Store:
         if self.version >= version:
             return
         with self.transaction():
-            for schema in _SCHEMAS[self.version : version]:
+            for schema in self._tables.schemas[self.version : version]:
                 for statement in schema.split(";"):
                     self._execute(statement)
             self._execute(f"PRAGMA user_version={max(version, self.version)}")
@@ -234,8 +294,8 @@ class Store:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> StoreError:
-        full = "disk is full" in str(error)
-        return (StoreFullError if full else StoreError)(self.path, str(error))
+        kinds = (kind for text, kind in _UNWRITABLE.items() if text in str(error))
+        return next(kinds, StoreError)(self.path, str(error))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -380,6 +440,11 @@ class Store:
         statement = "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1 AND instr(value, ?2)"
         return self._execute(statement, (prefix, holding)).rowcount
 
+    def metas(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Return (key, value) of all keys that begin with `prefix`, in their order."""
+        statement = "SELECT key, value FROM meta WHERE key >= ?1 AND key < ?1 || char(1114111) ORDER BY key"
+        return [(key, bytes(value)) for key, value in self._execute(statement, (prefix,))]
+
     def meta(self, key: str) -> bytes | None:
         row = self._execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return bytes(row[0]) if row else None
@@ -401,6 +466,11 @@ class Store:
             (*key.values(), *values.values(), *add.values()),
         )
 
+    def fill(self, table: str, column: str, source: str, where: Row) -> None:
+        """Set `column` to `source` in the rows that `rows` would return, where it is not known yet."""
+        statement = f"UPDATE {table} SET {column} = {source} WHERE {_all_of(where)} AND {column} IS NULL"  # noqa: S608
+        self._execute(statement, tuple(where.values()))
+
     def rows(
         self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
     ) -> list[dict[str, Any]]:
@@ -416,7 +486,10 @@ class Store:
         return int(number)
 
     def spread(self, table: str, value: str, by: str, where: Row) -> dict[Any, tuple[float, float, float]]:
-        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`."""
+        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`.
+
+        `value` is an expression of columns.
+        """
         statement = f"""SELECT {by}, min({value}), avg({value}), max({value}) FROM {table}
             WHERE {_all_of(where)} AND {value} IS NOT NULL GROUP BY {by}"""  # noqa: S608 - see above
         found = self._execute(statement, tuple(where.values())).fetchall()
@@ -491,10 +564,27 @@ class Store:
         if faults := self.faults():
             raise StoreError(self.path, f"the copy is not sound: {faults[0]}")
 
-    def rewrite(self) -> None:
-        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again."""
+    def rewrite(self) -> bool:
+        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again.
+
+        Returns whether that is so by now. False: somebody still reads an older moment; then `drop_old_pages` is due.
+        """
         self._execute("VACUUM")
+        return self.drop_old_pages()
+
+    def flush(self) -> None:
+        """Write the log back to the file, and leave the log empty: what was deleted stood in it too."""
         self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def drop_old_pages(self) -> bool:
+        """Bring all into the file and empty the journal beside it, unless somebody still reads an older moment."""
+        (patience_ms,) = self._execute("PRAGMA busy_timeout").fetchone()
+        self._execute(f"PRAGMA busy_timeout={_READERS_MS}")
+        try:
+            (is_busy, *_) = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._execute(f"PRAGMA busy_timeout={patience_ms}")
+        return not is_busy
 
     def federations(self) -> set[str]:
         """Return whose rows are in it."""
@@ -505,19 +595,34 @@ class Store:
         """Bring all into the one file, which can be moved then; the next `open` undoes it."""
         self._execute("PRAGMA journal_mode=DELETE")
 
+    def census(self) -> dict[str, Any]:
+        """Return how much there is of what, and no content: events by kind, blobs and their bytes, names of values."""
+        kinds = self._execute("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind").fetchall()
+        count, size = self._execute("SELECT count(*), coalesce(sum(length(bytes)), 0) FROM blobs").fetchone()
+        names = self._execute("SELECT key FROM meta ORDER BY key").fetchall()
+        return {
+            "version": self.version,
+            "events": dict(kinds),
+            "blobs": count,
+            "blob_bytes": size,
+            "values": [name for (name,) in names],
+        }
+
     def faults(self) -> list[str]:
         """Return what is wrong with the database: damage that SQLite finds, and payloads whose content is gone."""
         lost = "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
         try:
             found = [row["integrity_check"] for row in self._stream("PRAGMA integrity_check")]
-            found += [
-                f"the payload of {row['device']} in round {row['round']} has no content" for row in self._stream(lost)
-            ]
+            if self._tables is _FEDERATED:
+                found += [
+                    f"the payload of {row['device']} in round {row['round']} has no content"
+                    for row in self._stream(lost)
+                ]
         except StoreError as error:
             return [str(error)]
         return [line for line in found if line != "ok"]
 
 
 def _all_of(where: Row) -> str:
-    """`fed` is an equality, `number <` a comparison."""
-    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where)
+    """`fed` is an equality, `number <` a comparison; of nothing all is true."""
+    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where) or "true"

@@ -14,6 +14,7 @@ from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private_data import PrivateRows
 from edge_agent.worker import Worker
 from fd_protocol.identity import sha256
+from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.artifacts import Bundle
 from fd_runtime.model import F32, Features
 
@@ -54,6 +55,8 @@ class CorePlan:
         bundle: of its family.
         private: its rows, perhaps none.
         checkpoint: where what it learns is kept; None = nowhere.
+        has_public_set: whether it is asked about probes.
+        space: of the prototypes that it tells, where it is not; None = it is asked about labels.
         purse: what it pays private trainings from; None = there are none.
     """
 
@@ -62,6 +65,8 @@ class CorePlan:
     private: PrivateRows
     checkpoint: Path | None = None
     purse: PursePlan | None = None
+    has_public_set: bool = True
+    space: PrototypeSpace | None = None
 
 
 class Core(Protocol):

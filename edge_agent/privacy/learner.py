@@ -86,6 +86,7 @@ class PrivateLearner:
         seed: what the order of probes is drawn from, beside what is learned.
         between: what happens between two steps.
         memory_mb: most of a step's tensors; 0 = no bound.
+        publish: takes the parameters of each training that was kept.
     """
 
     def __init__(
@@ -100,15 +101,25 @@ class PrivateLearner:
         seed: bytes,
         between: Between | None = None,
         memory_mb: float = 0.0,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
         self._bundle, self._rows, self._purse, self._seed = bundle.hex(), rows, purse, seed
         self._batch_rows = rows_within(model.manifest, memory_mb, FitTerms().batch_rows)
         self._part_rows = rows_within(model.manifest, memory_mb, _MOST_ROWS)
-        self._learned = Learned(model, bundle, path, between or Between(), fresh)
+        self._learned = Learned(model, bundle, path, between or Between(), publish=publish, fresh=fresh)
 
     def logits(self, features: Features) -> F32:
         """Return what the model says now: float32 [n, classes]."""
         return self._learned.logits(features)
+
+    @property
+    def theta(self) -> F32:
+        return self._learned.state.theta
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the weights are others than the bundle's."""
+        return self._learned.has_learned
 
     def renew(self, rows: LabelledRows) -> None:
         """Go on with other private rows; the next private training reads them."""

@@ -29,7 +29,9 @@ class Child:
         OSError: the system would not start it.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str] | None, inherited: Sequence[int] = ()
+    ) -> None:
         # A session of its own: Ctrl-C in a terminal is for the supervisor, which ends the worker itself.
         self._process = subprocess.Popen(
             command,
@@ -37,6 +39,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            pass_fds=inherited,
             start_new_session=True,
         )
         self._input, self._output = _pipe(self._process.stdin), _pipe(self._process.stdout)
@@ -85,6 +88,10 @@ class Child:
         """Let a process that hangs write down where, then kill it."""
         self._process.send_signal(signal.SIGABRT)
         self.end()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; one that has ended gets none."""
+        self._process.send_signal(number)
 
     def kill(self) -> int:
         self._process.kill()

@@ -39,7 +39,7 @@ from edge_agent.jobs import (
 from edge_agent.process.notices import KINDS, Alarm, Beat, Measured, PrivateRowsChanged, Spoke, encode_notice
 from edge_agent.process.pipe import Frames, Mouth, decode_said, frame
 from edge_agent.process.settings import ProcessSettings
-from edge_agent.worker import WORKER_DOWN, ProcessWorker, WorkerRefusal
+from edge_agent.worker import WORKER_DOWN, ProcessWorker, WorkerDown, WorkerRefusal, WorkerUp
 from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import TrainingTerms
@@ -117,6 +117,12 @@ class Bench:
         return worker
 
     def next_answer(self):
+        """The next that is no word on whether the worker is there."""
+        while isinstance(said := self.next_said(), (WorkerUp, WorkerDown)):
+            pass
+        return said
+
+    def next_said(self):
         return self.answers.get(timeout=PATIENCE_S)
 
     def process_id(self, start):
@@ -212,6 +218,7 @@ def test_closing_ends_the_process_in_the_middle_of_a_job_and_says_nothing(bench)
     wait_until((bench.folder / "busy").exists)
     worker.close()
     assert not is_alive(bench.process_id(0))
+    assert bench.next_said() == WorkerUp()
     assert bench.answers.empty()
 
 
@@ -300,7 +307,7 @@ def test_a_supervisor_that_was_frozen_itself_takes_no_worker_for_hung(bench, mon
 
 JOBS = [
     job(),
-    CompetenceJob(Work(Task.MAP_COMPETENCE, round_id(2)), 3),
+    CompetenceJob(Work(Task.MAP_COMPETENCE, round_id(2)), 3, bytes(32)),
     PredictJob(Work(Task.PREDICT, round_id(), 2), offer(), sha256(b"base"), b"codes"),
     TrainJob(Work(Task.TRAIN, round_id()), sha256(b"c"), (b"block",) * 128, TrainingTerms()),
 ]
@@ -415,3 +422,57 @@ def test_a_notice_to_a_supervisor_that_is_gone_harms_no_thread():
     mouth.tell(Beat())
     with pytest.raises(BrokenPipeError):
         mouth.answer(Answer(WarmedUp()))
+
+
+# Restarts.
+
+
+def test_it_says_when_the_worker_comes_and_goes(bench):
+    worker = bench.start(WORKER + ANSWER)
+    assert bench.next_said() == WorkerUp()
+    worker.restart()
+    assert [bench.next_said(), bench.next_said()] == [WorkerDown(), WorkerUp()]
+
+
+def test_a_worker_that_is_restarted_while_idle_does_the_next_job_in_another_process(bench):
+    worker = bench.start(WORKER + ANSWER)
+    assert bench.next_said() == WorkerUp()
+    worker.restart()
+    assert [bench.next_said(), bench.next_said()] == [WorkerDown(), WorkerUp()]
+    worker.submit(job())
+    assert bench.next_answer() == Answer(WarmedUp())
+    assert (bench.folder / "start-1").exists()
+    assert not (bench.folder / "start-2").exists()
+
+
+def test_a_worker_that_is_restarted_over_a_job_fails_it_and_starts_once(bench):
+    worker = bench.start(WORKER + HANG)
+    worker.submit(job())
+    wait_until((bench.folder / "busy").exists)
+    worker.restart()
+    assert isinstance(bench.next_answer().event, WorkFailed)
+    (bench.folder / "busy").unlink()
+    worker.submit(job())
+    wait_until((bench.folder / "busy").exists)
+    assert not (bench.folder / "start-2").exists()
+
+
+def test_each_start_has_the_environment_of_its_time(bench):
+    environment = {**os.environ, "MOOD": "first"}
+    mood = "(folder / f'mood-{starts}').write_text(os.environ['MOOD'])\nwrite_frame(sys.stdout.buffer, READY)"
+    script = WORKER.replace("write_frame(sys.stdout.buffer, READY)", mood) + ANSWER
+    command = [sys.executable, "-c", script, str(bench.folder)]
+    worker = ProcessWorker(command, bench.answers.put, environment=lambda: dict(environment), restart_min_s=0.01)
+    bench.workers.append(worker)
+    assert bench.next_said() == WorkerUp()
+    environment["MOOD"] = "second"
+    worker.restart()
+    assert [bench.next_said(), bench.next_said()] == [WorkerDown(), WorkerUp()]
+    assert [(bench.folder / f"mood-{start}").read_text() for start in (0, 1)] == ["first", "second"]
+
+
+def test_a_worker_that_is_not_ready_gets_no_signal(bench):
+    worker = bench.start(DIES_TWICE.replace("starts < 2", "starts < 1") + WORKER + ANSWER)
+    worker.signal(signal.SIGTERM)
+    worker.submit(job())
+    assert bench.next_answer() == Answer(WarmedUp())

@@ -21,8 +21,7 @@ from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.reservations import DATA_BUDGET, Reservations, nothing
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
-from fd_protocol.label_set import label_set
-from fd_protocol.messages import PrivacyTerms, Slice
+from fd_protocol.messages import PrivacyTerms
 from tests.edge_agent.builders import FEDERATION, PUBLIC_SET, TASK, offer
 
 BUNDLE, OTHER_BUNDLE = sha256(b"bundle"), sha256(b"other bundle")
@@ -169,9 +168,9 @@ def test_a_bundle_without_a_clipping_graph_takes_no_part(ledger):
 
 
 def test_rounds_whose_probes_are_private_rows_are_refused(ledger):
-    labels = Slice(label_set(TASK), 0, 3, 3)
-    assert reservations(ledger)(asked(slice=labels)).objection == PRIVATE_PROBES
-    assert reservations(ledger)(offer(slice=labels)).objection == ""
+    on_labels = reservations(ledger, has_public_set=False)
+    assert on_labels(asked()).objection == PRIVATE_PROBES
+    assert on_labels(offer()).objection == ""
 
 
 def test_a_damaged_ledger_refuses_every_private_round_and_no_other(ledger):
