@@ -39,8 +39,9 @@ from edge_agent.process.standing import standing_of
 from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
-from edge_agent.slots.machine import Phase, Unhealthy
+from edge_agent.slots.machine import Phase, Slots, Unhealthy
 from edge_agent.slots.shelf import Shelf
+from edge_agent.slots.telling import command_of
 from edge_agent.spool import Spool
 from edge_agent.training.conditions import Limits
 from edge_agent.training.data_use import DataUse
@@ -181,9 +182,15 @@ def _live(house: _House) -> None:
         stack.push(_farewell(agent))
         pump_s = min(_PUMP_S, herald.pause_s)
 
+        told = Slots()
+
         def turn() -> None:
+            nonlocal told
             agent.pump(pump_s)
             data_use.look()
+            if keeper.state != told:
+                told = keeper.state
+                _tell(agent, settings, told)
             herald.turn(standing_of(agent, worker.standing, os.getpid()))
             if keeper.state.awaits_restart and agent.is_quiet:
                 raise RestartWantedError("another bundle is to run")
@@ -212,6 +219,14 @@ def _reservations(equipment: Equipment, profile: Profile, data_use: DataUse) -> 
 def _obstacle(settings: TrainingSettings) -> Callable[[str], str]:
     limits, sensors = Limits.of(settings), Sensors()
     return lambda before: limits.obstacle(sensors.read(), before)
+
+
+def _tell(agent: Agent, settings: AgentSettings, slots: Slots) -> None:
+    """Tell the federation how far the way to another bundle is."""
+    command = command_of(slots, int(time.time()), is_under_terms=agent.is_under_terms)
+    if command is not None:
+        topic = Topics(settings.device.federation).command(settings.device.id, command.command)
+        agent.say(topic, codec.encode(command), retain=True)
 
 
 def _health(worker: ProcessWorker) -> Health:

@@ -11,6 +11,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
+from edge_agent.private import wiping as private
 from edge_agent.settings import AgentSettings
 from fd_runtime.starting import blame, exclusive
 
@@ -34,6 +35,8 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
         if folder.is_dir():
             stack.enter_context(exclusive(folder / LOCK))
             gone += sorted(entry for entry in folder.iterdir() if entry.name != LOCK)
+            if settings.store is not None:  # its key first: it may lie elsewhere
+                private.wipe(settings.state.private_store, settings.store)
             for file in _keys_first(folder):
                 _destroy(file)
             for entry in gone:
@@ -57,6 +60,10 @@ def left_elsewhere(settings: AgentSettings, *, identity: bool) -> list[str]:
     ]
     if settings.data.private is not None:
         left.append(f"{settings.data.private} is yours: remove it yourself")
+    if settings.store is not None and settings.store.credential is not None:
+        left.append(
+            f"the key of its private rows is systemd's credential {settings.store.credential}: destroy it there"
+        )
     if not identity:
         left.append(f"its certificate still lets it in: `broker-server ca revoke ca {device}`, or wipe --identity")
     return left

@@ -116,6 +116,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             (lambda: fixed) if store is None else store.rows,
             sources=stack.enter_context(_sources(equipment)),
             store=store,
+            refresh=(lambda: None) if store is None else store.refresh,
             tell=mouth.tell,
             alive=inference.beat,
             version=version("fedistill"),

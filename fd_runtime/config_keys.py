@@ -2,7 +2,7 @@
 
     keys_of(cls)           what a command line lists, gets and sets
     json_schema(cls, ...)  what an editor completes and checks; a program checks more
-    explanations(text)     the words about each key in the template that `init` writes
+    explanations(cls, text)  the words about each key in the template that `init` writes
 
 In a table of named tables (`Mapping`) the name is any: `sources.*.folder`.
 """
@@ -20,7 +20,7 @@ from fd_runtime.config import not_none
 
 ANY_NAME = "*"
 _TYPES = {str: "string", Path: "string", int: "integer", float: "number", bool: "boolean"}
-_WORDS = {str: "text", Path: "path", int: "integer", float: "number", bool: "true or false"}
+_WORDS = {str: "text", Path: "path", int: "integer", float: "number", bool: "true or false", Any: "anything"}
 _SECTION = re.compile(r"(?:# )?\[([\w.-]+)\]")
 _KEY = re.compile(r"(?:# )?(\w+) = (?:\"[^\"]*\"|[^#])*(?:# (.*))?$")
 _MORE = re.compile(r"\s+# (.*)$")
@@ -55,11 +55,28 @@ def keys_of(cls: Any) -> Iterator[Key]:
     yield from _keys(cls, "", None)
 
 
-def explanations(template: str) -> dict[str, str]:
+def explanations(cls: Any, template: str) -> dict[str, str]:
     """Return what a settings file with a comment behind every key says of each, by dotted name.
 
-    A key or a section may be commented out; a comment may go on in the lines below, indented.
+    A key or a section may be commented out; a comment may go on in the lines below, indented. Where any name may stand
+    the file has an example.
+
+    Args:
+        cls: the settings.
+        template: the file.
     """
+    found = _behind_keys(template)
+    return {key.name: text for key in keys_of(cls) if (text := _about(key.name, found))}
+
+
+def _about(name: str, found: Mapping[str, str]) -> str:
+    if ANY_NAME not in name:
+        return found.get(name, "")
+    pattern = re.compile(re.escape(name).replace(re.escape(ANY_NAME), "[^.]+"))
+    return next((text for other, text in found.items() if text and pattern.fullmatch(other)), "")
+
+
+def _behind_keys(template: str) -> dict[str, str]:
     found: dict[str, str] = {}
     section, last = "", ""
     for line in template.splitlines():
@@ -167,7 +184,7 @@ def _schema(hint: Any, name: str, explained: Mapping[str, str]) -> dict[str, Any
         return {"type": "array", "items": _schema(not_none(get_args(hint)[0]), name, explained)}
     if (inner := _of_mapping(hint)) is not None:
         return {"type": "object", "additionalProperties": _schema(inner, f"{name}.{ANY_NAME}", explained)}
-    return {"type": _TYPES[hint]}
+    return {} if hint is Any else {"type": _TYPES[hint]}
 
 
 _PLAIN: Mapping[type, Callable[[Any], Any]] = {Path: str, tuple: list, dict: dict}

@@ -125,7 +125,9 @@ def schema_text() -> str:
 
 
 def _explained() -> dict[str, str]:
-    return explanations(files("edge_agent").joinpath(f"{CONFIG_NAME}.template").read_text(encoding="utf-8"))
+    return explanations(
+        AgentSettings, files("edge_agent").joinpath(f"{CONFIG_NAME}.template").read_text(encoding="utf-8")
+    )
 
 
 # Writing.

@@ -80,6 +80,9 @@ def _add_looks(commands: Any) -> None:
     collect.add_argument("--out", type=Path, metavar="FILE", help="else diag-DEVICE-TIME.tar.gz, here")
     model = commands.add_parser("model", help="what the device runs").add_subparsers(required=True, metavar="command")
     _leaf(model, "list", "model", "list the bundles that are here")
+    _leaf(model, "rollback", "model", "run the bundle before; this one is known bad from then on", "roll_back")
+    given = _leaf(model, "install", "model", "try a package, and run it if it proves itself", "install")
+    given.add_argument("file", type=Path, help="package, as `model-export pack` and the server write it")
 
 
 def _add_config(commands: Any) -> None:

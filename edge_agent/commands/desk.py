@@ -38,6 +38,7 @@ from edge_agent.commands.machine import (
     step,
 )
 from edge_agent.jobs import Answer
+from edge_agent.slots import telling
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_protocol.messages import Command, CommandState
@@ -107,7 +108,7 @@ class CommandDesk:
         except DecodeError as error:
             log.warning("dropped a message on %s: %s", arrived.topic, error)
             command = None
-        if command is None:
+        if command is None or _is_own_word(command):
             self._link.ack(arrived)
             return
         self._tell_again(command)
@@ -236,3 +237,8 @@ class CommandDesk:
         token = self._link.publish(topic, codec.encode(replace(command, arguments={})), retain=True)
         if command.state.has_ended:
             self._telling[token] = command_id
+
+
+def _is_own_word(command: Command) -> bool:
+    """Whether it is what the device tells of itself unasked (`slots.telling`), as the broker kept it."""
+    return command.command == telling.COMMAND and command.state is not CommandState.INIT

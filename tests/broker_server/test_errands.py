@@ -222,8 +222,7 @@ def test_a_device_that_floods_is_not_heard(tmp_path):
 def test_a_device_that_is_forgotten_leaves_no_command(world):
     order(world)
     order(world, target={"device": "b"})
-    registrar = Registrar(world.store, world.settings)
-    registrar.forget("a")
+    Registrar(world.store, world.settings).strike(world.state, "a")
     assert [one.device for one in kept(world)] == ["b"]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from broker_server.admission import RefusedError, admit_contribution
 from broker_server.cli import CONFIG_NAME, main
-from broker_server.equipment import load_equipment
+from broker_server.equipment import Workshop, load_equipment
 from broker_server.offers import open_round
 from broker_server.settings import MethodSettings, RoundSettings, Settings
 from fd_protocol import codec
@@ -57,7 +57,7 @@ def test_it_asks_for_every_feature_of_every_class_of_the_bundles_backbone(config
     equipment = load_equipment(config)
     space = PrototypeSpace.of(bundle.manifest)
     assert (equipment.probes.public_set, equipment.probes.count) == (space.digest, 3 * 32)
-    assert equipment.student() is None
+    assert Workshop(equipment).first().student is None
     opening = open_round(equipment.config, equipment.probes, {}, round_id(), seed=bytes(16), at_ms=0)
     assert opening.offer.slice == Slice(space.digest, 0, 96, STATES)
     assert not opening.offer.competence

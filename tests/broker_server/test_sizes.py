@@ -50,5 +50,5 @@ def test_a_kept_round_knows_the_sizes_that_it_was_made_with(tmp_path):
     chronicle = Chronicle(world.store, FED)
     (record,) = (one for one in chronicle.rounds() if one.consensus_sha256)
     assert remake(chronicle, record).sha256 == record.own_sha256
-    equal = remake(chronicle, record, Rerun(terms={"sizes": {"a": 1}}))
+    equal = remake(chronicle, record, Rerun(terms={"sizes": {"a": 1, "b": 1}}))
     assert [one.share for one in equal.standings] == pytest.approx([1 / 3] * 3)

@@ -462,7 +462,7 @@ def test_each_start_has_the_environment_of_its_time(bench):
     mood = "(folder / f'mood-{starts}').write_text(os.environ['MOOD'])\nwrite_frame(sys.stdout.buffer, READY)"
     script = WORKER.replace("write_frame(sys.stdout.buffer, READY)", mood) + ANSWER
     command = [sys.executable, "-c", script, str(bench.folder)]
-    worker = ProcessWorker(command, bench.answers.put, environment=lambda: dict(environment), restart_min_s=0.01)
+    worker = ProcessWorker(command, bench.answers.put, environment=lambda: dict(environment), settings=QUICK)
     bench.workers.append(worker)
     assert bench.next_said() == WorkerUp()
     environment["MOOD"] = "second"

@@ -10,10 +10,13 @@ import pytest
 from edge_agent.participant import Phase
 from edge_agent.slots import machine
 from edge_agent.slots.shelf import Shelf
-from fd_protocol.messages import Release
-from fd_runtime.link import LinkSettings
+from edge_agent.slots.telling import COMMAND
+from fd_protocol import codec
+from fd_protocol.messages import Command, Release
+from fd_runtime.link import Arrived, LinkDown, LinkSettings
+from fd_runtime.mqtt_link import MqttLink
 from tests.edge_agent.patience import wait_until
-from tests.edge_agent.processes import TOPICS, AgentProcess, ScriptedServer, settings_text
+from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory
 from tests.support.brokers import AGGREGATOR, needs_mosquitto, plain_mosquitto
 
@@ -67,6 +70,22 @@ def server(device, port):
     scripted.link.close()
 
 
+@pytest.fixture
+def told(port):
+    """What the device tells of its way to another bundle."""
+    heard = []
+    link = MqttLink(LinkSettings("watcher", port=port, subscriptions=(TOPICS.command(DEVICE, COMMAND),)))
+
+    def listen():
+        while not isinstance(event := link.events.get(), LinkDown):
+            if isinstance(event, Arrived):
+                heard.append(codec.decode(event.payload, Command))
+
+    threading.Thread(target=listen, daemon=True).start()
+    yield heard
+    link.close()
+
+
 def announce(server, shop, offered):
     release = Release(
         shop.factory.manifest.family,
@@ -94,7 +113,7 @@ def play_round(server, number):
     return server.report(number)
 
 
-def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, server, shop):
+def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, server, shop, told):
     device.start()
     runs(server, shop.factory.digest)
     assert play_round(server, 1).accepted
@@ -104,6 +123,9 @@ def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, s
     wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
     assert play_round(server, 2).accepted  # it warms up with the new bundle, and goes on
     wait_until(lambda: slots(device).previous is None)
+    steps = [one.step or one.state.value for one in told]
+    assert steps[:4] == ["download", "install", "reboot", "commit"]
+    assert steps[-1] == "successful"
     announce(server, shop, machine.Offered(shop.factory.digest.hex(), "1"))
     runs(server, shop.factory.digest)
     assert play_round(server, 3).accepted

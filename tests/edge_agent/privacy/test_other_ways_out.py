@@ -14,7 +14,9 @@ from edge_agent.participant import Participant
 from edge_agent.process.notices import Spoke
 from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
+from edge_agent.slots.machine import Slots
 from edge_agent.slots.shelf import Shelf
+from edge_agent.slots.telling import command_of
 from edge_agent.slots.trial import Outcome, put_on_trial
 from edge_agent.vitals import Vitals
 from fd_protocol.messages import Prediction, PrivacyTerms
@@ -172,3 +174,11 @@ def test_nor_where_the_last_offer_did(tmp_path, shop):
         assert verdict.outcome is Outcome.PROVEN
         assert bool(verdict.metrics) == (not privacy.is_asked)
         shutil.rmtree(config.parent / "state" / "slots" / offered.bundle)
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_how_a_release_ended_is_told_in_a_word_under_terms(succeeded):
+    found_out = Slots(factory="f" * 64, outcome="1.r1: hold_out_accuracy 0.91, rows 90", succeeded=succeeded)
+    told = command_of(found_out, 1000, is_under_terms=True)
+    assert (told.result, told.reason) == ({}, "" if succeeded else "failed")
+    assert "rows 90" in str(command_of(found_out, 1000))
