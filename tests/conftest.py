@@ -1,5 +1,7 @@
 """What holds for the whole suite: no property test fails for a busy machine; a test may say what it counted."""
 
+import logging
+
 import pytest
 from hypothesis import settings
 
@@ -18,3 +20,13 @@ def pytest_terminal_summary(terminalreporter):
     for name, line in (one for report in reports for one in report.user_properties):
         if name == "says":
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before():
+    """A program sets up the logs of its process (`fd_runtime.logs`); the next test has those that pytest gave it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

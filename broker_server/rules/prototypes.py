@@ -5,8 +5,8 @@
 A row is one feature of one class (`fd_protocol.prototypes`): on, off, or, last, unknown, which those say who have too
 few rows of the class. They do not count; of a class that nobody speaks of the consensus is unknown. The paper weighs a
 device by its rows of the class: a count is private, and a number that a device may claim would buy weight, so all who
-speak of a class weigh alike (measured: no difference). Its printed equation divides by the number of devices once more,
-which would shrink every prototype towards zero; the mean is meant.
+speak of a class weigh alike, and measured it makes no difference. The printed equation divides by the number of devices
+once more, which would shrink every prototype towards zero; the mean is meant.
 
 The paper's loss pulls a *trainable* extractor's features to the prototypes. Ours is frozen, so that term has nothing to
 move; `edge_agent.prototype_ground` says what a device does with them instead, docs/adr/0013-without-a-public-set.md

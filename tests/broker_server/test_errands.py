@@ -72,6 +72,23 @@ def test_a_command_goes_to_a_device_retained_and_with_an_end(world):
     assert TOPICS.command("a", "config") in world.link.retained
 
 
+def test_the_broker_is_told_when_to_forget_it(world, monkeypatch):
+    expiries, publish = [], world.link.publish
+
+    def note(topic, payload, *, retain=False, expiry_s=None):
+        expiries.append((topic, retain, expiry_s))
+        return publish(topic, payload, retain=retain, expiry_s=expiry_s)
+
+    monkeypatch.setattr(world.link, "publish", note)
+    order(world)
+    world.wait(600)
+    world.drop()
+    assert [one for one in expiries if "/cmd/" in one[0]] == [
+        (TOPICS.command("a", "diag"), True, 3600),
+        (TOPICS.command("a", "diag"), True, 3000),
+    ]
+
+
 def test_what_became_of_it_is_kept_step_by_step(world):
     order(world)
     (command,) = said(world)

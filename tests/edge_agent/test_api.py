@@ -134,7 +134,7 @@ def test_an_image_of_too_many_pixels_is_not_unpacked(port):
 
 def test_without_pillow_images_are_refused_and_arrays_are_not(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ApiError, match=r"no Pillow on this device: send samples as \.npy"):
+    with pytest.raises(ApiError, match=r"images need Pillow: .*, or send samples as \.npy"):
         samples_in(Request("POST", "/v1/predict", content_type="image/png", body=b"x"), PICTURES)
 
 

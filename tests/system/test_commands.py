@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -169,6 +170,18 @@ def test_a_command_that_came_while_the_device_was_off_waits_for_it_at_the_broker
     operator.order("diag")
     agent.start()
     assert operator.end("diag").state is SUCCESSFUL
+
+
+def test_a_command_that_is_past_its_time_is_gone_from_the_broker(stage):
+    agent, operator, _ = stage
+    command = Command("diag-1", "diag", CommandState.INIT, EXPIRES)
+    operator.link.publish(TOPICS.command(DEVICE, "diag"), codec.encode(command), retain=True, expiry_s=1)
+    wait_until(lambda: not operator.link.events.empty())
+    time.sleep(2.5)
+    agent.start()
+    operator.order("dry-run")
+    operator.end("dry-run")
+    assert operator.states("diag") == []
 
 
 def test_a_log_level_reaches_both_processes_and_their_last_lines_come_with_the_archive(stage):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,8 @@ def aggregator(fleet: Fleet, *subscriptions: str) -> LinkSettings:
 
 
 def live(fleet: Fleet, boot: int) -> subprocess.Popen[bytes]:
-    files = [str(path) for path in astuple(fleet.identity("dev-1"))]
+    identity = fleet.identity("dev-1")
+    files = [str(path) for path in (identity.ca, identity.certificate, identity.key)]
     return subprocess.Popen(
         [sys.executable, "-c", A_LIFE, str(fleet.broker.port), str(boot), TOPICS.state("dev-1"), *files]
     )

@@ -142,18 +142,18 @@ def test_a_renewed_core_keeps_what_it_has_learned_and_judges_the_release_anew(be
     assert (core._learner._release.correct, core._learner._release.rows) == (release, hold_out.sum())
 
 
-def standing(core):
-    answer = core.handle(CompetenceJob(Work(Kind.MAP_COMPETENCE, round_id()), private_epoch=1))
+def standing(core, bench):
+    answer = core.handle(CompetenceJob(Work(Kind.MAP_COMPETENCE, round_id()), 1, bench.public.digest))
     message = codec.decode(answer.blobs[0], CompetenceMap)
     return decode_map(message.body, message.count)
 
 
 def test_a_competence_map_tells_of_the_new_rows(bench):
     core = bench.core(bench.fixed)
-    before = standing(core)
+    before = standing(core, bench)
     bench.fill(200, classes=[1])
     core.renew(bench.renewal.rows())
-    after = standing(core)
+    after = standing(core, bench)
     truth = bench.public.probes().reshape(60, CLASSES, 2).sum(axis=2).argmax(axis=1)
     assert after[truth == 1].mean() + 1 < before[truth == 1].mean()
     assert (after < FAR).any()
