@@ -453,7 +453,7 @@ def _tick(state: Participant, at_ms: int, why: str) -> Participant:
     state = replace(state, now_ms=at_ms, is_due=False)
     if _is_busy(state) or state.phase is Phase.IDLE:
         return state
-    return _give_up(state, f"{DEADLINE}: {why}" if why else DEADLINE)
+    return _give_up(state, f"{DEADLINE}: {why}" if why and not state.privacy.is_asked else DEADLINE)
 
 
 def _give_up(state: Participant, reason: str) -> Participant:

@@ -284,6 +284,12 @@ def test_a_deadline_gives_a_contribution_up():
         assert (state.phase, state.report.reason) == (Phase.REPORTING, "deadline")
 
 
+def test_a_deadline_is_told_with_what_took_so_long_but_under_privacy_terms():
+    why = "MemoryError: Unable to allocate an array with shape (300, 6)"
+    for own, told in [(PrivacyTerms(), f"deadline: {why}"), (PrivacyTerms(epsilon=8.0), "deadline")]:
+        assert after(offered(own=own), ClockTicked(60_000, why)).report.reason == told
+
+
 def test_a_deadline_ends_no_training():
     state = warm(offered(), predicted(), stored(), block())
     assert wake_at_ms(state) is None
