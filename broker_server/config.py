@@ -7,7 +7,7 @@ federation, aggregator, trust, bundles
 [student]    enabled, runtime, threads     [student.terms]
 [release]    automatic, margin, level
 [dashboard]  viewer_token_file, operator_token_file, ...  [dashboard.tls]  [dashboard.proxy]
-[rounds]  [method]  [method.terms]  [method.absence]  [training]  [admission]  [records]
+[rounds]  [method]  [method.terms]  [method.absence]  [training]  [privacy]  [admission]  [records]
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from broker_server.events import Portion
 from broker_server.federation import Presence
-from broker_server.methods import rule_named
 from broker_server.portions import choose, grid, standing
-from broker_server.rules import Need
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from fd_protocol.identity import RoundId, is_sampled, sha256
 from fd_protocol.messages import MAX_NAMED, Codec, RoundOffer, Sampling, Slice
@@ -78,9 +76,10 @@ def open_round(
         byte_budget=settings.rounds.byte_budget,
         training=settings.training,
         shards=settings.rounds.shards,
-        competence=Need.COMPETENCE in rule_named(settings.method.name, settings.method.terms).card.needs,
+        competence=settings.asks_for_maps,
         bundles=tuple(bytes.fromhex(digest) for digest in settings.bundles),
         devices=names,
+        privacy=settings.privacy,
     )
     return Opening(offer, invited)
 

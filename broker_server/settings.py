@@ -22,6 +22,7 @@ from fd_protocol.messages import (
     MAX_PARTS,
     MAX_PAYLOAD_BYTES,
     Codec,
+    PrivacyTerms,
     ServerState,
     Slice,
     TrainingTerms,
@@ -33,6 +34,8 @@ from fd_runtime.link import Will
 
 YEAR_S = 366 * 86_400
 PAUSE, DEMAND = "pause", "demand"
+COMPETENCE = "competence"
+"""The default rule."""
 MOST_UNCOVERED = 0.3
 """Twice what a fleet shows a quarter of whose probes are foreign (`coverage.WARN_UNCOVERED` has the figures)."""
 _MISSED_ROUNDS = 10
@@ -134,7 +137,7 @@ class MethodSettings:
         absence: how the last words of absent devices fade.
     """
 
-    name: str = "competence"
+    name: str = COMPETENCE
     temperature: float = 2.0
     codec: Codec = Codec.U8_SQRT
     top_k: int = 0
@@ -206,6 +209,7 @@ class Settings:
     Attributes:
         bundles: hexadecimal digests of the bundles that may join; none = any of the task.
         trust: what devices are weighed by: "canaries", or "none" where every one of them is trusted.
+        privacy: what soft labels may tell of a private row; epsilon 0 = nothing is asked of devices.
     """
 
     federation: str
@@ -217,13 +221,14 @@ class Settings:
     bundles: tuple[str, ...] = ()
     trust: Literal["canaries", "none"] = "canaries"
     records: RecordSettings = RecordSettings()
+    privacy: PrivacyTerms = field(default_factory=PrivacyTerms)
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")
         check_name(self.aggregator, "aggregator")
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
-        needs = rule_named(self.method.name, self.method.terms).card.needs
+        needs = self._needs
         if Need.SIZES in needs and not self.method.terms.sizes:
             raise InvalidValueError(
                 f"{self.method.name} needs [method.terms.sizes]: DEVICE = its rows, as you know them; no device tells"
@@ -236,14 +241,39 @@ class Settings:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
             )
+        self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        """Under privacy terms devices send no maps and read no rows for an answer: some rules cannot live with that."""
+        if not self.privacy.is_asked:
+            return
+        needs = self._needs
+        if Need.PUBLIC_SET not in needs:
+            raise InvalidValueError(f"{self.method.name} reads private rows in every round: privacy.epsilon forbids it")
+        if Need.COMPETENCE in needs and self.method.name != COMPETENCE:
+            raise InvalidValueError(
+                f"{self.method.name} needs competence maps, and under privacy.epsilon there are none"
+            )
+        if self.rounds.most_uncovered not in (None, 1.0):
+            raise InvalidValueError(
+                "rounds.most_uncovered goes with competence maps: under privacy.epsilon there are none"
+            )
+
+    @property
+    def _needs(self) -> frozenset[Need]:
+        return rule_named(self.method.name, self.method.terms).card.needs
+
+    @property
+    def asks_for_maps(self) -> bool:
+        """Whether devices shall say where they are competent. Without maps `competence` weighs by trust alone."""
+        return Need.COMPETENCE in self._needs and not self.privacy.is_asked
 
     @property
     def most_uncovered(self) -> float:
         """Share of probes that may lie far from every device."""
         if self.rounds.most_uncovered is not None:
             return self.rounds.most_uncovered
-        needs = rule_named(self.method.name, self.method.terms).card.needs
-        return MOST_UNCOVERED if Need.COMPETENCE in needs else 1.0
+        return MOST_UNCOVERED if self.asks_for_maps else 1.0
 
     @property
     def subscriptions(self) -> tuple[str, ...]:

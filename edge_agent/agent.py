@@ -25,6 +25,7 @@ from edge_agent.eligibility import Profile
 from edge_agent.events import (
     BundleChanged,
     ClockTicked,
+    ConditionsChanged,
     Effect,
     Event,
     PrivateDataChanged,
@@ -35,16 +36,18 @@ from edge_agent.events import (
     SendReport,
     Task,
     Work,
+    WorkDeferred,
     WorkFailed,
 )
 from edge_agent.gathering import Consensus
 from edge_agent.incoming import Entry, is_server_birth, read, release_for
-from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
+from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant, Phase, one_line
 from edge_agent.process.attempts import MAX_LIVES, Attempts
 from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
+from edge_agent.reservations import Reserved, nothing
 from edge_agent.speaking import Speaker
 from edge_agent.spool import Message, Spool
 from edge_agent.vitals import Vitals
@@ -61,6 +64,7 @@ from fd_protocol.messages import (
     Release,
     RoundOffer,
     Status,
+    TrainingTerms,
 )
 from fd_protocol.topics import Topics, parse
 from fd_runtime.link import (
@@ -83,8 +87,11 @@ DISK_FULL, DISK_READ_ONLY = "disk_full", "disk_read_only"
 KEEPS_AWAY = (DISK_FULL, DISK_READ_ONLY, WORKER_DOWN)
 """Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
+_TRAININGS = frozenset({Task.WARM_UP, Task.TRAIN, Task.REFRESH})
 _LOOK_MS = 60_000
 """How often the agent looks whether a public set that is lacking has come."""
+_CONDITIONS_MS = 5_000
+"""How often the machine is looked at while a training waits for it."""
 
 log = logging.getLogger("edge-agent")
 
@@ -111,6 +118,8 @@ class Agent:
         pid: of this process, and `since_utc_s` when this life began: for the vitals.
         on_vitals: is told how the device is whenever that changes.
         restart_worker: makes the worker begin anew, where it is a process.
+        reserve: what the device holds against an offer beyond what it is, and by which privacy terms it works.
+        obstacle: what keeps the machine from training, given what did when it was last asked; empty: nothing.
 
     Attributes:
         connection: the last that the link told: up, or why not; None = nothing yet.
@@ -136,6 +145,8 @@ class Agent:
         since_utc_s: int = 0,
         on_vitals: Callable[[Vitals], None] = lambda _vitals: None,
         restart_worker: Callable[[], None] = lambda: None,
+        reserve: Callable[[RoundOffer], Reserved] = nothing,
+        obstacle: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._find_set, self._look_at_ms = find_set, 0
         self._profile, self._link, self._worker = profile, link, worker
@@ -152,6 +163,8 @@ class Agent:
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
         self._on_spoke, self._on_release, self._on_round_end, self._spool = on_spoke, on_release, on_round_end, spool
+        self._reserve, self._obstacle = reserve, obstacle
+        self._looked_at_ms: int | None = None
         self._attempts = Attempts(store, self._boot)
         self.connection: LinkUp | LinkDown | None = None
         self.measured: dict[str, float] = {}
@@ -183,6 +196,11 @@ class Agent:
     @property
     def vitals(self) -> Vitals:
         return self._vitals
+
+    @property
+    def is_under_terms(self) -> bool:
+        """See `commands.body`."""
+        return self._profile.is_private or self.state.privacy.is_asked
 
     @property
     def now_ms(self) -> int:
@@ -246,6 +264,9 @@ class Agent:
 
     # What commands may do with it (`commands.body`).
 
+    def reserved(self, offer: RoundOffer) -> Reserved:
+        return self._reserve(offer)
+
     def submit(self, job: Job) -> None:
         self._worker.submit(job)
 
@@ -291,6 +312,8 @@ class Agent:
             case Answer() if self._desk is not None and self._desk.answered(item):
                 pass
             case Answer(event, blobs):
+                if isinstance(event, WorkDeferred):
+                    self._looked_at_ms = self.now_ms
                 self._take(Entry(event, blobs))
             case Published(token):
                 self._confirm(token)
@@ -332,7 +355,8 @@ class Agent:
             case Measured(values):
                 self.measured.update(values)
             case Spoke():
-                self._speaker.say(notice)
+                if not self.is_under_terms:  # live samples are not what was paid for
+                    self._speaker.say(notice)
                 self._on_spoke(notice)
             case Alarm(name, text):
                 self._sound(name, text)
@@ -340,7 +364,9 @@ class Agent:
     def _receive(self, arrived: Arrived) -> None:
         """Take a message in; what is no message of ours is dropped with a word, and never comes again."""
         try:
-            entry = read(arrived.topic, arrived.payload, self._profile, self._probes_of, self.now_ms)
+            entry = read(
+                arrived.topic, arrived.payload, self._profile, self._probes_of, self.now_ms, reserve=self._reserve
+            )  # fmt: skip
             if (release := release_for(arrived.topic, arrived.payload, self._profile)) is not None:
                 self._on_release(release)
             if not arrived.retained and is_server_birth(arrived.topic, arrived.payload):
@@ -451,6 +477,18 @@ class Agent:
         self._send_again(self._outbox.overdue(self.now_ms))
         if self.now_ms >= self._look_at_ms and any(not self._profile.probes_of(one) for one in self.state.named_sets):
             self._look_for_sets()
+        self._keep_conditions()
+
+    def _keep_conditions(self) -> None:
+        """Where a training waits for nothing but the machine, look whether it may begin."""
+        if self._backlog or not (self.state.obstacle and participant.would_train(self.state)):
+            return
+        if self._looked_at_ms is not None and self.now_ms < self._looked_at_ms + _CONDITIONS_MS:
+            return
+        self._looked_at_ms = self.now_ms
+        obstacle = self._obstacle(self.state.obstacle)
+        if obstacle != self.state.obstacle:
+            self._take(Entry(ConditionsChanged(obstacle)))
 
     def _what_took_so_long(self) -> str:
         if isinstance(self.connection, LinkDown):
@@ -473,6 +511,8 @@ class Agent:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
+            case Work(task) if task in _TRAININGS and (obstacle := self._obstacle(self.state.obstacle)):
+                self._inbox.put(Answer(WorkDeferred(effect, obstacle)))
             case Work():
                 self._begin(effect)
             case Send():
@@ -503,19 +543,30 @@ class Agent:
         return self._topics.upload(self._profile.device, self.state.offer.shards)
 
     def _job(self, work: Work) -> Job:
-        offer, consensus = self.state.offer, self.state.training
+        offer, consensus, privacy = self.state.offer, self.state.training, self.state.privacy
         assert offer is not None
         match work.task:
             case Task.WARM_UP:
-                return WarmUpJob(work, offer.training)
+                return WarmUpJob(work, offer.training, privacy)
             case Task.MAP_COMPETENCE:
                 return CompetenceJob(work, self.state.private_epoch, offer.slice.public_set)
             case Task.PREDICT:
-                return PredictJob(work, offer, *self._base_for(offer))
+                return PredictJob(work, offer, *self._base_for(offer), privacy)
             case Task.TRAIN:
                 assert consensus is not None
                 messages = tuple(self._journal.blob(digest) for digest in consensus.messages)
-                return TrainJob(work, consensus.sha256, messages, offer.training, self._own_codes(consensus))
+                own = self._own_codes(consensus)
+                return TrainJob(work, consensus.sha256, messages, offer.training, own, privacy)
+            case Task.REFRESH:
+                return self._refresh_job(work, offer.training)
+
+    def _refresh_job(self, work: Work, terms: TrainingTerms) -> Job:
+        refreshing, lesson = self.state.refreshing, self.state.lesson
+        assert refreshing is not None
+        if lesson is None:
+            return RefreshJob(work, refreshing.private_epoch, terms)
+        messages = tuple(self._journal.blob(digest) for digest in lesson.messages)
+        return RefreshJob(work, refreshing.private_epoch, terms, lesson.sha256, messages)
 
     def _base_for(self, offer: RoundOffer) -> tuple[bytes, bytes]:
         """Return digest and codes of the base about the offered probes, if it is in the same coding as `offer`."""

@@ -1,6 +1,6 @@
 """A redacted archive of a device, for its owner to hand on: what helps to help, and nothing that is secret or private.
 
-    summary.json    `diagnosis`: the same as the server gets by `diag`
+    summary.json    `diagnosis`: what the server gets by `diag`, in full
     settings.json   every setting and where it comes from; secrets are words, not values
     doctor.json     what `edge-agent doctor` finds, without going to the broker
     journal.json    how many events and blobs of which kind and size the memory holds; no content

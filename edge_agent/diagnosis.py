@@ -17,6 +17,11 @@ from edge_agent.participant import Participant
 from edge_agent.vitals import Vitals
 
 _SHORT = 12
+_FOLLOWS_FROM_ROWS = frozenset({
+    "log_warnings", "log_errors", "failures", "worker_starts", "supervisor_mb", "free_disk_mb", "free_memory_mb",
+    "temperature_c", "database_kb",
+})  # fmt: skip
+"""Numbers that other private rows could have changed: what is kept of them, what went wrong over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ def summary(seen: Seen) -> dict[str, str]:
     told = {**_program(seen), **_federation(seen), **_life(seen), **_machine(seen)}
     told |= {f"set {key}": text for key, text in seen.remote.items()}
     return {name: text for name, text in told.items() if text}
+
+
+def under_terms(told: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a summary may leave a device under privacy terms."""
+    return {name: text for name, text in told.items() if name not in _FOLLOWS_FROM_ROWS}
 
 
 def waiting(state: Participant) -> list[Send]:

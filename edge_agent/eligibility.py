@@ -27,6 +27,8 @@ class Profile:
         private_epoch: changes whenever the private rows of the file do.
         further: number of samples in each other public set that it has, by digest.
         has_store: it has other private rows besides, whose epoch the worker tells; the sum of both is the device's.
+        trains_privately: bundle and runtime have a clipping graph: it can work under privacy terms.
+        is_private: its owner asks for privacy terms, whatever an offer does.
     """
 
     device: str
@@ -41,6 +43,8 @@ class Profile:
     private_epoch: int = 0
     further: Mapping[bytes, int] = field(default_factory=dict)
     has_store: bool = False
+    trains_privately: bool = False
+    is_private: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.device, "device")

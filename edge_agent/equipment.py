@@ -12,6 +12,7 @@ from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
+from fd_protocol.manifest import Role
 from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.public_sets import PublicSets
@@ -67,7 +68,24 @@ class Equipment:
             private_epoch=private_epoch,
             further=self._further(),
             has_store=self.settings.store is not None,
+            trains_privately=self.trains_privately,
+            is_private=self.is_private,
         )
+
+    @property
+    def has_private_rows(self) -> bool:
+        """Whether there is anywhere for private rows to come from."""
+        return self.settings.data.private is not None or self.settings.store is not None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the owner asks for privacy terms, and has anything that they are about."""
+        return self.settings.privacy.epsilon > 0 and self.has_private_rows
+
+    @property
+    def trains_privately(self) -> bool:
+        """Whether bundle and runtime have a clipping graph."""
+        return Role.TRAIN_STEP_PRIVATE in self.bundle.manifest.files and self.settings.model.runtime == "onnxruntime"
 
     def _further(self) -> dict[bytes, int]:
         if self.public is None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import Kind, Receipt, RoundOffer
+from fd_protocol.messages import Kind, PrivacyTerms, Receipt, RoundOffer
 from fd_protocol.schema import from_item, keyed, to_item
 
 
@@ -25,6 +25,7 @@ class Task(str, Enum):
     MAP_COMPETENCE = "map-competence"
     PREDICT = "predict"
     TRAIN = "train"
+    REFRESH = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,10 @@ class OfferReceived:
     offer: RoundOffer = keyed(1)
     at_ms: int = keyed(2)
     objection: str = keyed(3, default="")
+    privacy: PrivacyTerms = keyed(4, default=PrivacyTerms())
+    """By which this device works in the round: the stricter of the offer's and its own."""
+    is_paid: bool = keyed(5, default=False)
+    """Under these terms: this period's private training is over, or there is nothing private to train on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,9 @@ class ReceiptReceived:
 
 @dataclass(frozen=True, slots=True)
 class WarmedUp:
-    """The tail has been fine-tuned on private rows."""
+    """The tail has been fine-tuned on private rows; `is_private`: by a training that was paid for."""
+
+    is_private: bool = keyed(1, default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +130,25 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Training on a consensus ended; `accepted` false: the guard put the old weights back, for `reason`."""
+    """Training on a consensus ended; `accepted` false: the guard put the old weights back, for `reason`.
+
+    `is_private`: by privacy terms, which no private row was read for.
+    """
 
     consensus_sha256: bytes = keyed(1)
     accepted: bool = keyed(2)
     reason: str = keyed(3, default="")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
+    is_private: bool = keyed(5, default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Training on changed private rows ended; `accepted` false: the guard put the old weights back."""
+
+    private_epoch: int = keyed(1)
+    accepted: bool = keyed(2)
+    metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 3})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +164,21 @@ class WorkFailed:
 
     work: Work = keyed(1)
     reason: str = keyed(2)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDeferred:
+    """The worker has laid a training aside: something keeps the machine from it (`training.conditions`)."""
+
+    work: Work = keyed(1)
+    reason: str = keyed(2)
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionsChanged:
+    """What keeps this machine from training now, by a word of `training.conditions`; empty: nothing."""
+
+    obstacle: str = keyed(1, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +221,11 @@ Event: TypeAlias = (
     | CompetenceMapped
     | Predicted
     | Trained
+    | Refreshed
     | ReportSent
     | WorkFailed
+    | WorkDeferred
+    | ConditionsChanged
     | PrivateDataChanged
     | BundleChanged
     | ProbesNamed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edge_agent.eligibility import Profile, objection
 from edge_agent.events import ConsensusBlockReceived, Event, OfferReceived, ProbesNamed, ReceiptReceived
+from edge_agent.reservations import Reserved, nothing
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, sha256
@@ -22,7 +23,15 @@ class Entry:
     blobs: tuple[bytes, ...] = ()
 
 
-def read(topic: str, payload: bytes, profile: Profile, probes_of: Callable[[bytes], int], now_ms: int) -> Entry | None:
+def read(
+    topic: str,
+    payload: bytes,
+    profile: Profile,
+    probes_of: Callable[[bytes], int],
+    now_ms: int,
+    *,
+    reserve: Callable[[RoundOffer], Reserved] = nothing,
+) -> Entry | None:
     """Return what a message means to the device; None: nothing, as a cleared topic or a server's presence.
 
     Args:
@@ -31,6 +40,7 @@ def read(topic: str, payload: bytes, profile: Profile, probes_of: Callable[[byte
         profile: of the device.
         probes_of: tells the number of samples in a public set; 0: the device does not have it.
         now_ms: of the device's life.
+        reserve: what it holds against an offer beyond that.
 
     Raises:
         DecodeError: no message of ours, of another federation, or about other probes than the device has.
@@ -40,7 +50,9 @@ def read(topic: str, payload: bytes, profile: Profile, probes_of: Callable[[byte
         case "round":
             offer = codec.decode(payload, RoundOffer)
             _check_federation(offer.round, profile)
-            return Entry(OfferReceived(offer, now_ms, objection(offer, profile, probes_of)))
+            reserved = reserve(offer)
+            why = objection(offer, profile, probes_of) or reserved.objection
+            return Entry(OfferReceived(offer, now_ms, why, reserved.privacy, reserved.is_paid))
         case "consensus":
             return _read_block(payload, profile, probes_of)
         case "receipt":

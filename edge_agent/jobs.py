@@ -12,7 +12,7 @@ from typing import IO, TypeAlias
 from edge_agent.events import Event, Work, from_journal, to_journal
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
-from fd_protocol.messages import RoundOffer, TrainingTerms
+from fd_protocol.messages import PrivacyTerms, RoundOffer, TrainingTerms
 from fd_protocol.schema import from_item, keyed, to_item
 
 MAX_FRAME_BYTES = 64 << 20
@@ -21,10 +21,11 @@ LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class WarmUpJob:
-    """Fine-tune on private rows, once in the life of a bundle."""
+    """Fine-tune on private rows: once in the life of a bundle, under privacy terms once in a privacy period."""
 
     work: Work = keyed(1)
     terms: TrainingTerms = keyed(2)
+    privacy: PrivacyTerms = keyed(10, default=PrivacyTerms())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class PredictJob:
     offer: RoundOffer = keyed(2)
     base: bytes = keyed(3, default=b"")
     base_codes: bytes = keyed(4, default=b"")
+    privacy: PrivacyTerms = keyed(10, default=PrivacyTerms())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,22 @@ class TrainJob:
     messages: tuple[bytes, ...] = keyed(3)
     terms: TrainingTerms = keyed(4)
     own: bytes = keyed(5, default=b"")
+    privacy: PrivacyTerms = keyed(10, default=PrivacyTerms())
 
 
-Job: TypeAlias = WarmUpJob | CompetenceJob | PredictJob | TrainJob
-_JOBS: dict[int, type[Job]] = {1: WarmUpJob, 2: CompetenceJob, 3: PredictJob, 4: TrainJob}
+@dataclass(frozen=True, slots=True)
+class RefreshJob:
+    """Learn from private rows that have changed, jointly with the last consensus in `messages`, if there was one."""
+
+    work: Work = keyed(1)
+    private_epoch: int = keyed(2)
+    terms: TrainingTerms = keyed(3)
+    consensus_sha256: bytes = keyed(4, default=b"")
+    messages: tuple[bytes, ...] = keyed(5, default=())
+
+
+Job: TypeAlias = WarmUpJob | CompetenceJob | PredictJob | TrainJob | RefreshJob
+_JOBS: dict[int, type[Job]] = {1: WarmUpJob, 2: CompetenceJob, 3: PredictJob, 4: TrainJob, 5: RefreshJob}
 _NUMBERS = {cls: number for number, cls in _JOBS.items()}
 
 

@@ -6,6 +6,8 @@
      |                                        |                                          v
      +------------- report sent --------- REPORTING <---- done, or third failure ---- TRAINING <-- from IDLE too
 
+    IDLE --other private rows, and no round's work is due--> REFRESHING --done, or third failure--> IDLE
+
 Rules:
 - A device predicts an open round before it trains on a consensus; an offer that comes while it trains waits.
 - Before its first contribution it warms up, unless it has trained already. It maps its competence once per public set
@@ -19,6 +21,10 @@ Rules:
 - Blocks of a consensus come in any order; they belong together by their consensus digest. A consensus is taken into
   training once, and none of an earlier round after it.
 - A deadline ends a contribution, never a training. Work that fails three times ends its phase, and the report says why.
+- While something keeps the machine from training, no training begins, and one that the worker has laid aside goes back
+  to where it waited; rounds are predicted meanwhile.
+- Under privacy terms the warm-up is the training that was paid for, no map is made or owed, changed rows are no reason
+  to train, and of a failure no more is said than that there was one.
 
 An event that does not fit changes nothing: late, doubled and foreign are one case. After a crash the fold over the
 journal is the state, and `outstanding` asks again for whatever is not done.
@@ -36,6 +42,7 @@ from edge_agent.events import (
     BundleChanged,
     ClockTicked,
     CompetenceMapped,
+    ConditionsChanged,
     ConsensusBlockReceived,
     Effect,
     Event,
@@ -44,6 +51,7 @@ from edge_agent.events import (
     PrivateDataChanged,
     ProbesNamed,
     ReceiptReceived,
+    Refreshed,
     ReportSent,
     Send,
     SendReport,
@@ -52,11 +60,13 @@ from edge_agent.events import (
     Trained,
     WarmedUp,
     Work,
+    WorkDeferred,
     WorkFailed,
 )
 from edge_agent.gathering import Consensus, gather, precedes
+from edge_agent.privacy.saying import public_reason
 from fd_protocol.identity import DIGEST_BYTES, MAX_TEXT_CHARACTERS, RoundId
-from fd_protocol.messages import Kind, Receipt, RoundOffer, RoundReport, Slice, Status
+from fd_protocol.messages import Kind, PrivacyTerms, Receipt, RoundOffer, RoundReport, Slice, Status
 from fd_protocol.schema import keyed
 
 MAX_ATTEMPTS = 3
@@ -79,6 +89,7 @@ class Phase(str, Enum):
     AWAITING = "awaiting"
     TRAINING = "training"
     REPORTING = "reporting"
+    REFRESHING = "refreshing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,14 @@ class Competence:
     private_epoch: int = keyed(2)
     payload: bytes = keyed(3)
     is_settled: bool = keyed(4, default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshing:
+    """A training on changed private rows: which version of them, and the newest round when it began."""
+
+    round: RoundId = keyed(1)
+    private_epoch: int = keyed(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +154,19 @@ class Participant:
     """Digests of the public sets that rounds are about, or may come to be about, as the server says."""
     bundle: bytes = keyed(21, default=b"")
     """Digest of what the device runs; empty before the first start of an agent that tells."""
+    privacy: PrivacyTerms = keyed(30, default=PrivacyTerms())
+    """By which this device works in the newest round."""
+    is_paid: bool = keyed(31, default=False)
+    """Under these terms: the private training is over."""
+    obstacle: str = keyed(32, default="")
+    """What keeps the machine from training, as far as is known; empty: nothing."""
+    lesson: Consensus | None = keyed(33, default=None)
+    """The last consensus that was trained on: changed private rows are learned together with it."""
+    known_epoch: int = keyed(34, default=0)
+    """Version of the private rows that the model has learned."""
+    begun_epoch: int = keyed(35, default=0)
+    """Version that the training under way began with."""
+    refreshing: Refreshing | None = keyed(36, default=None)
 
     def base_of(self, part: Slice) -> Base | None:
         """Return what a difference about `part` may build on."""
@@ -154,11 +186,14 @@ def outstanding(state: Participant) -> tuple[Effect, ...]:
         effects.append(Send(Kind.COMPETENCE, state.offer.round, state.competence.payload))
     match state:
         case Participant(phase=Phase.PREDICTING, offer=RoundOffer() as offer):
-            effects.append(Work(_next_task(state, offer), offer.round, state.failures))
+            if not _is_held_up(state, task := _next_task(state, offer)):
+                effects.append(Work(task, offer.round, state.failures))
         case Participant(phase=Phase.SUBMITTING, offer=RoundOffer() as offer, submission=Submission() as submission):
             effects.append(Send(Kind.CONTRIBUTION, offer.round, submission.payload))
         case Participant(phase=Phase.TRAINING, training=Consensus() as consensus):
             effects.append(Work(Task.TRAIN, consensus.round, state.failures))
+        case Participant(phase=Phase.REFRESHING, refreshing=Refreshing() as refreshing):
+            effects.append(Work(Task.REFRESH, refreshing.round, state.failures))
         case Participant(phase=Phase.REPORTING, report=RoundReport() as report):
             effects.append(SendReport(report.round))
     return tuple(effects)
@@ -167,6 +202,15 @@ def outstanding(state: Participant) -> tuple[Effect, ...]:
 def wake_at_ms(state: Participant) -> int | None:
     """Return when a `ClockTicked` would change the state; None = never."""
     return state.deadline_ms if state.is_due or state.phase in (Phase.PREDICTING, Phase.SUBMITTING) else None
+
+
+def would_train(state: Participant) -> bool:
+    """Whether a training waits for nothing but the machine: then it matters what keeps that from it."""
+    if state.phase is Phase.PREDICTING:
+        return state.offer is not None and _next_task(state, state.offer) is Task.WARM_UP
+    if state.phase not in (Phase.IDLE, Phase.AWAITING) or state.offer is None:
+        return False
+    return (state.gathering is not None and state.gathering.is_complete) or _wants_refresh(state)
 
 
 def named_blobs(state: Participant) -> frozenset[bytes]:
@@ -178,7 +222,7 @@ def named_blobs(state: Participant) -> frozenset[bytes]:
         named |= {state.submission.payload, state.submission.codes, state.submission.full}
     for base in state.bases:
         named |= {base.payload, base.codes}
-    for consensus in (state.gathering, state.training):
+    for consensus in (state.gathering, state.training, state.lesson):
         named |= set(consensus.messages) if consensus is not None else set()
     return frozenset(named - {b""})
 
@@ -191,8 +235,10 @@ def _take(state: Participant, event: Event) -> Participant:
             return replace(state, gathering=gather(state.gathering, event))
         case ReceiptReceived(receipt):
             return _settle_map(state, receipt) if receipt.kind is Kind.COMPETENCE else _settle(state, receipt)
-        case WarmedUp():
-            return replace(state, is_warm=True)
+        case WarmedUp(is_private):
+            if is_private:
+                return replace(state, is_paid=True)
+            return replace(state, is_warm=True, known_epoch=state.private_epoch)
         case CompetenceMapped(public_set, private_epoch, payload) if private_epoch == state.private_epoch:
             if _has_map(state, public_set):
                 return state
@@ -201,17 +247,23 @@ def _take(state: Participant, event: Event) -> Participant:
             return replace(state, phase=Phase.SUBMITTING, submission=submission)
         case Trained() if state.training is not None and event.consensus_sha256 == state.training.sha256:
             return _end_training(state, event)
+        case Refreshed() if state.phase is Phase.REFRESHING and state.refreshing is not None:
+            return replace(state, phase=Phase.IDLE, refreshing=None, known_epoch=event.private_epoch)
         case ReportSent(round_id) if state.report is not None and round_id == state.report.round:
             return replace(state, phase=Phase.IDLE, report=None)
         case WorkFailed(work, reason) if work in outstanding(state):
             return _count_failure(state, work, reason)
+        case WorkDeferred(work, reason) if work in outstanding(state):
+            return _lay_aside(state, reason)
+        case ConditionsChanged(obstacle):
+            return replace(state, obstacle=obstacle)
         case PrivateDataChanged(private_epoch) if private_epoch != state.private_epoch:
             return replace(state, private_epoch=private_epoch, competence=None)
         case ProbesNamed(public_sets):
             return replace(state, named_sets=public_sets)
         case BundleChanged(bundle) if bundle != state.bundle:
             # The worker knows what it has learnt with this one, if anything: it is asked to warm up, and may decline.
-            return replace(state, bundle=bundle, is_warm=state.is_warm and not state.bundle)
+            return replace(state, bundle=bundle, is_warm=state.is_warm and not state.bundle, is_paid=False)
         case ClockTicked(at_ms, why):
             return _tick(state, at_ms, why)
     return state
@@ -223,21 +275,35 @@ def _go_on(state: Participant) -> Participant:
         return state
     if state.is_due:
         return replace(state, phase=Phase.PREDICTING, is_due=False, failures=0)
-    consensus = state.gathering
-    if consensus is None or not consensus.is_complete or state.offer is None:  # the offer holds the training terms
+    if state.obstacle or state.offer is None:  # the offer holds the training terms
         return state
-    return replace(
-        state,
-        phase=Phase.TRAINING,
-        gathering=None,
-        training=consensus,
-        taken=(*state.taken, consensus.sha256)[-_REMEMBERED:],
-        taken_round=consensus.round,
-        failures=0,
-    )
+    consensus = state.gathering
+    if consensus is not None and consensus.is_complete:
+        return replace(
+            state,
+            phase=Phase.TRAINING,
+            gathering=None,
+            training=consensus,
+            taken=(*state.taken, consensus.sha256)[-_REMEMBERED:],
+            taken_round=consensus.round,
+            failures=0,
+            begun_epoch=state.private_epoch,
+        )
+    if _wants_refresh(state):
+        refreshing = Refreshing(state.offer.round, state.private_epoch)
+        return replace(state, phase=Phase.REFRESHING, refreshing=refreshing, failures=0)
+    return state
+
+
+def _wants_refresh(state: Participant) -> bool:
+    """Whether the model knows other private rows than there are now, and nothing else is to be done."""
+    is_behind = state.is_warm and state.known_epoch != state.private_epoch
+    return is_behind and state.phase is Phase.IDLE and not state.privacy.is_asked
 
 
 def _next_task(state: Participant, offer: RoundOffer) -> Task:
+    if state.privacy.is_asked:
+        return Task.PREDICT if state.is_paid else Task.WARM_UP
     if not state.is_warm:
         return Task.WARM_UP
     if offer.competence and not _has_map(state, offer.slice.public_set):
@@ -245,12 +311,16 @@ def _next_task(state: Participant, offer: RoundOffer) -> Task:
     return Task.PREDICT
 
 
+def _is_held_up(state: Participant, task: Task) -> bool:
+    return task is Task.WARM_UP and bool(state.obstacle)
+
+
 def _has_map(state: Participant, public_set: bytes) -> bool:
     return state.competence is not None and state.competence.public_set == public_set
 
 
 def _owes_map(state: Participant, offer: RoundOffer) -> bool:
-    if not offer.competence or not _has_map(state, offer.slice.public_set):
+    if not offer.competence or state.privacy.is_asked or not _has_map(state, offer.slice.public_set):
         return False
     return state.competence is not None and not state.competence.is_settled
 
@@ -260,7 +330,7 @@ def _is_current(state: Participant, round_id: RoundId) -> bool:
 
 
 def _is_busy(state: Participant) -> bool:
-    return state.phase in (Phase.TRAINING, Phase.REPORTING)
+    return state.phase in (Phase.TRAINING, Phase.REPORTING, Phase.REFRESHING)
 
 
 def _open_round(state: Participant, event: OfferReceived) -> Participant:
@@ -282,6 +352,8 @@ def _open_round(state: Participant, event: OfferReceived) -> Participant:
         objection=event.objection,
         is_due=not event.objection,
         submission=None,
+        privacy=event.privacy,
+        is_paid=event.is_paid,
     )
 
 
@@ -346,13 +418,28 @@ def _end_training(state: Participant, event: Trained) -> Participant:
     report = RoundReport(
         state.training.round, event.consensus_sha256, event.accepted, event.reason, metrics=event.metrics
     )
-    return replace(state, phase=Phase.REPORTING, training=None, report=report, is_warm=True)
+    after = replace(state, phase=Phase.REPORTING, training=None, lesson=state.training, report=report)
+    return after if event.is_private else replace(after, is_warm=True, known_epoch=state.begun_epoch)
+
+
+def _lay_aside(state: Participant, reason: str) -> Participant:
+    """The work goes back to where it waited. A consensus after which a newer one has come need not be learned."""
+    state = replace(state, obstacle=reason)
+    if state.phase is Phase.REFRESHING:
+        return replace(state, phase=Phase.IDLE, refreshing=None)
+    if state.phase is not Phase.TRAINING or state.training is None:
+        return state
+    laid = state.training
+    taken = tuple(digest for digest in state.taken if digest != laid.sha256)
+    return replace(state, phase=Phase.IDLE, gathering=state.gathering or laid, training=None, taken=taken)
 
 
 def _count_failure(state: Participant, work: Work, reason: str) -> Participant:
     if state.failures + 1 < MAX_ATTEMPTS:
         return replace(state, failures=state.failures + 1)
-    why = f"{work.task.value}: {reason}"
+    if work.task is Task.REFRESH and state.refreshing is not None:
+        return replace(state, phase=Phase.IDLE, refreshing=None, known_epoch=state.refreshing.private_epoch)
+    why = f"{work.task.value}: {public_reason(reason) if state.privacy.is_asked else reason}"
     if work.task is not Task.TRAIN or state.training is None:
         return _give_up(state, why)
     report = RoundReport(state.training.round, state.training.sha256, accepted=False, reason=one_line(why))
@@ -366,7 +453,7 @@ def _tick(state: Participant, at_ms: int, why: str) -> Participant:
     state = replace(state, now_ms=at_ms, is_due=False)
     if _is_busy(state) or state.phase is Phase.IDLE:
         return state
-    return _give_up(state, f"{DEADLINE}: {why}" if why else DEADLINE)
+    return _give_up(state, f"{DEADLINE}: {why}" if why and not state.privacy.is_asked else DEADLINE)
 
 
 def _give_up(state: Participant, reason: str) -> Participant:

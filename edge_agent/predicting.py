@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge_agent import checkpoint
 from edge_agent.equipment import load_equipment
+from edge_agent.learned import private_path, spoke_privately
 from edge_agent.seen import each
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Task
@@ -67,7 +68,10 @@ def load_speaker(path: Path) -> Speaker:
     with blame(path, "model.runtime"):
         model = equipment.bundle.open(settings.runtime, threads=settings.threads)
     with blame(path, "state.folder"):
-        learned = checkpoint.load(equipment.checkpoint)
+        path = equipment.checkpoint
+        if equipment.is_private or spoke_privately(path):
+            path = private_path(path)
+        learned = checkpoint.load(path)
         if learned is not None and learned.bundle == equipment.bundle.digest:
             model.tail.load(learned.state().theta)
     return Speaker(model)

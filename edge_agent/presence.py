@@ -11,6 +11,8 @@ from fd_protocol.messages import MAX_PUBLIC_SETS, Codec, DeviceState
 from fd_runtime.store import Store
 
 CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters", "commands")
+PRIVACY = "dp"
+"""Capability of a device that can work under privacy terms."""
 SESSION_S = 300
 """How long the broker queues for a device that is away: longer than a line is cut for a moment, and no more.
 
@@ -47,7 +49,7 @@ def birth(profile: Profile, boot: int, agent: str, *, problem: str = "") -> Devi
         task=profile.task,
         family=profile.family,
         runtime=profile.runtime,
-        capabilities=CAPABILITIES,
+        capabilities=(*CAPABILITIES, PRIVACY) if profile.trains_privately else CAPABILITIES,
         problem=problem,
         public_sets=profile.public_sets[-MAX_PUBLIC_SETS:],
     )

@@ -26,19 +26,27 @@ from edge_agent.agent import Agent, Inbox, RestartWantedError
 from edge_agent.commands.assembly import Tools, make_desk
 from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.diagnosis import Seen, summary, waiting
+from edge_agent.eligibility import Profile
 from edge_agent.equipment import Equipment, load_equipment, private_epoch_of
 from edge_agent.inference.settings import STDOUT_VARIABLE
 from edge_agent.lives import live_on
 from edge_agent.log_level import LogLevels
+from edge_agent.privacy.ledger import Ledger
+from edge_agent.privacy.saying import NO_PRIVATE_STEP
 from edge_agent.process.herald import Herald
 from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import standing_of
+from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
 from edge_agent.slots.machine import Phase, Slots, Unhealthy
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import command_of
 from edge_agent.spool import Spool
+from edge_agent.training.conditions import Limits
+from edge_agent.training.data_use import DataUse
+from edge_agent.training.sensors import Sensors
+from edge_agent.training.settings import TrainingSettings
 from edge_agent.worker import ProcessWorker, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.topics import Topics
@@ -123,6 +131,8 @@ def _live(house: _House) -> None:
             inherited=inherited,
         )
         stack.callback(worker.close)
+        data_use = DataUse(store, settings.training.data_mb_per_month, lambda: link.traffic)
+        stack.callback(data_use.keep)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
         levels = LogLevels(
             folder,
@@ -157,6 +167,8 @@ def _live(house: _House) -> None:
                 since_utc_s=int(time.time()),
                 on_vitals=lambda told: vitals.write(folder, told),
                 restart_worker=worker.restart,
+                reserve=_reservations(equipment, profile, data_use),
+                obstacle=_obstacle(settings.training),
             )
             tools = Tools(
                 path,
@@ -175,6 +187,7 @@ def _live(house: _House) -> None:
         def turn() -> None:
             nonlocal told
             agent.pump(pump_s)
+            data_use.look()
             if keeper.state != told:
                 told = keeper.state
                 _tell(agent, settings, told)
@@ -191,9 +204,26 @@ def _live(house: _House) -> None:
             raise RestartWantedError("the bundle before is to run") from error
 
 
+def _reservations(equipment: Equipment, profile: Profile, data_use: DataUse) -> Reservations:
+    settings = equipment.settings
+    return Reservations(
+        profile,
+        settings.privacy,
+        Ledger(settings.state.privacy) if equipment.has_private_rows else None,
+        problem="" if equipment.trains_privately else NO_PRIVATE_STEP,
+        has_public_set=equipment.public is not None,
+        is_data_spent=lambda: data_use.is_spent,
+    )
+
+
+def _obstacle(settings: TrainingSettings) -> Callable[[str], str]:
+    limits, sensors = Limits.of(settings), Sensors()
+    return lambda before: limits.obstacle(sensors.read(), before)
+
+
 def _tell(agent: Agent, settings: AgentSettings, slots: Slots) -> None:
     """Tell the federation how far the way to another bundle is."""
-    command = command_of(slots, int(time.time()))
+    command = command_of(slots, int(time.time()), is_under_terms=agent.is_under_terms)
     if command is not None:
         topic = Topics(settings.device.federation).command(settings.device.id, command.command)
         agent.say(topic, codec.encode(command), retain=True)

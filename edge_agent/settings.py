@@ -9,6 +9,9 @@
 [inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
 [data]    private, prototypes           [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
+[training]  memory_mb, max_c, resume_below_c, battery_min_percent, cpu_share, window, checkpoint_s, flash_mb_per_day,
+            data_mb_per_month
+[privacy] epsilon, delta, epsilon_max, period_days
 [releases] url, ca, automatic, max_mb, trial_s, health_s
 [commands] allow, health_window_s       [log]         level, format
 """
@@ -22,11 +25,13 @@ from pathlib import Path
 from edge_agent.api.settings import ApiSettings
 from edge_agent.commands.settings import CommandSettings
 from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
+from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private.settings import StoreSettings
 from edge_agent.process.settings import ProcessSettings
 from edge_agent.slots.settings import ReleaseSettings
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.spool import SpoolSettings
+from edge_agent.training.settings import TrainingSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
@@ -89,7 +94,7 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing.
+    """Where the device keeps its memory: journal, outbox, checkpoint and ledger. Made where it is missing.
 
     In `runtime` it says how it is at the moment; None = in the folder too. On a tmpfs that costs no flash.
     """
@@ -104,6 +109,16 @@ class StateSettings:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def privacy(self) -> Path:
+        """Return the folder of the ledger."""
+        return self.folder / "privacy"
+
+    @property
+    def wear(self) -> Path:
+        """Return the file that counts what is written to the disk."""
+        return self.folder / "wear.json"
 
     @property
     def outbox(self) -> Path:
@@ -151,12 +166,16 @@ class AgentSettings:
     home_assistant: HomeAssistantSettings | None = None
     api: ApiSettings | None = None
     process: ProcessSettings = ProcessSettings()
+    training: TrainingSettings = TrainingSettings()
+    privacy: PrivacySettings = PrivacySettings()
     outbox: SpoolSettings = SpoolSettings()
     releases: ReleaseSettings = ReleaseSettings()
     commands: CommandSettings = CommandSettings()
     log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:
+        if self.outputs.federation and self.privacy.epsilon > 0:
+            raise InvalidValueError("outputs.federation tells of live samples, which no privacy.epsilon is paid for")
         for name in self.sources:
             check_name(name, "the name of a source")
         if self.data.prototypes and self.model.public_set is not None:

@@ -96,6 +96,8 @@ def _rounds(state: Participant) -> dict[str, Any]:
         known["round"] = str(state.offer.round)
     if state.objection:
         known["takes no part"] = state.objection
+    if state.obstacle:
+        known["training waits for"] = state.obstacle
     if state.report is not None and state.report.reason:
         known["ended by"] = state.report.reason
     if state.taken_round is not None:

@@ -28,7 +28,9 @@ from edge_agent.inference.known_rows import KnownRows
 from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, read_frame
 from edge_agent.keeping import kept
-from edge_agent.learner import BrokenOffError
+from edge_agent.privacy.learner import Purse
+from edge_agent.privacy.ledger import Ledger
+from edge_agent.privacy.saying import NO_PRIVATE_STEP
 from edge_agent.private.renewal import Renewal
 from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.process.heart import Heart, Pulse
@@ -36,9 +38,15 @@ from edge_agent.process.notices import Alarm
 from edge_agent.process.pipe import Mouth
 from edge_agent.process.postmortem import cause_of
 from edge_agent.seen import Seeing, SeenProbes, SeenSets
+from edge_agent.settings import AgentSettings
 from edge_agent.sources.memory import Memory
 from edge_agent.sources.opening import open_sources
 from edge_agent.sources.source import Source
+from edge_agent.training.between import Between, BrokenOffError
+from edge_agent.training.pace import Pace
+from edge_agent.training.savings import Savings
+from edge_agent.training.sensors import Sensors
+from edge_agent.training.wear import Wear
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
@@ -94,11 +102,6 @@ def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
 
 def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is_orphaned: Callable[[], bool]) -> None:
     """Serve live samples and do jobs, side by side, until the supervisor goes."""
-
-    def should_stop() -> bool:
-        pulse.beat()
-        return is_orphaned()
-
     settings, path = equipment.settings, equipment.path
     with blame(path, "data.private"):
         fixed = _private_rows(equipment)
@@ -128,7 +131,10 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             equipment.checkpoint,
             device=settings.device.id,
             space=equipment.space,
-            should_stop=should_stop,
+            between=_between(settings, mouth, pulse, is_orphaned),
+            memory_mb=settings.training.memory_mb,
+            purse=_purse(equipment),
+            went_on=pulse.beat,
             publish=served.take_weights,
         )
         renew = (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
@@ -144,6 +150,29 @@ def _serve(core: WorkerCore, renew: Callable[[], None], jobs: IO[bytes], mouth: 
         renew()
         mouth.answer(core.handle(decode_job(data)))
         pulse.rest()
+
+
+def _between(settings: AgentSettings, mouth: Mouth, pulse: Pulse, is_orphaned: Callable[[], bool]) -> Between:
+    training = settings.training
+    wear = Wear(settings.state.wear, training.flash_mb_per_day)
+    return Between(
+        is_orphaned,
+        Pace(training, Sensors().read, tell=mouth.tell, went_on=pulse.beat),
+        Savings(training.checkpoint_s, wear),
+    )
+
+
+def _purse(equipment: Equipment) -> Purse | None:
+    """Return what private trainings are paid from; None: nothing here is private."""
+    if not equipment.has_private_rows:
+        return None
+    settings, bundle = equipment.settings, equipment.bundle
+    return Purse(
+        Ledger(settings.state.privacy),
+        settings.privacy,
+        lambda: bundle.open_private_step(threads=settings.model.threads),
+        problem="" if equipment.trains_privately else NO_PRIVATE_STEP,
+    )
 
 
 def _seeing(equipment: Equipment, model: LoadedModel, pulse: Pulse) -> Seeing | None:

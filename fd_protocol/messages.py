@@ -24,6 +24,7 @@ from fd_protocol.terms import (
     MAX_CLASSES,
     MAX_PROBES,
     Codec,
+    PrivacyTerms,
     Sampling,
     Slice,
     TrainingTerms,
@@ -54,6 +55,7 @@ __all__ = [
     "Kind",
     "Part",
     "Prediction",
+    "PrivacyTerms",
     "ProbeNotice",
     "PublicSetRef",
     "Receipt",
@@ -131,6 +133,8 @@ class RoundOffer:
     """Digests of the bundles that may join; empty = any of the task."""
     devices: tuple[str, ...] = keyed(17, default=())
     """Names of the devices that may contribute, of those that the sampling draws; empty = all of them."""
+    privacy: PrivacyTerms = keyed(18, default=PrivacyTerms())
+    """What the soft labels may tell of a private row; a device's own terms may be stricter."""
 
     def __post_init__(self) -> None:
         check_digest(self.task, "task")

@@ -1,4 +1,4 @@
-"""What a round is about: which probes, which codec and temperature, who is asked, how devices learn.
+"""What a round is about: which probes, which codec and temperature, who is asked, how devices learn, what it may tell.
 
 Values that stand in messages and in settings alike; each refuses to exist outside the limits of the protocol.
 """
@@ -91,3 +91,38 @@ class TrainingTerms:
         require(1 <= self.epochs <= 1000 and 0 <= self.warm_up_epochs <= 1000, "epochs lie in 1..1000")
         require(0.0 < self.learning_rate <= 10.0, "a learning rate lies in (0, 10]")
         require(0.0 <= self.probe_weight <= 1000.0, "a probe weight lies in [0, 1000]")
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyTerms:
+    """What soft labels may tell of one private row: record-level (epsilon, delta)-DP by DP-SGD (Abadi et al. 2016).
+
+    A device trains on its rows once in its privacy period, with so much noise that this training costs `epsilon`; the
+    rest says how. None of these numbers depends on what a device holds.
+    """
+
+    epsilon: float = keyed(1, default=0.0)
+    """Most that a training may cost; 0 = nothing is asked for."""
+    delta: float = keyed(2, default=1e-5)
+    steps: int = keyed(3, default=100)
+    sampling_rate: float = keyed(4, default=0.5)
+    """With which each private row joins each step (Poisson sampling)."""
+    clip_norm: float = keyed(5, default=1.0)
+    """To which a row's gradient is clipped."""
+    learning_rate: float = keyed(6, default=2e-2)
+    rows: int = keyed(7, default=256)
+    """A round number near what devices hold: a lot's sum is divided by `sampling_rate` times this, never by a count."""
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.epsilon <= 1000.0, "an epsilon lies in [0, 1000]")
+        require(0.0 < self.delta <= 1e-3, "a delta lies in (0, 0.001]")
+        require(1 <= self.steps <= 100_000, "steps lie in 1..100000")
+        require(0.0 < self.sampling_rate <= 1.0, "a sampling rate lies in (0, 1]")
+        require(0.0 < self.clip_norm <= 1e6, "a clip norm lies in (0, 10^6]")
+        require(0.0 < self.learning_rate <= 10.0, "a learning rate lies in (0, 10]")
+        require(1 <= self.rows < 1 << 31, "rows are at least 1")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything is asked for."""
+        return self.epsilon > 0

@@ -7,9 +7,9 @@ section 5.7). The loop decides nothing about acceptance; whoever calls it compar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -85,11 +85,15 @@ class FitTerms:
 
 @dataclass(frozen=True, slots=True)
 class FitProgress:
-    """After a step: how many of `total_steps` are done, and the last loss."""
+    """After a step: how many of `total_steps` are done, the last loss, and the losses of all, a list that grows.
+
+    With these losses and the session's state of the same moment a fit can be taken up again (`fit(..., losses=...)`).
+    """
 
     steps: int
     total_steps: int
     loss: float
+    losses: Sequence[float] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,13 @@ def fit(
     rng: np.random.Generator,
     *,
     should_stop: Callable[[FitProgress], bool] = lambda _: False,
+    reference: F32 | None = None,
+    losses: Sequence[float] = (),
 ) -> FitReport:
     """Train on both kinds of rows jointly; either may be None.
+
+    A fit that was broken off goes on to the same theta, bit for bit, where everything is as it was at its beginning,
+    the generator too, but for the session's state, which is that after the steps of `losses`.
 
     Args:
         session: its state moves on; optimizer slots go on from where they are.
@@ -119,15 +128,19 @@ def fit(
         terms: how to train.
         rng: draws the order of rows; the same generator state gives the same theta.
         should_stop: asked after every step; True ends the fit there.
+        reference: theta that `terms.prox` pulls to; None: the one that the session has.
+        losses: of the steps that were taken before.
 
     Raises:
-        InvalidValueError: no rows at all, or the two kinds do not fit together.
+        InvalidValueError: no rows at all, the two kinds do not fit together, or so many steps there are not.
         TrainingDivergedError: the session's state is the one it had before.
     """
     rows = _joined(private, probes, terms.probe_weight)
     begin = session.state
+    if terms.prox and reference is None:
+        reference = begin.theta
     try:
-        return _train(session, rows, terms, rng, should_stop)
+        return _train(session, rows, terms, rng, should_stop, reference=reference, losses=list(losses))
     except TrainingDivergedError:
         session.state = begin
         raise
@@ -139,17 +152,20 @@ def _train(
     terms: FitTerms,
     rng: np.random.Generator,
     should_stop: Callable[[FitProgress], bool],
+    *,
+    reference: F32 | None,
+    losses: list[float],
 ) -> FitReport:
-    reference = session.state.theta if terms.prox else None
     steps_per_epoch = math.ceil(len(rows.features) / terms.batch_rows)
     total_steps = terms.epochs * steps_per_epoch
-    losses: list[float] = []
-    for batch in _batches(rows, terms.epochs, steps_per_epoch, rng):
+    if len(losses) > total_steps:
+        raise InvalidValueError(f"{len(losses)} steps were taken before, and there are {total_steps}")
+    for batch in islice(_batches(rows, terms.epochs, steps_per_epoch, rng), len(losses), None):
         loss = session.run(
             batch,
             learning_rate=terms.learning_rate,
             temperature=terms.temperature,
-            reference=reference,
+            reference=reference if terms.prox else None,
             prox=terms.prox,
             max_norm=terms.max_norm,
         )
@@ -157,7 +173,7 @@ def _train(
         # Not "loss > limit": no comparison with NaN is true.
         if not loss < terms.explosion * max(losses[0], math.log(rows.targets.shape[1])):
             raise TrainingDivergedError(len(losses), loss)
-        if should_stop(FitProgress(len(losses), total_steps, loss)):
+        if should_stop(FitProgress(len(losses), total_steps, loss, losses)):
             break
     if not np.isfinite(session.state.theta).all():
         raise TrainingDivergedError(len(losses), losses[-1])

@@ -96,6 +96,17 @@ class PublishRefused:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of a link's TCP streams since it was made, TLS and every connection included."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.sent_bytes + other.sent_bytes, self.received_bytes + other.received_bytes)
+
+
 LinkEvent: TypeAlias = LinkUp | LinkDown | Arrived | Published | PublishRefused
 
 

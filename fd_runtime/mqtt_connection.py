@@ -38,9 +38,11 @@ from fd_runtime.link import (
     Published,
     PublishRefused,
     TlsFiles,
+    Traffic,
     Trust,
     packet_bytes,
 )
+from fd_runtime.tcp_count import count
 from fd_runtime.waking import Waker
 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
@@ -75,6 +77,7 @@ class Connection:
     Attributes:
         was_up: the broker took us in, and what we listen to is subscribed.
         end_reason: why it is over: what the broker said, else what the network did.
+        traffic: what went through it, as it was last looked at.
         end_kind: what kind of reason that is.
     """
 
@@ -87,6 +90,7 @@ class Connection:
     ) -> None:
         self.was_up = False
         self.end_reason = ""
+        self.traffic = Traffic()
         self.end_kind = Hindrance.UNREACHABLE
         self._up_at_s: float | None = None
         self._settings = settings
@@ -167,6 +171,7 @@ class Connection:
         # What TLS has decrypted already shows on no descriptor.
         has_pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         ready = dict(poller.poll(0 if has_pending else _TICK_S * 1000))
+        self.traffic = count(sock.fileno()) or self.traffic
         if waker.fileno() in ready:
             waker.rest()
         due = ready.get(sock.fileno(), 0)

@@ -22,7 +22,7 @@ from collections import deque
 from queue import SimpleQueue
 
 from fd_runtime.dialling import check_proxy, proxy_of
-from fd_runtime.link import Arrived, Hindrance, LinkDown, LinkEvent, LinkSettings, check_topic
+from fd_runtime.link import Arrived, Hindrance, LinkDown, LinkEvent, LinkSettings, Traffic, check_topic
 from fd_runtime.mqtt_connection import Connection, Message, hindrance_of, tls_context
 from fd_runtime.reconnecting import Retries
 from fd_runtime.waking import Waker
@@ -31,7 +31,7 @@ _CLOSE_S = 5.0
 
 
 class MqttLink:
-    """A `Link` to a real broker. Connects as soon as it is made.
+    """A `Link` to a real broker. Connects as soon as it is made; `traffic` is what it has sent and received by now.
 
     Raises:
         InvalidValueError: a TLS file is missing or not what it should be, or the proxy is none that we can use.
@@ -42,6 +42,7 @@ class MqttLink:
             tls_context(settings.tls)  # the caller's mistake shows here, not in a thread
         check_proxy(proxy_of(settings.host, settings.proxy))
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
+        self.traffic = Traffic()
         self._settings = settings
         self._tokens = itertools.count(1)
         self._commands: deque[Message | Arrived] = deque()
@@ -81,11 +82,13 @@ class MqttLink:
 
     def _serve(self, connection: Connection) -> tuple[Hindrance, str]:
         """Run one connection to its end and return why it ended."""
+        before = self.traffic
         try:
             connection.open()
             while connection.is_open:
                 self._obey(connection)
                 connection.turn(self._waker)
+                self.traffic = before + connection.traffic
         except Exception as error:  # noqa: BLE001 - a foreign broker's bytes in a foreign parser: the link outlives both
             kind = hindrance_of(error)
             return Hindrance.LOST if connection.was_up else kind, str(error) or type(error).__name__

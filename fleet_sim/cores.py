@@ -8,13 +8,42 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from edge_agent.jobs import Answer, Job
+from edge_agent.privacy.learner import Purse
+from edge_agent.privacy.ledger import Ledger
+from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private_data import PrivateRows
 from edge_agent.worker import Worker
+from fd_protocol.identity import sha256
 from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.artifacts import Bundle
 from fd_runtime.model import F32, Features
 
 Deliver: TypeAlias = Callable[[Answer], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PursePlan:
+    """What a purse is made of.
+
+    Attributes:
+        folder: of the ledger.
+        secret: what the keys of its noise are drawn from.
+        own: the owner's terms.
+        now_s: UTC seconds; a federation is played within one privacy period.
+    """
+
+    folder: Path
+    secret: bytes
+    own: PrivacySettings
+    now_s: float = 1_800_000_000.0
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder, lambda count: sha256(self.secret)[:count])
+
+    def purse(self, bundle: Bundle) -> Purse:
+        """Return the purse of a device that runs `bundle`."""
+        return Purse(self.ledger, self.own, bundle.open_private_step, clock=lambda: self.now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +57,14 @@ class CorePlan:
         checkpoint: where what it learns is kept; None = nowhere.
         has_public_set: whether it is asked about probes.
         space: of the prototypes that it tells, where it is not; None = it is asked about labels.
+        purse: what it pays private trainings from; None = there are none.
     """
 
     device: str
     bundle: Bundle
     private: PrivateRows
     checkpoint: Path | None = None
+    purse: PursePlan | None = None
     has_public_set: bool = True
     space: PrototypeSpace | None = None
 

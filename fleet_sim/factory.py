@@ -91,5 +91,6 @@ def _recipe(models: ModelTerms, family: str, seed: int, *, tflite: bool) -> Reci
         augmentation=models.augmentation,
         trains="everything" if models.every_layer_trains else TAIL,
         quantisation=QuantisationTerms(method="minmax" if models.int8 else "none"),
+        private=models.private,
         tflite="where-possible" if tflite else "none",
     )

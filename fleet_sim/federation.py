@@ -27,6 +27,7 @@ from broker_server.settings import ProbeSet, RoundSettings, Settings
 from broker_server.student import Student
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
+from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private_data import PrivateRows
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind, RoundOffer
@@ -43,7 +44,7 @@ from fleet_sim.boards.terms import BoardTerms
 from fleet_sim.boards.totals import BoardTotals, totals
 from fleet_sim.boards.workload import workload
 from fleet_sim.bus import InMemoryBroker
-from fleet_sim.cores import CorePlan, Cores
+from fleet_sim.cores import CorePlan, Cores, PursePlan
 from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import Observer, RoundResult
@@ -65,8 +66,9 @@ _PATIENCE_MS = 24 * 3_600_000
 
 @contextmanager
 def disk_for(scenario: Scenario) -> Iterator[Path | None]:
-    """Yield a folder for databases and checkpoints; None: nobody starts again, so memory will do."""
-    if scenario.crashes == Crashes() and not scenario.do_devices_restart:
+    """Yield a folder for databases, checkpoints and ledgers; None: nobody starts again, so memory will do."""
+    needs_none = scenario.crashes == Crashes() and not scenario.do_devices_restart and not scenario.privacy.is_asked
+    if needs_none:
         yield None
         return
     with TemporaryDirectory(prefix="fleet-sim-") as folder:
@@ -103,6 +105,8 @@ class Simulation:
     ) -> None:
         if scenario.do_devices_restart and folder is None:
             raise InvalidValueError("devices that start again need a folder for their checkpoints")
+        if scenario.privacy.is_asked and folder is None:
+            raise InvalidValueError("devices under privacy terms need a folder for their ledgers")
         self.scenario, self._world, self._equipment, self._folder = scenario, world, equipment, folder
         self._lab = lab or Lab(world, equipment.bundles)
         self._cores = cores or SharedModels(equipment.public)
@@ -111,7 +115,7 @@ class Simulation:
         self._bus_dice, self._entropy, self._crash_dice, lies = np.random.default_rng([seed, 2]).spawn(4)
         self.clock = Clock()
         self.broker = InMemoryBroker(self._bus_dice, scenario.faults, now_s=self.clock.now_s)
-        self._ring = self._make_ring(lies, seed)
+        self._ring, self._seed = self._make_ring(lies, seed), seed
         self._holdings = scenario.holdings(seed)
         held = self._holdings.of(1) if self._holdings else world.private
         self.boards = self._make_boards(held, seed)
@@ -276,6 +280,7 @@ class Simulation:
             rounds=rounds,
             method=stated(scenario.method, {device.id: len(device.plan.private) for device in self.devices}),
             training=scenario.training,
+            privacy=scenario.privacy,
         )
         return Server(
             settings,
@@ -299,13 +304,28 @@ class Simulation:
         path = self._folder / f"{profile.device}.checkpoint" if self._folder else None
         private = PrivateRows(held.values, held.labels)
         space = PrototypeSpace.of(bundle.manifest) if self.scenario.tells_prototypes else None
-        plan = CorePlan(profile.device, bundle, private, path, self.scenario.has_public_set, space)
+        plan = CorePlan(
+            profile.device,
+            bundle,
+            private,
+            path,
+            self._purse(profile.device),
+            has_public_set=self.scenario.has_public_set,
+            space=space,
+        )
         device = partial(Device, number, profile, self.broker, self.clock, self._cores, plan)
         tamper = self._falsify if number < self.scenario.attack.devices else None
         if self.boards is None:
             return device(tamper)
         place = self.boards.places[number]
         return device(tamper, place.line, lambda job: place.done_at(job, self.clock.now_ms))
+
+    def _purse(self, device: str) -> PursePlan | None:
+        if not self.scenario.privacy.is_asked or self._folder is None:
+            return None
+        own = PrivacySettings(epsilon_max=1000.0)
+        secret = f"{self._seed} {device}".encode()
+        return PursePlan(self._folder / f"{device}.privacy", secret, own)
 
     def _make_boards(self, held: Sequence[Samples], seed: int) -> BoardFleet | None:
         scenario, equipment = self.scenario, self._equipment

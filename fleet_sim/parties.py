@@ -19,6 +19,7 @@ from edge_agent.agent import Agent, Inbox
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
 from edge_agent.private_data import PrivateRows
+from edge_agent.reservations import Reservations
 from edge_agent.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
@@ -110,8 +111,16 @@ class Device:
         )
         self._link = self.broker.link(settings, self.line)
         self.core = self.cores.open(self.plan)
-        self.agent = Agent(self.profile, self.store, self._link, self._worker(), self.clock)
+        self.agent = Agent(
+            self.profile, self.store, self._link, self._worker(), self.clock, reserve=self._reservations()
+        )
         self._rests_until_ms, self.is_on = self.clock.now_ms, True
+
+    def _reservations(self) -> Reservations:
+        purse = self.plan.purse
+        if purse is None:
+            return Reservations(self.profile)
+        return Reservations(self.profile, purse.own, purse.ledger, clock=lambda: purse.now_s)
 
     def _worker(self) -> Worker:
         """Return what does the agent's jobs; where they take time, an answer waits until it is due."""

@@ -21,7 +21,7 @@ from broker_server.rules import Need
 from broker_server.settings import MethodSettings, RoundSettings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
-from fd_protocol.terms import TrainingTerms
+from fd_protocol.terms import PrivacyTerms, TrainingTerms
 from fleet_sim.attacks import ATTACKS
 from fleet_sim.boards.terms import Attendance, BoardTerms
 from fleet_sim.bus import Faults
@@ -69,6 +69,7 @@ class ModelTerms:
         augmentation: views of images for it.
         every_layer_trains: no backbone; devices train the whole network.
         int8: quantise backbones.
+        private: bundles have a clipping graph, which `privacy` needs.
     """
 
     families: tuple[str, ...] = ("mlp-s", "mlp-m", "mlp-l")
@@ -77,6 +78,7 @@ class ModelTerms:
     augmentation: Augmentation | None = None
     every_layer_trains: bool = False
     int8: bool = True
+    private: bool = False
 
     def __post_init__(self) -> None:
         if not self.families:
@@ -164,7 +166,7 @@ class Scenario:
         rounds: how many.
         fraction: share of devices that a round invites.
         ask: which probes a round asks for; all where nothing is said.
-        models, method, training, student: as in the programs' own settings.
+        models, method, training, privacy, student: as in the programs' own settings.
         canaries: whether the server knows labels of some probes, and weighs devices by them.
         boards: what devices are made of, device i of the i-th modulo their number; () = nothing takes time.
         attendance: who is there when; other than the usual, devices without `boards` are the usual board.
@@ -187,6 +189,7 @@ class Scenario:
     models: ModelTerms = ModelTerms()
     method: MethodSettings = MethodSettings()
     training: TrainingTerms = TrainingTerms(epochs=4, learning_rate=5e-3, probe_weight=0.25, warm_up_epochs=10)
+    privacy: PrivacyTerms = PrivacyTerms()
     student: StudentTerms = StudentTerms(epochs=4, learning_rate=5e-3)
     canaries: bool = False
     boards: tuple[BoardTerms, ...] = ()
@@ -201,6 +204,8 @@ class Scenario:
             self._check_without_public_set()
         if self.rounds < 1 or not 0 <= self.attack.devices < self.devices:
             raise InvalidValueError("rounds and honest devices are at least 1")
+        if self.privacy.is_asked and not self.models.private:
+            raise InvalidValueError("privacy.epsilon asks for models.private: bundles with a clipping graph")
         if self.image_shift is not None and self.sensor_shift is not None:
             raise InvalidValueError("samples are images or not: image_shift or sensor_shift")
 

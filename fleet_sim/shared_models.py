@@ -41,8 +41,15 @@ class SharedModels:
             model = SharedModel(bundle.open("onnxruntime"))
             self._opened[bundle.digest] = model, _SharedSets(self._publics, model.lend())
         model, sets = self._opened[bundle.digest]
-        public = sets if plan.has_public_set else None
-        return WorkerCore(model.lend(), public, plan.private, plan.checkpoint, device=plan.device, space=plan.space)
+        return WorkerCore(
+            model.lend(),
+            sets if plan.has_public_set else None,
+            plan.private,
+            plan.checkpoint,
+            device=plan.device,
+            space=plan.space,
+            purse=plan.purse.purse(bundle) if plan.purse else None,
+        )
 
     def worker(self, core: Core, deliver: Deliver) -> Worker:
         return _PatientWorker(core, deliver, self._jobs)

@@ -72,6 +72,7 @@ def _add_looks(commands: Any) -> None:
     predict = _leaf(commands, "predict", "predict", "let the model speak on the samples of a file")
     predict.add_argument("file", type=Path, help="npy, npz (array x), csv, or an image where Pillow is installed")
     predict.add_argument("--top", type=int, default=3, metavar="N", help="how many classes to name")
+    _leaf(commands, "privacy", "privacy", "say by which privacy terms the device trains, and what it has spent")
     diag = commands.add_parser("diag", help="what to hand to whoever helps").add_subparsers(
         required=True, metavar="command"
     )

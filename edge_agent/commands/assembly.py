@@ -63,7 +63,7 @@ def handlers(body: Body, settings: AgentSettings, tools: Tools) -> dict[str, Han
     )
     return {
         "config": config_handler(body, place),
-        "diag": diag_handler(tools.summary),
+        "diag": diag_handler(body, tools.summary),
         "dry-run": dry_run_handler(body, tools.monotonic_s),
         "log-level": log_level_handler(tools.levels),
         "restart-worker": restart_worker_handler(body, tools.monotonic_s),

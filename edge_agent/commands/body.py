@@ -7,7 +7,9 @@ from typing import Protocol
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Job
 from edge_agent.participant import Participant
+from edge_agent.reservations import Reserved
 from edge_agent.vitals import Vitals
+from fd_protocol.messages import RoundOffer
 
 
 class Body(Protocol):
@@ -21,6 +23,13 @@ class Body(Protocol):
 
     @property
     def vitals(self) -> Vitals: ...
+
+    @property
+    def is_under_terms(self) -> bool:
+        """Whether nothing may leave the device that private rows could have changed (`privacy.saying`)."""
+
+    def reserved(self, offer: RoundOffer) -> Reserved:
+        """Return what the device would hold against an offer, and by which privacy terms it would work."""
 
     def submit(self, job: Job) -> None:
         """Give the worker a job; its answer goes to whoever says that it is theirs."""

@@ -2,7 +2,8 @@
 
 The worker labels and encodes as for the last offer, or for the whole public set where there has been none. What it made
 is measured and forgotten: it never reaches the journal, the outbox or the wire. Sizes tell no more than the
-contribution of a real round would.
+contribution of a real round would; under privacy terms it is made from weights that were paid for, and a failure is
+told in the words that those terms leave (`privacy.saying`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edge_agent.eligibility import Profile, objection
 from edge_agent.events import Predicted, Task, Work, WorkFailed
 from edge_agent.jobs import Answer, PredictJob
 from edge_agent.participant import Participant
+from edge_agent.privacy.saying import public_reason
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import (
     MAX_CELLS,
@@ -73,9 +75,10 @@ class _DryRun:
             # Of probes that the device does not have nothing can be said; it labels what it has.
             self._offer = pretend_offer(body.profile, Participant())
         self._work = Work(Task.PREDICT, self._offer.round)
+        self._reserved = body.reserved(self._offer)
         self._begin_s = monotonic_s()
         self._progress: Progress | None = None
-        body.submit(PredictJob(self._work, self._offer))
+        body.submit(PredictJob(self._work, self._offer, privacy=self._reserved.privacy))
 
     def poll(self) -> Progress | None:
         if self._progress is None and self._monotonic_s() - self._begin_s > _PATIENCE_S:
@@ -89,7 +92,8 @@ class _DryRun:
                 self._progress = Done(self._told(len(payload)))
                 return True
             case WorkFailed(work, reason) if work == self._work:
-                self._progress = Failed(f"{ERROR}: {reason.partition(':')[0]}")
+                word = public_reason(reason) if self._body.is_under_terms else reason.partition(":")[0]
+                self._progress = Failed(f"{ERROR}: {word}")
                 return True
         return False
 
@@ -107,5 +111,5 @@ class _DryRun:
             "answered_after_s": f"{self._monotonic_s() - self._begin_s:.2f}",
             "warmed_up": "yes" if state.is_warm else "no",
             "as_offered": "yes" if is_real else "no",
-            "objection": state.objection,
+            "objection": state.objection or self._reserved.objection,
         }

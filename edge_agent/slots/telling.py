@@ -2,12 +2,14 @@
 
     EXECUTING (download | install | reboot | commit | rollback) --> SUCCESSFUL | FAILED (reason)
 
-Retained, so that whoever comes later sees where each device stands; the steps have Mender's names.
+Retained, so that whoever comes later sees where each device stands; the steps have Mender's names. Under privacy terms
+an end is told without what was found out about the bundle: that may follow from private rows.
 """
 
 from __future__ import annotations
 
 from edge_agent.participant import one_line
+from edge_agent.privacy.saying import FAILED
 from edge_agent.slots.machine import Slots
 from fd_protocol.messages import Command, CommandState
 
@@ -16,7 +18,7 @@ _ID_CHARACTERS = 32
 _FOR_S = 30 * 86_400
 
 
-def command_of(state: Slots, now_utc_s: int) -> Command | None:
+def command_of(state: Slots, now_utc_s: int, *, is_under_terms: bool = False) -> Command | None:
     """Return what is to be told; None: nothing has ever been under way."""
     expires_utc_s = max(1, now_utc_s + _FOR_S)
     if state.release is not None:
@@ -26,6 +28,7 @@ def command_of(state: Slots, now_utc_s: int) -> Command | None:
         return None
     id_ = (state.active or state.factory)[:_ID_CHARACTERS]
     if state.succeeded:
-        result = {"outcome": one_line(state.outcome)}
+        result = {} if is_under_terms else {"outcome": one_line(state.outcome)}
         return Command(id_, COMMAND, CommandState.SUCCESSFUL, expires_utc_s, result=result)
-    return Command(id_, COMMAND, CommandState.FAILED, expires_utc_s, reason=one_line(state.outcome))
+    reason = FAILED if is_under_terms else one_line(state.outcome)
+    return Command(id_, COMMAND, CommandState.FAILED, expires_utc_s, reason=reason)

@@ -9,7 +9,8 @@ output; a process that ends without one has crashed, which is a verdict too.
     -> not worse on the private hold-out than what runs -> becomes the slot
 
 The hold-out is asked as the guard asks it (`acceptance`): both bundles with the parameters that they came with, since
-what a device has learnt for itself it learns again.
+what a device has learnt for itself it learns again. Under privacy terms it is not asked: all see which
+bundle runs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from edge_agent.acceptance import Score, is_acceptable
 from edge_agent.equipment import Equipment, load_equipment
+from edge_agent.journal import Journal
 from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.slots.machine import Offered
 from edge_agent.slots.shelf import Shelf
@@ -36,6 +38,7 @@ from fd_runtime.files import sync_folder
 from fd_runtime.packages import IncompletePackageError, unpack
 from fd_runtime.proof import check_on
 from fd_runtime.space import preprocessed
+from fd_runtime.store import Store
 
 
 class Outcome(str, Enum):
@@ -147,7 +150,7 @@ def _compare(bundle: Bundle, active: Bundle, offered: Offered) -> None:
 
 def _shadow(bundle: Bundle, equipment: Equipment) -> Mapping[str, float]:
     task, path = equipment.bundle.manifest.task, equipment.settings.data.private
-    if path is None:
+    if path is None or _is_under_terms(equipment):
         return {}
     rows = load_private_rows(path, task.sample_shape, len(task.classes))
     _, is_held_out = rows.split()
@@ -160,6 +163,15 @@ def _shadow(bundle: Bundle, equipment: Equipment) -> Mapping[str, float]:
             f"{new.correct} of {new.rows} private hold-out rows right, {now.correct} by what runs: a clear loss"
         )
     return {"hold_out_accuracy": new.accuracy, "hold_out_accuracy_before": now.accuracy, "rows": float(new.rows)}
+
+
+def _is_under_terms(equipment: Equipment) -> bool:
+    """Whether the owner asks for privacy terms, or the last offer did."""
+    settings = equipment.settings
+    if equipment.is_private or not settings.state.store.exists():
+        return equipment.is_private
+    with Store.view(settings.state.store) as store:
+        return Journal(store, settings.device.federation).replay().privacy.is_asked
 
 
 def _score(bundle: Bundle, rows: PrivateRows, equipment: Equipment) -> Score:

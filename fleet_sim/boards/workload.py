@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import onnx
 
-from edge_agent.jobs import CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
+from edge_agent.jobs import CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle
 from fd_runtime.fitting import FitTerms
@@ -42,10 +42,15 @@ class Workload:
     def milliseconds(self, job: Job, profile: DeviceProfile) -> float:
         """Return how long `job` takes on a board."""
         match job:
+            case WarmUpJob(privacy=privacy) if privacy.is_asked:
+                return privacy.steps * self._epoch_ms(round(privacy.sampling_rate * self.rows), profile)
             case WarmUpJob(terms=terms):
                 return terms.warm_up_epochs * self._epoch_ms(self.rows, profile)
-            case TrainJob(terms=terms):
-                return terms.epochs * self._epoch_ms(self.rows + self.probes, profile)
+            case TrainJob(terms=terms, privacy=privacy):
+                rows = 0 if privacy.is_asked else self.rows
+                return terms.epochs * self._epoch_ms(rows + self.probes, profile)
+            case RefreshJob(terms=terms):
+                return terms.epochs * self._epoch_ms(self.rows + (self.probes if job.messages else 0), profile)
             case PredictJob(offer=offer):
                 return offer.slice.count * profile.milliseconds(self.sample)
             case CompetenceJob():

@@ -171,6 +171,7 @@ def _write_device(fleet: Fleet, index: int, stage: Stage, identity: TlsFiles | N
         },
         "data": {"private": data},
         "state": {"folder": fleet.checkpoint(device).parent},
+        "training": {"max_c": 0.0},  # ten devices on one machine are no measure of its heat
     }
     return _write_toml(fleet.folder / "agents" / f"{device}.toml", settings)
 

@@ -7,7 +7,7 @@ from broker_server.offers import agreed_codec, open_round, slice_of
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import is_sampled, sha256
-from fd_protocol.messages import Codec
+from fd_protocol.messages import Codec, PrivacyTerms
 from tests.broker_server.builders import FED, PUBLIC_SET, TASK, round_id
 
 PROBES = ProbeSet(PUBLIC_SET, 20, 3, TASK)
@@ -149,3 +149,48 @@ def test_coverage_can_be_asked_for_only_where_devices_send_maps():
 def test_methods_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InvalidValueError):
         MethodSettings(**wrong)
+
+
+# Privacy.
+
+
+def test_an_offer_under_privacy_says_the_terms_and_asks_for_no_maps():
+    offer = opening(Settings(FED, privacy=PrivacyTerms(epsilon=4.0))).offer
+    assert offer.privacy == PrivacyTerms(epsilon=4.0)
+    assert not offer.competence
+    assert not opening(Settings(FED)).offer.privacy.is_asked
+
+
+@pytest.mark.parametrize(
+    ("method", "rounds", "why"),
+    [
+        ("per-label", RoundSettings(), "reads private rows"),
+        ("selective", RoundSettings(), "needs competence maps"),
+        ("competence", RoundSettings(most_uncovered=0.3), "most_uncovered"),
+    ],
+)
+def test_what_needs_private_rows_every_round_does_not_go_with_privacy(method, rounds, why):
+    asked = {"method": MethodSettings(method), "rounds": rounds}
+    Settings(FED, **asked)
+    with pytest.raises(InvalidValueError, match=why):
+        Settings(FED, privacy=PrivacyTerms(epsilon=4.0), **asked)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epsilon": -1.0},
+        {"epsilon": 1001.0},
+        {"delta": 0.0},
+        {"delta": 0.01},
+        {"steps": 0},
+        {"sampling_rate": 0.0},
+        {"sampling_rate": 1.1},
+        {"clip_norm": 0.0},
+        {"learning_rate": 0.0},
+        {"rows": 0},
+    ],
+)
+def test_privacy_terms_outside_the_limits_do_not_exist(wrong):
+    with pytest.raises(InvalidValueError):
+        PrivacyTerms(**wrong)

@@ -13,7 +13,17 @@ from edge_agent.events import (
     Trained,
 )
 from fd_protocol.identity import RoundId, sha256
-from fd_protocol.messages import Codec, Kind, Receipt, RoundOffer, Sampling, Slice, Status, TrainingTerms
+from fd_protocol.messages import (
+    Codec,
+    Kind,
+    PrivacyTerms,
+    Receipt,
+    RoundOffer,
+    Sampling,
+    Slice,
+    Status,
+    TrainingTerms,
+)
 
 FEDERATION = "test"  # also that of the access rules in tests.support.brokers
 PUBLIC_SET = sha256(b"public set")
@@ -42,8 +52,18 @@ def offer(number: int = 1, epoch: int = 7, **changes) -> RoundOffer:
     return replace(base, **changes)
 
 
-def offered(number: int = 1, epoch: int = 7, at_ms: int = 0, objection: str = "", **changes) -> OfferReceived:
-    return OfferReceived(offer(number, epoch, **changes), at_ms, objection)
+def offered(
+    number: int = 1,
+    epoch: int = 7,
+    at_ms: int = 0,
+    objection: str = "",
+    *,
+    own: PrivacyTerms = PrivacyTerms(),  # noqa: B008 - frozen
+    is_paid: bool = False,
+    **changes,
+) -> OfferReceived:
+    """An offer, and the terms `own` by which the device works in its round."""
+    return OfferReceived(offer(number, epoch, **changes), at_ms, objection, own, is_paid)
 
 
 def submission(name: str, *, with_base: bool = False) -> Submission:

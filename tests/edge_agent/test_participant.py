@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from edge_agent.events import (
     ClockTicked,
     CompetenceMapped,
+    ConditionsChanged,
     PrivateDataChanged,
     ProbesNamed,
+    Refreshed,
     ReportSent,
     Send,
     SendReport,
@@ -19,6 +21,7 @@ from edge_agent.events import (
     Trained,
     WarmedUp,
     Work,
+    WorkDeferred,
     WorkFailed,
     from_journal,
     to_journal,
@@ -34,10 +37,11 @@ from edge_agent.participant import (
     outstanding,
     step,
     wake_at_ms,
+    would_train,
 )
 from fd_protocol import cbor
 from fd_protocol.identity import sha256
-from fd_protocol.messages import Kind, Slice, Status
+from fd_protocol.messages import Kind, PrivacyTerms, Slice, Status
 from fd_protocol.schema import from_item, to_item
 from tests.edge_agent.builders import (
     PUBLIC_SET,
@@ -280,6 +284,12 @@ def test_a_deadline_gives_a_contribution_up():
         assert (state.phase, state.report.reason) == (Phase.REPORTING, "deadline")
 
 
+def test_a_deadline_is_told_with_what_took_so_long_but_under_privacy_terms():
+    why = "MemoryError: Unable to allocate an array with shape (300, 6)"
+    for own, told in [(PrivacyTerms(), f"deadline: {why}"), (PrivacyTerms(epsilon=8.0), "deadline")]:
+        assert after(offered(own=own), ClockTicked(60_000, why)).report.reason == told
+
+
 def test_a_deadline_ends_no_training():
     state = warm(offered(), predicted(), stored(), block())
     assert wake_at_ms(state) is None
@@ -447,6 +457,195 @@ def test_a_failure_of_work_that_is_no_longer_asked_for_changes_nothing():
     assert step(state, WorkFailed(Work(Task.PREDICT, round_id()), "killed")) == state
 
 
+# Training waits for the machine.
+
+
+def held_up(*events):
+    return warm(ConditionsChanged("heat"), *events)
+
+
+def deferred(state, reason="heat"):
+    return step(state, WorkDeferred(work(state)[0], reason))
+
+
+def test_a_machine_that_is_no_place_to_train_answers_rounds_all_the_same():
+    state = held_up(offered(), predicted(), stored())
+    assert state.phase is Phase.AWAITING
+    state = step(state, block())
+    assert (state.phase, outstanding(state)) == (Phase.AWAITING, ())
+    assert would_train(state)
+    state = step(state, ConditionsChanged(""))
+    assert (state.phase, work(state)) == (Phase.TRAINING, [Work(Task.TRAIN, round_id())])
+
+
+def test_a_training_laid_aside_goes_on_when_the_machine_allows_it_and_rounds_are_answered_meanwhile():
+    state = deferred(warm(offered(), predicted(), stored(), block()))
+    assert (state.phase, state.obstacle, outstanding(state)) == (Phase.IDLE, "heat", ())
+    assert set(state.gathering.messages) <= named_blobs(state)
+    state = after(offered(2), predicted(2), stored(2), state=state)
+    assert state.phase is Phase.AWAITING
+    state = step(state, ConditionsChanged(""))
+    assert work(state) == [Work(Task.TRAIN, round_id(1))]
+    state = after(trained(1), state=state)
+    assert state.report.consensus_sha256 == consensus_digest(1)
+
+
+def test_of_a_training_laid_aside_and_a_newer_consensus_the_newer_is_learned():
+    state = deferred(warm(offered(objection="not_sampled"), block(), block(2, blocks=2)))
+    state = after(block(2, index=1, blocks=2), ConditionsChanged(""), state=state)
+    assert work(state) == [Work(Task.TRAIN, round_id(2))]
+
+
+def test_a_block_of_a_consensus_laid_aside_may_come_again():
+    laid = deferred(warm(offered(objection="not_sampled"), block()))
+    assert step(laid, block()) == laid
+
+
+def test_a_warm_up_waits_for_the_machine_and_its_round_ends_by_its_deadline():
+    state = after(ConditionsChanged("window"), offered())
+    assert (state.phase, outstanding(state)) == (Phase.PREDICTING, ())
+    assert would_train(state)
+    assert work(step(state, ConditionsChanged(""))) == [Work(Task.WARM_UP, round_id())]
+    state = step(state, ClockTicked(60_000))
+    assert (state.phase, state.report.reason) == (Phase.REPORTING, "deadline")
+
+
+def test_a_warm_up_laid_aside_is_asked_for_again():
+    state = deferred(after(offered()), "battery")
+    assert (state.phase, outstanding(state), state.failures) == (Phase.PREDICTING, (), 0)
+    assert work(step(state, ConditionsChanged(""))) == [Work(Task.WARM_UP, round_id())]
+
+
+def test_a_deferral_of_work_that_is_no_longer_asked_for_changes_nothing():
+    state = warm(offered())
+    assert step(state, WorkDeferred(Work(Task.TRAIN, round_id()), "heat")) == state
+
+
+# Private rows that have changed.
+
+
+def learned(*events):
+    """A device that has learned a consensus and lies idle."""
+    return warm(offered(objection="not_sampled"), block(), trained(), ReportSent(round_id()), *events)
+
+
+def test_changed_rows_are_learned_when_no_rounds_work_is_due():
+    state = learned(PrivateDataChanged(3))
+    assert (state.phase, work(state)) == (Phase.REFRESHING, [Work(Task.REFRESH, round_id())])
+    assert state.lesson.sha256 == consensus_digest(1)
+    assert set(state.lesson.messages) <= named_blobs(state)
+    state = step(state, Refreshed(3, accepted=True))
+    assert (state.phase, outstanding(state), state.report) == (Phase.IDLE, (), None)
+    assert step(state, PrivateDataChanged(3)) == state
+    assert work(step(state, PrivateDataChanged(4))) == [Work(Task.REFRESH, round_id())]
+
+
+def test_a_rounds_work_comes_first():
+    state = learned(offered(2), PrivateDataChanged(3))
+    assert state.phase is Phase.PREDICTING
+    state = after(predicted(2), stored(2), state=state)
+    assert state.phase is Phase.AWAITING, "its consensus is about to come, and learns the new rows too"
+    state = after(block(2), trained(2), ReportSent(round_id(2)), state=state)
+    assert (state.phase, state.known_epoch) == (Phase.IDLE, 3)
+
+
+def test_an_offer_that_comes_while_changed_rows_are_learned_waits():
+    state = learned(PrivateDataChanged(3), offered(2))
+    assert state.phase is Phase.REFRESHING
+    assert step(state, Refreshed(3, accepted=False)).phase is Phase.PREDICTING
+
+
+def test_rows_that_change_while_they_are_learned_are_learned_again():
+    state = learned(PrivateDataChanged(3), PrivateDataChanged(4))
+    assert state.refreshing.private_epoch == 3
+    state = step(state, Refreshed(3, accepted=True))
+    assert (state.phase, state.refreshing.private_epoch) == (Phase.REFRESHING, 4)
+
+
+def test_rows_that_change_in_a_training_are_learned_after_it():
+    state = warm(offered(objection="not_sampled"), block(), PrivateDataChanged(1), trained(), ReportSent(round_id()))
+    assert work(state) == [Work(Task.REFRESH, round_id())]
+
+
+def test_a_device_that_was_never_warm_learns_changed_rows_in_its_warm_up():
+    state = after(offered(objection="not_sampled"), PrivateDataChanged(3))
+    assert outstanding(state) == ()
+    assert after(offered(2), WarmedUp(), state=state).known_epoch == 3
+
+
+def test_changed_rows_wait_for_the_machine_like_any_training():
+    state = learned(ConditionsChanged("heat"), PrivateDataChanged(3))
+    assert (state.phase, would_train(state)) == (Phase.IDLE, True)
+    state = deferred(step(state, ConditionsChanged("")))
+    assert (state.phase, state.obstacle) == (Phase.IDLE, "heat")
+    assert work(step(state, ConditionsChanged(""))) == [Work(Task.REFRESH, round_id())]
+
+
+def test_changed_rows_that_cannot_be_learned_wait_for_the_next_change():
+    state = learned(PrivateDataChanged(3))
+    for _ in range(MAX_ATTEMPTS):
+        state = step(state, WorkFailed(work(state)[0], "diverged"))
+    assert (state.phase, outstanding(state), state.report) == (Phase.IDLE, (), None)
+    assert work(step(state, PrivateDataChanged(4))) == [Work(Task.REFRESH, round_id())]
+
+
+# Privacy.
+
+ASKED = PrivacyTerms(epsilon=4.0)
+
+
+def test_under_terms_the_warm_up_is_the_training_that_is_paid_for():
+    state = warm(offered(own=ASKED, competence=True))
+    assert work(state) == [Work(Task.WARM_UP, round_id())]
+    state = step(state, WarmedUp(is_private=True))
+    assert work(state) == [Work(Task.PREDICT, round_id())], "and there is no map"
+
+
+def test_a_plain_warm_up_that_ends_late_pays_for_nothing():
+    state = after(offered(), offered(2, own=ASKED), WarmedUp())
+    assert work(state) == [Work(Task.WARM_UP, round_id(2))]
+
+
+def test_what_was_paid_in_this_period_is_not_asked_for_again():
+    state = warm(offered(own=ASKED, is_paid=True))
+    assert work(state) == [Work(Task.PREDICT, round_id())]
+
+
+def test_a_private_warm_up_warms_nothing_else():
+    state = after(offered(own=ASKED), WarmedUp(is_private=True), offered(2))
+    assert work(state) == [Work(Task.WARM_UP, round_id(2))]
+
+
+def test_a_map_that_is_owed_is_held_back_under_terms():
+    mapped = warm(offered(competence=True), CompetenceMapped(PUBLIC_SET, 0, MAP))
+    assert sends(mapped)
+    under_terms = step(mapped, offered(2, own=ASKED, is_paid=True, competence=True))
+    assert sends(under_terms) == []
+    assert [send.kind for send in sends(step(under_terms, offered(3, competence=True)))] == [Kind.COMPETENCE]
+
+
+def test_of_a_failure_under_terms_no_more_is_said_than_that_there_was_one():
+    for reason, expected in [
+        ("MemoryError: 1234 rows", "warm-up: failed"),
+        ("epsilon_spent", "warm-up: epsilon_spent"),
+    ]:
+        state = after(offered(own=ASKED))
+        for _ in range(MAX_ATTEMPTS):
+            state = step(state, WorkFailed(work(state)[0], reason))
+        assert state.report.reason == expected
+
+
+def test_changed_rows_are_no_reason_to_train_under_terms():
+    state = learned(offered(2, own=ASKED, objection="not_sampled"), PrivateDataChanged(3))
+    assert (state.phase, would_train(state)) == (Phase.IDLE, False)
+
+
+def test_what_was_trained_under_terms_says_nothing_of_the_plain_weights():
+    state = after(offered(own=ASKED, objection="not_sampled"), block())
+    state = step(state, Trained(consensus_digest(1), accepted=True, is_private=True))
+    assert not state.is_warm
+
+
 # Any history.
 
 NUMBERS = st.integers(1, 3)
@@ -464,6 +663,10 @@ def failed(task, number, epoch, attempt):
     return WorkFailed(Work(task, round_id(number, epoch), attempt), "killed")
 
 
+def laid_aside(task, number, epoch, attempt):
+    return WorkDeferred(Work(task, round_id(number, epoch), attempt), "heat")
+
+
 EVENTS = st.one_of(
     st.builds(
         offered,
@@ -472,6 +675,8 @@ EVENTS = st.one_of(
         st.integers(0, 10**5),
         st.sampled_from(["", "", "not_sampled"]),
         competence=st.booleans(),
+        own=st.sampled_from([PrivacyTerms(), PrivacyTerms(), ASKED]),
+        is_paid=st.booleans(),
         slice=st.sampled_from([Slice(PUBLIC_SET, 0, 8, 3), Slice(PUBLIC_SET, 8, 8, 3)]),
     ),
     st.builds(predicted, NUMBERS, EPOCHS, with_base=st.booleans()),
@@ -479,7 +684,10 @@ EVENTS = st.one_of(
     st.builds(block, NUMBERS, EPOCHS, st.integers(0, 1), st.just(2)),
     st.builds(trained, NUMBERS, EPOCHS),
     st.builds(lambda n, e: ReportSent(round_id(n, e)), NUMBERS, EPOCHS),
-    st.just(WarmedUp()),
+    st.builds(WarmedUp, st.booleans()),
+    st.builds(Refreshed, st.integers(0, 2), st.booleans()),
+    st.builds(ConditionsChanged, st.sampled_from(["", "", "heat"])),
+    st.builds(laid_aside, st.sampled_from(Task), NUMBERS, EPOCHS, st.integers(0, 2)),
     st.builds(CompetenceMapped, st.just(PUBLIC_SET), st.integers(0, 1), st.just(MAP)),
     st.builds(PrivateDataChanged, st.integers(0, 1)),
     st.builds(ProbesNamed, st.sampled_from([(), (PUBLIC_SET,), (PUBLIC_SET, MAP)])),
@@ -488,12 +696,13 @@ EVENTS = st.one_of(
 )
 
 DRAWN = {
-    Phase.IDLE: {Phase.PREDICTING, Phase.TRAINING},
+    Phase.IDLE: {Phase.PREDICTING, Phase.TRAINING, Phase.REFRESHING},
     Phase.PREDICTING: {Phase.SUBMITTING, Phase.REPORTING},
     Phase.SUBMITTING: {Phase.AWAITING, Phase.REPORTING},
     Phase.AWAITING: {Phase.TRAINING},
-    Phase.TRAINING: {Phase.REPORTING},
+    Phase.TRAINING: {Phase.REPORTING, Phase.IDLE},
     Phase.REPORTING: {Phase.IDLE},
+    Phase.REFRESHING: {Phase.IDLE},
 }
 
 
@@ -505,6 +714,10 @@ def helped(state):
                 yield predicted(who.number, who.epoch)
             case Work(Task.TRAIN, who):
                 yield trained(who.number, who.epoch)
+            case Work(Task.REFRESH):
+                yield Refreshed(state.refreshing.private_epoch, accepted=True)
+            case Work(Task.WARM_UP):
+                yield WarmedUp(state.privacy.is_asked)
             case Send(Kind.CONTRIBUTION, who):
                 yield stored(who.number, who.epoch)
             case SendReport(who):
@@ -538,10 +751,12 @@ def test_every_move_is_drawn(events):
         moved = step(state, event)
         reachable = set(DRAWN[state.phase]) | {state.phase}
         # A newer offer ends the round before it, and what waits in IDLE or AWAITING begins in the same step.
-        if moved.offer != state.offer and state.phase not in (Phase.TRAINING, Phase.REPORTING):
+        if moved.offer != state.offer and state.phase not in (Phase.TRAINING, Phase.REPORTING, Phase.REFRESHING):
             reachable |= {Phase.IDLE}
         if reachable & {Phase.IDLE, Phase.AWAITING}:
             reachable |= {Phase.PREDICTING, Phase.TRAINING}
+        if Phase.IDLE in reachable:
+            reachable |= {Phase.REFRESHING}
         assert moved.phase in reachable
         state = moved
 
@@ -560,9 +775,12 @@ def test_a_round_has_one_payload_and_at_most_its_full_twin(events):
 
 @given(histories())
 def test_no_consensus_is_taken_twice_and_none_goes_back(events):
+    """But for one that was laid aside: it was not learned."""
     state, taken = Participant(), []
     for event in events:
         before, state = state, step(state, event)
+        if isinstance(event, WorkDeferred) and before.training is not None and state.training != before.training:
+            taken.remove(before.training)
         if state.training is not None and state.training != before.training:
             taken.append(state.training)
     assert len({consensus.sha256 for consensus in taken}) == len(taken)
@@ -577,15 +795,17 @@ def test_what_is_sent_or_trained_on_is_named_and_kept(events):
         state = step(state, event)
         assert {send.payload for send in sends(state)} <= named_blobs(state)
         assert set(state.training.messages if state.training else ()) <= named_blobs(state)
+        assert set(state.lesson.messages if state.lesson else ()) <= named_blobs(state)
 
 
 @given(histories())
 def test_every_phase_but_idle_and_awaiting_has_something_to_do(events):
     state = after(*events)
     if state.phase not in (Phase.IDLE, Phase.AWAITING):
-        assert outstanding(state)
+        assert outstanding(state) or (state.phase is Phase.PREDICTING and state.obstacle and would_train(state))
     assert (state.phase is Phase.REPORTING) == (state.report is not None)
     assert (state.phase is Phase.TRAINING) == (state.training is not None)
+    assert (state.phase is Phase.REFRESHING) == (state.refreshing is not None)
     assert state.failures < MAX_ATTEMPTS
 
 
@@ -599,3 +819,24 @@ def test_an_event_taken_in_changes_nothing_when_it_comes_again(events, data):
     if not isinstance(event, WorkFailed):
         once = step(state, event)
         assert step(once, event) == once
+
+
+@given(histories())
+def test_no_training_begins_while_something_keeps_the_machine_from_it(events):
+    state = Participant()
+    for event in events:
+        before, state = state, step(state, event)
+        if state.obstacle:
+            new = {effect.task for effect in work(state)} - {effect.task for effect in work(before)}
+            assert not new & {Task.WARM_UP, Task.TRAIN, Task.REFRESH}
+
+
+@given(histories())
+def test_under_terms_no_map_is_sent_and_nothing_is_predicted_that_was_not_paid_for(events):
+    state = Participant()
+    for event in events:
+        state = step(state, event)
+        if state.privacy.is_asked:
+            assert all(send.kind is Kind.CONTRIBUTION for send in sends(state))
+            assert Task.MAP_COMPETENCE not in [effect.task for effect in work(state)]
+            assert state.is_paid or Task.PREDICT not in [effect.task for effect in work(state)]

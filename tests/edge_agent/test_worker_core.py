@@ -12,9 +12,10 @@ import pytest
 from edge_agent import checkpoint as checkpoints
 from edge_agent.events import CompetenceMapped, Predicted, Task, Trained, WarmedUp, Work, WorkFailed
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
-from edge_agent.learner import GUARD, BrokenOffError, Learner, PrivateFeatures
+from edge_agent.learner import GUARD, Learner, PrivateFeatures
 from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.seen import SeenProbes
+from edge_agent.training.between import Between, BrokenOffError
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
 from fd_protocol.competence import FAR, decode_map
@@ -331,7 +332,7 @@ def test_a_checkpoint_that_cannot_be_written_undoes_the_training(bench):
 
 
 def test_a_training_whose_supervisor_is_gone_is_broken_off(bench):
-    core = bench.core(should_stop=lambda: True)
+    core = bench.core(between=Between(lambda: True))
     with pytest.raises(BrokenOffError):
         core.handle(bench.train())
     assert not bench.checkpoint.exists()

@@ -17,6 +17,7 @@ from fd_protocol.messages import (
     Kind,
     Part,
     Prediction,
+    PrivacyTerms,
     ProbeNotice,
     PublicSetRef,
     Receipt,
@@ -62,6 +63,18 @@ terms = st.builds(
 )
 
 
+privacies = st.builds(
+    PrivacyTerms,
+    st.floats(0, 1000),
+    st.floats(0, 1e-3, exclude_min=True),
+    st.integers(1, 100_000),
+    st.floats(0, 1, exclude_min=True),
+    st.floats(0, 1e6, exclude_min=True),
+    st.floats(0, 10, exclude_min=True),
+    st.integers(1, 2**31 - 1),
+)
+
+
 @st.composite
 def offers(draw):
     probes = draw(slices())
@@ -79,6 +92,7 @@ def offers(draw):
         task=draw(digests),
         byte_budget=draw(st.integers(1, 4 << 20)),
         training=draw(terms),
+        privacy=draw(privacies),
         top_k=top_k,
         shards=draw(st.integers(1, 4096)),
         competence=draw(st.booleans()),

@@ -201,3 +201,42 @@ def test_labels_outside_the_classes_are_refused(labels: list[int]) -> None:
 def test_terms_out_of_range_are_refused(field_name: str) -> None:
     with pytest.raises(InvalidValueError):
         FitTerms(**{field_name: -1})
+
+
+# Going on with a fit that was broken off.
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 11])
+def test_a_fit_goes_on_to_the_same_theta_bit_for_bit(session: TrainSession, tail: DenseTail, steps: int) -> None:
+    private, probes, terms = private_rows(), probe_rows()[0], FitTerms(epochs=3, prox=0.1)
+    whole = fit(session, private, probes, terms, rng())
+    theta, losses = session.state.theta.tobytes(), []
+
+    def broken_off(progress: FitProgress) -> bool:
+        losses[:] = progress.losses
+        return progress.steps == steps
+
+    session.state = tail.fresh
+    fit(session, private, probes, terms, rng(), should_stop=broken_off)
+    assert session.state.theta.tobytes() != theta
+    rest = fit(session, private, probes, terms, rng(), reference=tail.theta, losses=losses)
+    assert session.state.theta.tobytes() == theta
+    assert rest == whole
+
+
+def test_a_fit_that_goes_on_judges_an_explosion_by_the_first_loss_of_all() -> None:
+    terms = FitTerms(epochs=2, batch_rows=45)
+    fit(Recorder(losses=[47.0]), private_rows(), None, terms, rng(), losses=[3.0])
+    with pytest.raises(TrainingDivergedError):
+        fit(Recorder(losses=[47.0]), private_rows(), None, terms, rng(), losses=[1.0])
+
+
+def test_a_fit_cannot_have_taken_more_steps_than_there_are() -> None:
+    with pytest.raises(InvalidValueError, match="steps"):
+        fit(Recorder(), private_rows(), None, FitTerms(batch_rows=45), rng(), losses=[1.0] * 3)
+
+
+def test_a_fit_that_was_over_already_takes_no_step() -> None:
+    recorder = Recorder()
+    report = fit(recorder, private_rows(), None, FitTerms(batch_rows=45), rng(), losses=[1.0, 2.0])
+    assert (recorder.batches, report.is_complete, report.epoch_losses) == ([], True, (1.5,))

@@ -36,6 +36,7 @@ from fd_protocol.messages import (
     Kind,
     Part,
     Prediction,
+    PrivacyTerms,
     ProbeNotice,
     PublicSetRef,
     Receipt,
@@ -98,6 +99,9 @@ MESSAGES = {
         ROUND, 60, 1_800_000_000, 1, Sampling(bytes(16)), "mean", 1.0, Codec.TOP_K, SLICE, DIGEST, 1, TrainingTerms(), 3
     ),
     "round-offer, by name": dataclasses.replace(OFFER, devices=("kettle", "press-3")),
+    "round-offer, under privacy": dataclasses.replace(
+        OFFER, competence=False, privacy=PrivacyTerms(8.0, 1e-6, 200, 0.25, 0.5, 1e-2, 512)
+    ),
     "part": PART,
     "part, single": Part(ROUND, Kind.COMPETENCE, OTHER, 3, b"abc"),
     "contribution": CONTRIBUTION,

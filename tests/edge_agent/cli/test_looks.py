@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import numpy as np
@@ -19,11 +20,14 @@ from edge_agent.commands.machine import CommandHeard, Commands, step
 from edge_agent.journal import Journal
 from edge_agent.participant import Phase
 from edge_agent.predicting import read_samples
+from edge_agent.privacy.ledger import Ledger
+from edge_agent.privacy.limits import charge_for
 from edge_agent.remote_config import RemoteConfig, begin, save
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Task
-from fd_protocol.messages import Command, CommandState
+from fd_protocol.messages import Command, CommandState, PrivacyTerms
 from fd_runtime.artifacts import load_bundle
+from fd_runtime.config import EX_DATAERR
 from fd_runtime.images import ImageError
 from fd_runtime.model import OptimizerState
 from fd_runtime.store import Store
@@ -242,3 +246,30 @@ def test_an_image_is_no_sample_of_a_task_without_pictures(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match="an image is no sample"):
         read_samples(tmp_path / "x.png", Task(("a", "b"), (SIZE,), "uint8"))
+
+
+# Privacy.
+
+
+def test_privacy_says_what_was_spent_and_what_is_left(home):
+    told = home.json("privacy")
+    assert (told["spent_ever"], told["next_period"], told["trainings"]) == (0.0, "now", [])
+    terms = PrivacyTerms(epsilon=3.0)
+    charge = charge_for(terms, "b" * 64, int(time.time()))
+    Ledger(home.state / "privacy").charge(charge)
+    told = home.json("privacy")
+    assert 2.9 < told["spent_in_period"] <= 3.0
+    assert told["left_in_period"] == pytest.approx(told["epsilon_max"] - told["spent_in_period"])
+    assert [one["state"] for one in told["trainings"]] == ["charged, not over"]
+    _, out, _ = home.type("privacy")
+    assert "epsilon_max" in out
+    assert "charged, not over" in out
+
+
+def test_a_damaged_ledger_is_an_error_in_one_line(home):
+    folder = home.state / "privacy"
+    folder.mkdir(parents=True)
+    (folder / "ledger").write_text("{}\n")
+    code, _, err = home.type("privacy")
+    assert code == EX_DATAERR
+    assert err.count("\n") == 1

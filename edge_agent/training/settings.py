@@ -1,0 +1,77 @@
+"""When a device may train and what that may use: the section [training] of its settings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fd_protocol.errors import InvalidValueError
+from fd_protocol.identity import require
+
+_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of every day in local time, from its first minute to before its last; it may go past midnight."""
+
+    start_minute: int
+    end_minute: int
+
+    @classmethod
+    def parse(cls, text: str) -> Window | None:
+        """Return what "22:00-06:00" means; None: empty, all day.
+
+        Raises:
+            InvalidValueError: it means nothing.
+        """
+        if not text:
+            return None
+        found = _WINDOW.fullmatch(text)
+        if found is None:
+            raise InvalidValueError(f"window {text!r} is not written as 22:00-06:00")
+        hours_from, minutes_from, hours_to, minutes_to = map(int, found.groups())
+        window = cls(60 * hours_from + minutes_from, 60 * hours_to + minutes_to)
+        require(window.start_minute != window.end_minute, f"window {text!r} has no minute; leave it empty for all day")
+        return window
+
+    def holds(self, minute: int) -> bool:
+        """Whether `minute` of the day, 0 to 1439, lies in it."""
+        if self.start_minute < self.end_minute:
+            return self.start_minute <= minute < self.end_minute
+        return minute >= self.start_minute or minute < self.end_minute
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """Budgets of training, looked at between two steps. Answers to rounds and predictions are not held back by them.
+
+    Attributes:
+        memory_mb: most of tensors in a step; where a batch needs more, steps have fewer rows. 0 = no bound.
+        max_c: the hottest thermal zone at which training goes on; 0 = whatever the heat.
+        resume_below_c: once it was too hot, how many degrees below `max_c` it must get.
+        battery_min_percent: on battery, the charge below which training waits; 100 = only on mains.
+        cpu_share: share of one processor's time that training takes, in (0, 1].
+        window: part of the day in which training goes on, local time, such as "22:00-06:00"; empty = all day.
+        checkpoint_s: seconds of training that a power cut may cost; more where flash wear asks for it.
+        flash_mb_per_day: what this device may write to its disk; as it comes near, checkpoints get rarer. 0 = no bound.
+        data_mb_per_month: what this device may send and receive; past it, it takes no part in rounds. 0 = no bound.
+    """
+
+    memory_mb: float = 64.0
+    max_c: float = 80.0
+    resume_below_c: float = 5.0
+    battery_min_percent: float = 50.0
+    cpu_share: float = 1.0
+    window: str = ""
+    checkpoint_s: float = 30.0
+    flash_mb_per_day: float = 200.0
+    data_mb_per_month: float = 0.0
+
+    def __post_init__(self) -> None:
+        bounds = (self.memory_mb, self.max_c, self.resume_below_c, self.flash_mb_per_day, self.data_mb_per_month)
+        require(min(bounds) >= 0, "memory_mb, max_c, resume_below_c and the bounds are not negative")
+        require(0 <= self.battery_min_percent <= 100, "battery_min_percent lies in 0..100")
+        require(0 < self.cpu_share <= 1, "cpu_share lies in (0, 1]")
+        require(self.checkpoint_s > 0, "checkpoint_s is above 0")
+        Window.parse(self.window)
