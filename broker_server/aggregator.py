@@ -20,10 +20,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server.accepted import Accepted
 from broker_server.chronicle import CommandRecord
 from broker_server.events import (
     Aggregate,
@@ -46,19 +47,19 @@ from broker_server.events import (
     TrainStudent,
 )
 from broker_server.federation import Federation, outstanding, step, wake_at_ms
+from broker_server.group import Group
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
 from broker_server.news import news
 from broker_server.orders import Placed, Spool
 from broker_server.preparing import Preparation
 from broker_server.publisher import Publisher
-from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.rate import Allowances
 from broker_server.release_gate import ReleaseGate
 from broker_server.round import Phase, Round
 from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
-from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.teaching import Releasing, Teaching
 from broker_server.timetable import next_time_ms
@@ -81,27 +82,6 @@ ORDERS_S = 1.0
 """How often the spool is looked into at least."""
 
 log = logging.getLogger("broker-server")
-
-
-@dataclass(slots=True)
-class _Group:
-    """What one transaction makes durable; `state` is what the federation will be then."""
-
-    state: Federation
-    at_ms: int
-    events: list[Event] = field(default_factory=list)
-    answers: list[Taken] = field(default_factory=list)
-    standings: tuple[Standing, ...] = ()
-    ended: Counter[str] = field(default_factory=Counter)
-    """The round that it ended, as counters count it."""
-
-    def fold(self, *events: Event) -> None:
-        """Take events in, but for those that change nothing."""
-        for event in events:
-            after = step(self.state, event)
-            if after is not self.state:
-                self.state = after
-                self.events.append(event)
 
 
 class Aggregator:
@@ -247,25 +227,57 @@ class Aggregator:
                 pass
 
     def _commit(self) -> None:
-        """Make the backlog durable as one group, then tell broker and devices, then act on the new state."""
+        """Make the backlog durable, then tell broker and devices, then act on the new state."""
         at_ms, orders = self._clock(), self._orders()
         wake_ms = wake_at_ms(self.state)
         is_due = wake_ms is not None and wake_ms <= at_ms
         if not self._backlog and not is_due and not orders:
             return
-        group = _Group(self.state, at_ms)
+        try:
+            self._commit_group(tuple(self._backlog), at_ms, orders)
+        except Exception as error:
+            if _is_of_the_disk(error) or not any(isinstance(item, Arrived) for item in self._backlog):
+                raise
+            log.warning("a group of %d is taken in one by one: %r", len(self._backlog), error)
+            for item in tuple(self._backlog):
+                self._commit_alone(item, at_ms)
+
+    def _commit_alone(self, item: Arrived | Finished, at_ms: int) -> None:
+        """Whatever a message does to us, it must not come back for ever, nor take others with it."""
+        try:
+            self._commit_group((item,), at_ms)
+        except Exception as error:
+            if _is_of_the_disk(error) or isinstance(item, Finished):
+                raise
+            self._commit_group((item,), at_ms, broken=error)
+
+    def _commit_group(
+        self,
+        items: Sequence[Arrived | Finished],
+        at_ms: int,
+        orders: Sequence[Placed] = (),
+        *,
+        broken: Exception | None = None,
+    ) -> None:
+        """Make the first `items` of the backlog durable as one group; `broken` is what came of trying before."""
+        group = Group(self.state, at_ms, Accepted(self._store, self._settings.federation))
         with self._store.transaction():
-            for item in self._backlog:
-                self._take(item, group)
+            for item in items:
+                if isinstance(item, Finished):
+                    self._take_result(item, group)
+                elif broken is None:
+                    self._take(item, group)
+                else:
+                    self._set_aside(item, broken, group)
             for placed in orders:
                 self._obey(placed.order, group)
             group.fold(ClockTicked(at_ms))
             self._keep(group)
-        arrived = [item for item in self._backlog if isinstance(item, Arrived)]
-        self._backlog.clear()
-        self.counters += group.ended
-        for message in arrived:
-            self._link.ack(message)
+        del self._backlog[: len(items)]
+        self.counters += group.counted
+        for item in items:
+            if isinstance(item, Arrived):
+                self._link.ack(item)
         for taken in group.answers:
             self._answer(taken)
         for placed in orders:
@@ -283,7 +295,7 @@ class Aggregator:
             log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
             return []
 
-    def _obey(self, order: Order, group: _Group) -> None:
+    def _obey(self, order: Order, group: Group) -> None:
         """Do what an operator wants, and write it down; what was done before is not done again."""
         group.fold(Ordered(order, group.at_ms))
         answer = group.state.answer_to(order.id)
@@ -294,35 +306,35 @@ class Aggregator:
         if self._scribe.command(record):
             log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
 
-    def _take(self, item: Arrived | Finished, group: _Group) -> None:
-        if isinstance(item, Finished):
-            for blob in item.blobs:
-                self._store.put_blob(blob)
-            before = group.state
-            group.fold(*item.events)
-            group.standings += item.standings if group.state is not before else ()
-            return
+    def _take_result(self, finished: Finished, group: Group) -> None:
+        for blob in finished.blobs:
+            self._store.put_blob(blob)
+        group.settle()
+        before = group.state
+        group.fold(*finished.events)
+        group.standings += finished.standings if group.state is not before else ()
+
+    def _take(self, arrived: Arrived, group: Group) -> None:
         try:
-            with self._store.savepoint():
-                taken = self._ingest.take(item, group.state, group.at_ms)
-        except Exception as error:  # whatever a message does to us, it must not come back for ever
-            if isinstance(error, StoreError) and not isinstance(error, MissingBlobError):
+            taken = self._ingest.take(arrived, group.state, group.accepted, group.at_ms)
+        except Exception as error:
+            if _is_of_the_disk(error):
                 raise
-            self._set_aside(item, error, group.at_ms)
+            self._set_aside(arrived, error, group)
             return
         if taken.broken:
             assert taken.receipt is not None
-            self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
-        group.fold(*taken.events)
-        group.answers.append(taken)
+            self._journal.quarantine.put(arrived.topic, taken.broken, taken.receipt.reason, group.at_ms)
+        group.take(taken)
 
-    def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
+    def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
-        log.warning("%s set aside: %s", item.topic, error, exc_info=reason == "error")
-        self._journal.quarantine.put(item.topic, item.payload, reason, at_ms)
-        self.counters[f"set_aside.{reason}"] += 1
+        log.warning("%s set aside: %s", arrived.topic, error, exc_info=error if reason == "error" else None)
+        self._journal.quarantine.put(arrived.topic, arrived.payload, reason, group.at_ms)
+        group.counted[f"set_aside.{reason}"] += 1
 
-    def _keep(self, group: _Group) -> None:
+    def _keep(self, group: Group) -> None:
+        group.accepted.write()
         self._journal.write(group.events, group.at_ms)
         self._scribe.write(group.answers, group.state, group.at_ms)
         self._scribe.stand(group.standings, group.state)
@@ -332,8 +344,8 @@ class Aggregator:
             self._scribe.prune(kept, number, group.at_ms)
             named = self._scribe.named_blobs(kept, number)
             self._journal.tidy(group.state, self._settings.method.absence, named, words=self._words)
-            group.ended = _ending(group.state.round)
-            self._journal.keep_counters(self.counters + group.ended)
+            group.counted += _ending(group.state.round)
+            self._journal.keep_counters(self.counters + group.counted)
         if has_ended or self._journal.is_long:
             self._journal.fold(group.state)
 
@@ -343,17 +355,8 @@ class Aggregator:
 
     def _answer(self, taken: Taken) -> None:
         if taken.receipt is not None:
-            status = taken.receipt.status.value
-            self.counters[f"{taken.receipt.kind.value}.{status}"] += 1
-            if taken.receipt.reason:
-                self.counters[f"refused.{taken.receipt.reason}"] += 1
-            if taken.is_late:
-                self.counters["contribution.late"] += 1
             self._publisher.receipt(taken.device, taken.receipt)
-        if taken.is_dropped:
-            self.counters[f"dropped.{RATE_LIMITED}"] += 1
         if taken.report is not None:
-            self.counters["report.accepted" if taken.report.accepted else "report.rolled_back"] += 1
             self._on_report(taken.device, taken.report)
 
     # Going out.
@@ -407,6 +410,11 @@ class Aggregator:
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
         return (int.from_bytes(self._entropy(8), "big") >> 1) | 1
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether it is the database that failed, and no message's fault."""
+    return isinstance(error, StoreError) and not isinstance(error, MissingBlobError)
 
 
 def _ending(ended: Round | None) -> Counter[str]:

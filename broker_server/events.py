@@ -159,13 +159,20 @@ class RoundOpened:
 
 
 @dataclass(frozen=True, slots=True)
-class ContributionStored:
-    """A device's soft labels for `round` lie in the store; `sha256` is of the payload as sent, `size` its bytes."""
+class Stored:
+    """A device's payload lies in the store, checked; `sha256` is of the payload as sent, `size` its bytes."""
+
+    device: str = keyed(1)
+    sha256: bytes = keyed(2)
+    size: int = keyed(3, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ContributionsStored:
+    """Soft labels for `round` that became durable together, in the order in which they came."""
 
     round: RoundId = keyed(1)
-    device: str = keyed(2)
-    sha256: bytes = keyed(3)
-    size: int = keyed(4, default=0)
+    contributions: tuple[Stored, ...] = keyed(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +300,7 @@ Event: TypeAlias = (
     | DeviceSeen
     | DeviceGone
     | RoundOpened
-    | ContributionStored
+    | ContributionsStored
     | ConsensusMade
     | AggregationFailed
     | StudentTrained
@@ -397,17 +404,31 @@ Effect: TypeAlias = (
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}
 
 
+@dataclass(frozen=True, slots=True)
+class _ContributionStored:
+    """What the journal of an earlier server has: an event for each contribution."""
+
+    round: RoundId = keyed(1)
+    device: str = keyed(2)
+    sha256: bytes = keyed(3)
+    size: int = keyed(4, default=0)
+
+
 def to_journal(event: Event) -> tuple[str, bytes]:
     """Return the kind and the body under which the journal keeps `event`."""
     return type(event).__name__, cbor.encode(to_item(event))
 
 
 def from_journal(kind: str, body: bytes) -> Event:
-    """Return the event that `to_journal` wrote.
+    """Return the event that `to_journal` wrote, here or in an earlier server.
 
     Raises:
         DecodeError: the journal was written by a newer server, or it is damaged.
     """
+    item = cbor.decode(body, max_items=len(body) + 1)
+    if kind == "ContributionStored":
+        one = from_item(_ContributionStored, item)
+        return ContributionsStored(one.round, (Stored(one.device, one.sha256, one.size),))
     if kind not in _KINDS:
         raise DecodeError("unsupported", f"event {kind}")
-    return from_item(_KINDS[kind], cbor.decode(body, max_items=len(body) + 1))
+    return from_item(_KINDS[kind], item)

@@ -28,13 +28,14 @@ from dataclasses import dataclass, field, replace
 
 from broker_server import releases
 from broker_server import round as rounds
+from broker_server.by_device import ByDevice
 from broker_server.events import (
     Aggregate,
     AggregationFailed,
     ClockTicked,
     Command,
     ConsensusMade,
-    ContributionStored,
+    ContributionsStored,
     DeviceGone,
     DeviceSeen,
     Effect,
@@ -120,7 +121,7 @@ class Federation:
     schedule: Schedule = keyed(2, default=Schedule())
     number: int = keyed(3, default=0)
     """Of the last round opened."""
-    online: Mapping[str, Presence] = field(default_factory=dict, metadata={"key": 4})
+    online: ByDevice[Presence] = field(default_factory=ByDevice, metadata={"key": 4})
     round: Round | None = keyed(5, default=None)
     next_round_ms: int = keyed(6, default=0)
     """When the next round is due; where a timetable has not been asked yet, the time after which to look."""
@@ -174,7 +175,7 @@ def step(state: Federation, event: Event) -> Federation:
         case DeviceSeen(device, boot, capabilities) if boot >= _boot(state, device):
             return _see(state, device, Presence(boot, capabilities))
         case DeviceGone(device, boot) if device in state.online and boot >= _boot(state, device):
-            return replace(state, online={name: p for name, p in state.online.items() if name != device})
+            return replace(state, online=state.online.without(device))
         case RoundOpened() if not state.has_open_round and _is_next(event.offer.round, state):
             opened = rounds.opened(event, is_warm_up=state.is_warming_up)
             last = state.round.offer if state.round is not None else None
@@ -190,7 +191,7 @@ def step(state: Federation, event: Event) -> Federation:
         case Ordered(order) if state.answer_to(order.id) is None:
             state, answer = _obey(state, event)
             return replace(state, answers=(*state.answers, answer)[-_ANSWERS:])
-        case ContributionStored():
+        case ContributionsStored():
             return _step_round(state, event)
         case ConsensusMade(at_ms=at_ms) | AggregationFailed(at_ms=at_ms) | ClockTicked(at_ms=at_ms):
             return _step_round(state, event, at_ms)
@@ -248,9 +249,8 @@ def named_blobs(state: Federation) -> frozenset[bytes]:
 
 def without(state: Federation, device: str) -> Federation:
     """Return the state as if `device` were gone and had sent nothing in the open round. Its trust is not in here."""
-    online = {name: presence for name, presence in state.online.items() if name != device}
     current = rounds.without(state.round, device) if state.round is not None else None
-    return replace(state, online=online, round=current)
+    return replace(state, online=state.online.without(device), round=current)
 
 
 def to_snapshot(state: Federation) -> bytes:
@@ -278,7 +278,7 @@ def _boot(state: Federation, device: str) -> int:
 def _see(state: Federation, device: str, presence: Presence) -> Federation:
     if state.online.get(device) == presence:
         return state
-    return replace(state, online={**state.online, device: presence})
+    return replace(state, online=state.online.changed({device: presence}))
 
 
 def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:

@@ -211,9 +211,13 @@ def _squares(codes: U8) -> I64:
     return wide * wide
 
 
-def _sums_of_squares(codes: U8) -> npt.NDArray[np.float64]:
-    """Return the sum of each row. Exact, as integers below 2^53 are, and a product is the quickest way to add a row."""
-    return np.square(codes, dtype=np.float64) @ np.ones(codes.shape[1])
+def _sums_of_squares(codes: U8) -> npt.NDArray[np.uint32]:
+    """Return the sum of each row, exact: 65536 squares of a byte stay below 2^32.
+
+    Column by column: rows are short, and numpy adds long ones.
+    """
+    sums: npt.NDArray[np.uint32] = np.square(codes.T, dtype=np.uint32, order="C").sum(axis=0, dtype=np.uint32)
+    return sums
 
 
 @lru_cache

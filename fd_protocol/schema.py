@@ -2,7 +2,8 @@
 
 A field's integer key is declared once, `field = keyed(3)`. Fields equal to their default are not written; keys that the
 reader does not know are ignored, so an old agent reads a newer server and the reverse. Field types may be: int, float,
-str, bytes, bool, a str-valued Enum, another keyed dataclass, `X | None`, `tuple[X, ...]` and `Mapping[str, X]`.
+str, bytes, bool, a str-valued Enum, another keyed dataclass, `X | None`, `tuple[X, ...]`, and `Mapping[str, X]` or a
+class of mappings that is made from one.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _form(hint: Any, where: str) -> _Form:
     if origin is tuple:
         return _array(_form(arguments[0], where), where)
     if origin is not None and issubclass(origin, Mapping):
-        return _table(_form(arguments[1], where), where)
+        return _table(_form(arguments[-1], where), dict if origin is Mapping else origin, where)
     if hint is float:
         # -0.0 equals 0.0, and equal values have equal bytes; adding 0.0 makes it 0.0.
         return _Form(lambda value: float(value) + 0.0, lambda item: _finite(item, where))
@@ -127,12 +128,12 @@ def _array(form: _Form, where: str) -> _Form:
     )
 
 
-def _table(form: _Form, where: str) -> _Form:
+def _table(form: _Form, made: Callable[[Mapping[str, Any]], Any], where: str) -> _Form:
     return _Form(
         lambda value: {key: form.lower(member) for key, member in value.items()},
-        lambda item: {
-            _checked(key, str, where): form.lift(member) for key, member in _checked(item, dict, where).items()
-        },
+        lambda item: made(
+            {_checked(key, str, where): form.lift(member) for key, member in _checked(item, dict, where).items()}
+        ),
     )
 
 

@@ -157,7 +157,7 @@ def test_a_full_disk_under_a_contribution_is_not_taken_for_poison(world, monkeyp
 
     a = fleet(world)[0]
     payload, _ = a.contribution()
-    monkeypatch.setattr(world.store, "put_blob", no_room)
+    monkeypatch.setattr(world.store, "put_blobs", no_room)
     with pytest.raises(StoreFullError):
         a.send(payload)
     monkeypatch.undo()

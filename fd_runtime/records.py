@@ -1,0 +1,81 @@
+"""Rows that people look back at: maps of column names to values, in the tables that `tables.RECORDS` adds.
+
+Names of tables and columns are the caller's own words, never what a peer sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from fd_runtime.database import Database
+
+Value: TypeAlias = "int | float | str | bytes | None"
+Row: TypeAlias = "Mapping[str, Value]"
+
+
+class Change(NamedTuple):
+    """`values` are set in the row of `key`, `add` is added to its numbers; the row is made where there is none."""
+
+    key: Row
+    values: Row
+    add: Row
+
+
+class Records(Database):
+    """The tables of records in a database."""
+
+    def merge(self, table: str, key: Row, values: Row, add: Row | None = None) -> None:
+        """Make one `Change`."""
+        self.merge_all(table, [Change(key, values, add or {})])
+
+    def merge_all(self, table: str, changes: Sequence[Change]) -> None:
+        """Make changes, one after the other, that all name the same columns in the same order."""
+        if not changes:
+            return
+        statement = _upsert(table, *(tuple(part) for part in changes[0]))
+        self._execute_all(statement, [(*c.key.values(), *c.values.values(), *c.add.values()) for c in changes])
+
+    def rows(
+        self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
+    ) -> list[dict[str, Any]]:
+        """Return the rows where each name has its value: {"fed": "plant", "number <": 7}; `limit` -1 = all of them."""
+        order = f"ORDER BY {order}" if order else ""
+        statement = f"SELECT {columns} FROM {table} WHERE {_all_of(where)} {order} LIMIT ?"  # noqa: S608 - see above
+        return list(self._stream(statement, (*where.values(), limit)))
+
+    def count(self, table: str, where: Row) -> int:
+        """Return how many rows `rows` would return."""
+        statement = f"SELECT count(*) FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        (number,) = self._execute(statement, tuple(where.values())).fetchone()
+        return int(number)
+
+    def spread(self, table: str, value: str, by: str, where: Row) -> dict[Any, tuple[float, float, float]]:
+        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`."""
+        statement = f"""SELECT {by}, min({value}), avg({value}), max({value}) FROM {table}
+            WHERE {_all_of(where)} AND {value} IS NOT NULL GROUP BY {by}"""  # noqa: S608 - see above
+        found = self._execute(statement, tuple(where.values())).fetchall()
+        return {key: (least, mean, most) for key, least, mean, most in found}
+
+    def delete_rows(self, table: str, where: Row) -> int:
+        """Delete the rows that `rows` would return; return how many went."""
+        statement = f"DELETE FROM {table} WHERE {_all_of(where)}"  # noqa: S608 - see above
+        return self._execute(statement, tuple(where.values())).rowcount
+
+
+@lru_cache
+def _upsert(table: str, key: tuple[str, ...], values: tuple[str, ...], add: tuple[str, ...]) -> str:
+    names = (*key, *values, *add)
+    changes = [f"{name} = excluded.{name}" for name in values]
+    changes += [f"{name} = {table}.{name} + excluded.{name}" for name in add]
+    action = f"UPDATE SET {', '.join(changes)}" if changes else "NOTHING"
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 - see above
+        f"ON CONFLICT ({', '.join(key)}) DO {action}"
+    )
+
+
+def _all_of(where: Row) -> str:
+    """`fed` is an equality, `number <` a comparison."""
+    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where)
