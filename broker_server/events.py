@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, check_name, check_text, require
 from fd_protocol.messages import RoundOffer, Slice
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 
 MAX_ARGUMENTS = 16
 
@@ -416,7 +415,7 @@ class _ContributionStored:
 
 def to_journal(event: Event) -> tuple[str, bytes]:
     """Return the kind and the body under which the journal keeps `event`."""
-    return type(event).__name__, cbor.encode(to_item(event))
+    return type(event).__name__, encode(event)
 
 
 def from_journal(kind: str, body: bytes) -> Event:
@@ -425,10 +424,9 @@ def from_journal(kind: str, body: bytes) -> Event:
     Raises:
         DecodeError: the journal was written by a newer server, or it is damaged.
     """
-    item = cbor.decode(body, max_items=len(body) + 1)
     if kind == "ContributionStored":
-        one = from_item(_ContributionStored, item)
+        one = decode(_ContributionStored, body)
         return ContributionsStored(one.round, (Stored(one.device, one.sha256, one.size),))
     if kind not in _KINDS:
         raise DecodeError("unsupported", f"event {kind}")
-    return from_item(_KINDS[kind], item)
+    return decode(_KINDS[kind], body, max_items=len(body))

@@ -60,10 +60,9 @@ from broker_server.events import (
 )
 from broker_server.releases import Candidate, Releases
 from broker_server.round import Phase, Round
-from fd_protocol import cbor
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import RoundOffer
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 
 _ANSWERS = 64
 """Orders whose answers are remembered: more than the spool is read of at a time."""
@@ -254,7 +253,7 @@ def without(state: Federation, device: str) -> Federation:
 
 
 def to_snapshot(state: Federation) -> bytes:
-    return cbor.encode(to_item(state))
+    return encode(state)
 
 
 def from_snapshot(body: bytes) -> Federation:
@@ -263,7 +262,7 @@ def from_snapshot(body: bytes) -> Federation:
     Raises:
         DecodeError: it was written by a newer server, or it is damaged.
     """
-    return from_item(Federation, cbor.decode(body, max_items=len(body) + 1))
+    return decode(Federation, body, max_items=len(body))
 
 
 def _is_next(opened: RoundId, state: Federation) -> bool:

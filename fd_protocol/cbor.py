@@ -27,8 +27,9 @@ MAX_ITEMS = 65_536
 """Containers and scalars in one message; bodies are byte strings, so a real message has fewer than a thousand."""
 
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
-_FALSE, _TRUE, _NULL = (_SIMPLE << 5 | value for value in (20, 21, 22))
-_SIMPLES: Mapping[int, bool | None] = {_FALSE: False, _TRUE: True, _NULL: None}
+_STRINGS = (_BYTES, _TEXT)
+_FALSE, _TRUE, NULL = (_SIMPLE << 5 | value for value in (20, 21, 22))
+_SIMPLES: Mapping[int, bool | None] = {_FALSE: False, _TRUE: True, NULL: None}
 _FLOAT64 = _SIMPLE << 5 | 27
 _ARGUMENTS = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
 """Additional information of a head -> (bytes that follow it, the least number that needs so many)."""
@@ -45,8 +46,27 @@ def encode(item: object) -> bytes:
         InvalidValueError: the item holds something outside the subset.
     """
     out = bytearray()
-    _WRITERS[type(item)](item, out)
+    write(item, out)
     return bytes(out)
+
+
+def write(item: object, out: bytearray) -> None:
+    """Add the encoding of `item` to `out`.
+
+    Raises:
+        InvalidValueError: as `encode` does; then `out` holds half of it.
+    """
+    _WRITERS[type(item)](item, out)
+
+
+def map_head(count: int) -> bytes:
+    """Return what comes before the `count` entries of a map."""
+    return _head(_MAP, count)
+
+
+def array_head(count: int) -> bytes:
+    """Return what comes before the `count` members of an array."""
+    return _head(_ARRAY, count)
 
 
 def _head(major: int, value: int) -> bytes:
@@ -116,7 +136,7 @@ _WRITERS = _Writers(
         tuple: _write_array,
         float: _write_float,
         bool: lambda item, out: out.append(_TRUE if item else _FALSE),
-        type(None): lambda _item, out: out.append(_NULL),
+        type(None): lambda _item, out: out.append(NULL),
     }
 )
 
@@ -135,7 +155,13 @@ def _long_key(key: int | str) -> bytes:
 
 
 def decode(data: bytes, *, max_items: int = MAX_ITEMS) -> Item:
-    """Return the item that `data` encodes.
+    """Return the item that `data` encodes; see `decode_by`."""
+    item: Item = decode_by(read, data, max_items)
+    return item
+
+
+def decode_by(reader: Reader, data: bytes, max_items: int = MAX_ITEMS) -> Any:
+    """Return what `reader` reads, where that is all of `data`.
 
     Work and memory are bounded by `len(data)`: nothing is set aside for a length before its bytes are there. A peer's
     message keeps to `MAX_ITEMS`; our own journal may hold as many items as it has bytes.
@@ -144,7 +170,7 @@ def decode(data: bytes, *, max_items: int = MAX_ITEMS) -> Item:
         DecodeError: anything but exactly one item in the deterministic subset (reason `malformed`).
     """
     try:
-        item, end = _read(data, 0, _Room(max_items), depth=0)
+        item, end = reader(data, 0, Room(max_items))
     except IndexError as error:  # looked for a byte behind the last one
         raise DecodeError("malformed", "cut short") from error
     if end != len(data):
@@ -152,43 +178,99 @@ def decode(data: bytes, *, max_items: int = MAX_ITEMS) -> Item:
     return item
 
 
-class _Room:
-    """How many items may still come."""
+class Room:
+    """How many items may still come, and how deep in containers a reader is."""
 
-    __slots__ = ("items",)
+    __slots__ = ("depth", "items")
 
     def __init__(self, items: int) -> None:
-        self.items = items
+        self.items, self.depth = items, 0
 
-    def enter(self, items: int, depth: int) -> None:
+    def enter(self, items: int) -> None:
         """Refuse a container that is nested too deep or has too many items; of few, the first one missing is told."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise DecodeError("malformed", "nested too deep")
+        self.take(items)
+
+    def leave(self) -> None:
+        self.depth -= 1
+
+    def take(self, items: int) -> None:
+        """Refuse more items than may come."""
         self.items -= items
-        if depth >= MAX_DEPTH or self.items < 0:
-            raise DecodeError("malformed", "nested too deep or too many items")
+        if self.items < 0:
+            raise DecodeError("malformed", "too many items")
 
 
-def _read(data: bytes, at: int, room: _Room, depth: int) -> tuple[Item, int]:
-    """Return the item that begins at `at`, and where it ends."""
+def read(data: bytes, at: int, room: Room) -> tuple[Item, int]:
+    """Return the item that begins at `at`, and where it ends; a `Reader` of anything."""
     byte = data[at]
-    at += 1
     if byte < 24:
-        return byte, at
-    major, argument = byte >> 5, byte & 31
-    if major == _SIMPLE:
-        return _read_simple(data, at, byte)
-    if argument >= 24:
-        argument, at = _read_argument(data, at, argument)
-    if major == _BYTES:
-        return _take(data, at, argument), at + argument
-    if major == _TEXT:
-        return _text_of(_take(data, at, argument)), at + argument
+        return byte, at + 1
+    major = byte >> 5
     if major == _MAP:
-        return _read_map(data, at, argument, room, depth)
+        return read_map(data, at, room, {})
     if major == _ARRAY:
-        return _read_array(data, at, argument, room, depth)
+        return read_array(data, at, room, read)
+    if major == _SIMPLE:
+        return _read_simple(data, at + 1, byte)
+    argument, at = (byte & 31, at + 1) if byte & 31 < 24 else _read_argument(data, at + 1, byte & 31)
+    if major in _STRINGS:
+        end = at + argument
+        if end > len(data):
+            raise DecodeError("malformed", "cut short")
+        return data[at:end] if major == _BYTES else _text_of(data[at:end]), end
     if major == _TAG:
         raise DecodeError("malformed", "tags are not part of the protocol")
     return argument if major == _UINT else -1 - argument, at
+
+
+def read_array(data: bytes, at: int, room: Room, reader: Reader) -> tuple[list[Any], int]:
+    """Read the array that begins at `at`, its members by `reader`."""
+    count, at = _read_head(data, at, _ARRAY)
+    room.enter(count)
+    members = []
+    for _ in range(count):
+        member, at = reader(data, at, room)
+        members.append(member)
+    room.leave()
+    return members, at
+
+
+def read_map(
+    data: bytes, at: int, room: Room, readers: Readers, other: Reader = read
+) -> tuple[dict[int | str, Any], int]:
+    """Read the map that begins at `at`: the values under keys that have a reader by that one, else by `other`."""
+    count, at = _read_head(data, at, _MAP)
+    room.enter(2 * count)
+    entries: dict[int | str, Any] = {}
+    previous = b""
+    for _ in range(count):
+        start = at
+        key, at = (data[at], at + 1) if data[at] < 24 else _read_key(data, at, room)
+        encoded = data[start:at]
+        if encoded <= previous:
+            raise DecodeError("malformed", "map keys repeat or are not sorted")
+        previous = encoded
+        entries[key], at = readers.get(key, other)(data, at, room)
+    room.leave()
+    return entries, at
+
+
+def _read_key(data: bytes, at: int, room: Room) -> tuple[int | str, int]:
+    key, at = read(data, at, room)
+    if type(key) is int or type(key) is str:
+        return key, at
+    raise DecodeError("malformed", "a map key is neither integer nor text")
+
+
+def _read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
+    """Return the argument of the head at `at`, which must be of type `major`."""
+    byte = data[at]
+    if byte >> 5 != major:
+        raise DecodeError("malformed", f"found major type {byte >> 5}, expected {major}")
+    return (byte & 31, at + 1) if byte & 31 < 24 else _read_argument(data, at + 1, byte & 31)
 
 
 def _read_argument(data: bytes, at: int, info: int) -> tuple[int, int]:
@@ -196,17 +278,13 @@ def _read_argument(data: bytes, at: int, info: int) -> tuple[int, int]:
     if info > 27:
         raise DecodeError("malformed", "indefinite or reserved length")
     width, least = _ARGUMENTS[info]
-    argument = int.from_bytes(_take(data, at, width), "big")
+    end = at + width
+    if end > len(data):
+        raise DecodeError("malformed", "cut short")
+    argument = int.from_bytes(data[at:end], "big")
     if argument < least:
         raise DecodeError("malformed", "not the shortest form")
-    return argument, at + width
-
-
-def _take(data: bytes, at: int, count: int) -> bytes:
-    taken = data[at : at + count]
-    if len(taken) < count:
-        raise DecodeError("malformed", "cut short")
-    return taken
+    return argument, end
 
 
 def _text_of(data: bytes) -> str:
@@ -216,47 +294,23 @@ def _text_of(data: bytes) -> str:
         raise DecodeError("malformed", "text is not UTF-8") from error
 
 
-def _read_array(data: bytes, at: int, count: int, room: _Room, depth: int) -> tuple[Item, int]:
-    room.enter(count, depth)
-    result: list[Item] = []
-    for _ in range(count):
-        item, at = _read(data, at, room, depth + 1)
-        result.append(item)
-    return result, at
-
-
-def _read_map(data: bytes, at: int, count: int, room: _Room, depth: int) -> tuple[Item, int]:
-    room.enter(2 * count, depth)
-    result: dict[int | str, Item] = {}
-    previous = b""
-    for _ in range(count):
-        start = at
-        key, at = (data[at], at + 1) if data[at] < 24 else _read_key(data, at, room, depth + 1)
-        encoded = data[start:at]
-        if encoded <= previous:
-            raise DecodeError("malformed", "map keys repeat or are not sorted")
-        previous = encoded
-        result[key], at = _read(data, at, room, depth + 1)
-    return result, at
-
-
-def _read_key(data: bytes, at: int, room: _Room, depth: int) -> tuple[int | str, int]:
-    key, at = _read(data, at, room, depth)
-    if type(key) is int or type(key) is str:
-        return key, at
-    raise DecodeError("malformed", "a map key is neither integer nor text")
-
-
 def _read_simple(data: bytes, at: int, byte: int) -> tuple[Item, int]:
     if byte == _FLOAT64:
-        return _float_of(_take(data, at, 8)), at + 8
+        return _float_of(data[at : at + 8]), at + 8
     if byte not in _SIMPLES:
         raise DecodeError("malformed", "not a simple value of the protocol")
     return _SIMPLES[byte], at
 
 
 def _float_of(data: bytes) -> float:
+    if len(data) < _DOUBLE.size:
+        raise DecodeError("malformed", "cut short")
     (value,) = _DOUBLE.unpack(data)
     if math.isnan(value) and data != _NAN:
         raise DecodeError("malformed", "a NaN other than the one")
     return float(value)
+
+
+Reader: TypeAlias = Callable[[bytes, int, Room], tuple[Any, int]]
+"""Reads what begins at an offset: the value, and where it ends. An `IndexError` means that the bytes are cut short."""
+Readers: TypeAlias = Mapping["int | str", Reader]
