@@ -291,7 +291,7 @@ def measure_broker(folder: Path, devices: int) -> Cost:
 
 
 def _link(stack: ExitStack, name: str, port: int, topics: tuple[str, ...], *, manual_ack: bool = False) -> MqttLink:
-    link = MqttLink(LinkSettings(name, port=port, subscriptions=topics, manual_ack=manual_ack, receive_maximum=100))
+    link = MqttLink(LinkSettings(name, port=port, subscriptions=topics, manual_ack=manual_ack, receive_maximum=200))
     stack.callback(link.close)
     return link
 

@@ -1,6 +1,6 @@
 """The server's loop: what arrives becomes an event, the journal keeps it, the federation says what follows.
 
-    link ----+                      +--> blobs, rows, journal: one transaction (<= 20 messages or 5 ms)
+    link ----+                      +--> blobs, rows, journal: one transaction (<= 100 messages or 5 ms)
              +--> inbox --> pump ---+--> acknowledgement to the broker, then receipts to the devices
     worker --+               ^      +--> federation: step, outstanding --> link, worker
     spool of orders ---------+
@@ -75,8 +75,8 @@ from fd_runtime.store import MissingBlobError, Store, StoreError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
-GROUP_MESSAGES = 20
-"""Mosquitto has at most 20 messages under way to us by default: a larger group would never fill."""
+GROUP_MESSAGES = 100
+"""What a commit costs is shared by so many; half of what a broker may have under way to us (`service`)."""
 GROUP_S = 0.005
 ORDERS_S = 1.0
 """How often the spool is looked into at least."""

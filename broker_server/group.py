@@ -50,7 +50,8 @@ class Group:
             self.accepted.add(taken.payload)
         self.fold(*taken.events)
         self.answers.append(taken)
-        self.counted.update(_counted(taken))
+        for name in _counted(taken):
+            self.counted[name] += 1
 
     def fold(self, *events: Event) -> None:
         """Take events in, but for those that change nothing."""

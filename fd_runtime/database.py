@@ -43,12 +43,8 @@ class Database:
         self._connection = connection
 
     @classmethod
-    def open(cls, path: Path | None, *, page_bytes: int = 4096) -> Self:
+    def open(cls, path: Path | None) -> Self:
         """Open or create the database at `path`; None keeps it in memory.
-
-        Args:
-            path: of the file.
-            page_bytes: what a new file is written in; one that is there keeps its own.
 
         Raises:
             StoreError: it cannot be opened, is no database of ours, or a newer version made it.
@@ -58,7 +54,7 @@ class Database:
             database = cls(sqlite3.connect(path or ":memory:", isolation_level=None), path)
         except sqlite3.Error as error:
             raise StoreError(path, str(error)) from error
-        database._prepare(page_bytes)
+        database._prepare()
         return database
 
     @contextmanager
@@ -87,8 +83,7 @@ class Database:
         finally:
             reader.close()
 
-    def _prepare(self, page_bytes: int) -> None:
-        self._execute(f"PRAGMA page_size={page_bytes}")
+    def _prepare(self) -> None:
         self._execute("PRAGMA journal_mode=WAL")
         self._execute("PRAGMA synchronous=FULL")
         self._execute(f"PRAGMA journal_size_limit={64 << 20}")

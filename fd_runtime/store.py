@@ -146,11 +146,13 @@ class Store(Records):
 
     def payloads(self, federation: str, kind: str, device: str | None = None) -> list[PayloadRow]:
         """Return the accepted payloads of `device`, or of every device in the order of names, newest first."""
-        one = "" if device is None else "AND device = ?"
-        statement = f"""SELECT kind, device, round, epoch, sha256, content FROM payloads
-            WHERE fed = ? AND kind = ? {one} ORDER BY device, round DESC, epoch DESC"""  # noqa: S608 - no input in it
-        values = (federation, kind) if device is None else (federation, kind, device)
-        return [PayloadRow(*row) for row in self._execute(statement, values)]
+        select = "SELECT kind, device, round, epoch, sha256, content FROM payloads WHERE fed = ? AND kind = ?"
+        if device is None:
+            found = self._execute(select + " ORDER BY device, round DESC, epoch DESC", (federation, kind))
+        else:
+            order = " AND device = ? ORDER BY round DESC, epoch DESC"
+            found = self._execute(select + order, (federation, kind, device))
+        return [PayloadRow(*row) for row in found]
 
     def delete_payload(self, federation: str, row: PayloadRow) -> None:
         statement = "DELETE FROM payloads WHERE fed = ? AND kind = ? AND device = ? AND round = ? AND epoch = ?"

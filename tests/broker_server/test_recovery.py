@@ -191,6 +191,7 @@ def test_settings_that_do_not_fit_the_public_set_are_refused(tmp_path):
 
 def test_the_journal_is_folded_even_if_no_round_ends(world, monkeypatch):
     monkeypatch.setattr("broker_server.journal.SNAPSHOT_EVENTS", 10)
+    monkeypatch.setattr("broker_server.aggregator.GROUP_MESSAGES", 7)
     for boot in range(1, 26):
         world.arrive(TOPICS.state("a"), codec.encode(DeviceState(boot, online=True, task=PROBES.task)))
     world.settle()

@@ -5,9 +5,20 @@ import sqlite3
 import pytest
 
 from fd_protocol.identity import sha256
-from fd_runtime.store import JOURNAL, RECORDS, MissingBlobError, PartRow, PayloadRow, Store, StoreError, StoreFullError
+from fd_runtime.store import (
+    JOURNAL,
+    RECORDS,
+    Change,
+    MissingBlobError,
+    PartRow,
+    PayloadRow,
+    Store,
+    StoreError,
+    StoreFullError,
+)
 
 FED = "demo"
+AGENTS = (("dev-1", "0.1"), ("dev-2", "0.2"), ("dev-1", "0.3"))
 
 
 @pytest.fixture
@@ -96,6 +107,14 @@ def test_payloads_are_listed_by_device_newest_first():
     listed = [(r.device, r.round) for r in store.payloads(FED, "contribution")]
     assert listed == [("dev-1", 3), ("dev-1", 2), ("dev-1", 1), ("dev-2", 1)]
     assert [r.round for r in store.payloads(FED, "contribution", "dev-1")] == [3, 2, 1]
+
+
+def test_rows_that_are_put_together_are_kept_together():
+    store = Store.open(None)
+    store.put_payloads(FED, [row("dev-2"), row("dev-1", content=b"a" * 32), row("dev-1", content=b"b" * 32)])
+    assert store.payloads(FED, "contribution") == [row("dev-1", content=b"b" * 32), row("dev-2")]
+    store.put_blobs((sha256(data), data) for data in (b"one", b"two", b"one"))
+    assert [store.blob(sha256(data)) for data in (b"one", b"two")] == [b"one", b"two"]
 
 
 def test_a_payload_with_the_same_key_gives_way_and_a_deleted_one_is_gone():
@@ -315,3 +334,11 @@ def test_a_view_notices_what_another_writes_and_nothing_else(path):
         assert view.changes == before
         store.set_meta("name", b"value")
         assert view.changes != before
+
+
+def test_changes_that_are_made_together_are_made_in_order(records):
+    records.merge_all("devices", [])
+    changes = [Change({"fed": FED, "device": name}, {"agent": agent}, {"up_bytes": 5}) for name, agent in AGENTS]
+    records.merge_all("devices", changes)
+    told = [(one["device"], one["agent"], one["up_bytes"]) for one in records.rows("devices", {"fed": FED}, "device")]
+    assert told == [("dev-1", "0.3", 10), ("dev-2", "0.2", 5)]
