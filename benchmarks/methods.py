@@ -1,6 +1,6 @@
 """Every rule on the same federations of digits, honest ones and such in which four devices of ten lie.
 
-    python benchmarks/methods.py --folder FOLDER [--seeds 2] [--rounds 10] [--write]
+    python benchmarks/methods.py --folder FOLDER [--seeds 2] [--rounds 10] [--rules RULE ...] [--write]
 
 What FOLDER holds is not played again. --write puts the tables into docs/methods.md.
 """
@@ -39,13 +39,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--rules", nargs="+", choices=PLAYED, default=PLAYED, help="print their rows alone")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     scenarios = {
         (rule, column): scenario_of(rule, alpha, attack, asked.rounds)
         for columns in (HONEST, ATTACKED)
         for column, (alpha, attack) in columns.items()
-        for rule in PLAYED
+        for rule in asked.rules
     }
     seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
     jobs = [Job(scenario, seed, asked.folder) for seed in seeds for scenario in scenarios.values()]
@@ -95,7 +96,7 @@ def table(
     figures: Sequence[Callable[[RoundResult], float]],
 ) -> str:
     lines = [f"| rule | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for rule in PLAYED:
+    for rule in dict.fromkeys(rule for rule, _ in played):
         cells = [
             " / ".join(estimate([figure(one.last) for one in played[rule, column]]).in_percent() for figure in figures)
             for column in columns

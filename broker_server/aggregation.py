@@ -21,6 +21,9 @@ from fd_protocol.identity import sha256
 from fd_protocol.messages import ConsensusBlock, RoundOffer
 from fd_runtime.store import Store
 
+UNCOVERED = "uncovered"
+"""First word of the reason of a round that made no consensus for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -58,8 +61,7 @@ class Renewal:
             "saved_up_bytes": self.up_bytes * probes / offer.slice.count,
             "repeated_down_bytes": float(sum(len(block.body) for block in kept)),
         }
-        entropy, digest = joined.metrics["entropy_nats"], joined.blocks[0].consensus_sha256
-        fresh = Portion(offer.slice, offer.temperature, number, entropy, digest)
+        fresh = Portion(offer.slice, offer.temperature, number, joined.metrics["entropy_nats"], joined.sha256)
         return Whole(together(joined.blocks, kept), renewed(self.held, fresh), metrics)
 
 
@@ -95,9 +97,10 @@ class Aggregation:
         speakers = Speakers(store, self.effect.round.federation, self.method.absence, self._trust(store))
         rule = rule_named(self.method.name, self.method.terms)
         joined, standings = form(lambda: speakers.speech(self.effect, self.offer), rule, self.offer, self.canaries)
-        uncovered = joined.metrics["uncovered_probes"]
-        if uncovered > self.most_uncovered:
-            return self.failed(f"uncovered: {uncovered:.0%} of the probes lie far from every device")
+        uncovered = joined.metrics.get("uncovered_probes", 0.0)
+        # Where no device has sent a map nobody knows how far they are.
+        if uncovered > self.most_uncovered and any(one.source.map for one in standings):
+            return self.failed(f"{UNCOVERED}: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
         blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
         event = ConsensusMade(
@@ -108,6 +111,7 @@ class Aggregation:
             trust=sha256(earned),
             metrics={**joined.metrics, **numbers(standings), **whole.metrics},
             portions=whole.portions,
+            made=joined.sha256 if joined.blocks[0].clusters else b"",
         )
         return Finished((event,), (*blocks, earned), standings)
 
@@ -115,6 +119,5 @@ class Aggregation:
         return Finished((AggregationFailed(self.effect.round, reason, self.clock()),))
 
     def _trust(self, store: Store) -> TrustTable:
-        classes = self.offer.slice.classes
-        table = TrustTable.from_bytes(store.blob(self.trust), classes) if self.trust else TrustTable(classes)
-        return table if table.method == self.method.name else TrustTable(classes)
+        earned = store.blob(self.trust) if self.trust else b""
+        return TrustTable.under(self.method.name, earned, self.offer.slice.classes)

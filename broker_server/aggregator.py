@@ -7,8 +7,8 @@
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
-A message that cannot be read is set aside and counted, so that it does not come back for ever; what it had written by
-then is taken back.
+A message that cannot be read is set aside and counted, so that it does not come back for ever. Where a group cannot be
+written its messages are taken in again one by one, so that none is set aside but the one that cannot be borne.
 
 What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
 """
@@ -19,16 +19,20 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
+from broker_server import editions
 from broker_server.accepted import Accepted
-from broker_server.chronicle import CommandRecord
+from broker_server.clerk import Clerk, is_about_a_device, must_wait
+from broker_server.errands import DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
+    DEVICE_COMMAND,
     Aggregate,
     ClockTicked,
+    EditionNamed,
     Effect,
     EpochBegun,
     Event,
@@ -40,6 +44,7 @@ from broker_server.events import (
     PublishConsensus,
     PublishOffer,
     PublishPresence,
+    PublishProbes,
     PublishRelease,
     ReleaseFailed,
     Scheduled,
@@ -50,6 +55,7 @@ from broker_server.federation import Federation, outstanding, step, wake_at_ms
 from broker_server.group import Group
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
+from broker_server.kits import Kit, Kits, MakeKit
 from broker_server.news import news
 from broker_server.orders import Placed, Spool
 from broker_server.preparing import Preparation
@@ -57,7 +63,7 @@ from broker_server.publisher import Publisher
 from broker_server.rate import Allowances
 from broker_server.release_gate import ReleaseGate
 from broker_server.round import Phase, Round
-from broker_server.scribe import Scribe
+from broker_server.scribe import DAY_MS, Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
 from broker_server.student import Learner
@@ -65,9 +71,10 @@ from broker_server.teaching import Releasing, Teaching
 from broker_server.timetable import next_time_ms
 from broker_server.work import Finished, Task, work_on
 from broker_server.worker import InlineWorker, Worker
+from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
-from fd_protocol.errors import DecodeError
-from fd_protocol.messages import RoundOffer, RoundReport
+from fd_protocol.errors import DecodeError, InvalidValueError
+from fd_protocol.messages import ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
@@ -80,6 +87,10 @@ GROUP_MESSAGES = 100
 GROUP_S = 0.005
 ORDERS_S = 1.0
 """How often the spool is looked into at least."""
+_REWRITE_MS = 60_000
+"""How often it is tried to rid the file of a forgotten device while others read."""
+_PUBLISHES = (PublishPresence, PublishOffer, PublishConsensus, PublishRelease, PublishProbes)
+"""Effects that wait for a connection, and are due again at each."""
 
 log = logging.getLogger("broker-server")
 
@@ -93,8 +104,8 @@ class Aggregator:
         link: to the broker, with `manual_ack`; listens to `subscriptions`.
         clock: UTC milliseconds.
         student: learns every consensus, where there is one.
-        probes: what the server must know of the public set.
-        canaries: probes that judge what devices claim.
+        probes: what the server must know of the public set that the settings name.
+        canaries: probes of it that judge what devices claim.
         worker: where long work runs; it delivers to the link's queue, so that one wait hears everything.
         entropy: random bytes, for epochs and sampling seeds.
         on_report: is told every report of a device.
@@ -103,6 +114,8 @@ class Aggregator:
         shelf: where releases of the student are made; None = there are none.
         gate: judges the student; None = nobody does, there are no canaries to ask.
         auto_release: a student that is found better is released by itself.
+        canaries_sha256: digest of all canaries of the settings.
+        make_kit: makes what is needed for another edition of the public set; None = there are no others.
     """
 
     def __init__(
@@ -123,13 +136,16 @@ class Aggregator:
         shelf: Shelf | None = None,
         gate: ReleaseGate | None = None,
         auto_release: bool = False,
+        canaries_sha256: bytes = b"",
+        make_kit: MakeKit | None = None,
     ) -> None:
         settings.check_against(probes)
-        self._settings, self._words = settings, settings.words(probes)
-        self._preparation = Preparation(settings, probes, canaries or LabelledProbes(), store, clock, entropy)
-        self._store, self._link, self._clock, self._student = store, link, clock, student
+        self._settings, self._has_student = settings, student is not None
+        self._kits = Kits(Kit(probes, canaries or LabelledProbes(), student, gate), canaries_sha256, make_kit)
+        self._preparation = Preparation(settings, self._kits, store, clock, entropy)
+        self._store, self._link, self._clock = store, link, clock
         self._worker, self._entropy = worker or InlineWorker(), entropy
-        self._on_report, self._spool, self._shelf, self._gate = on_report, spool, shelf, gate
+        self._on_report, self._spool, self._shelf = on_report, spool, shelf
         self._auto_release = auto_release
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
@@ -138,6 +154,8 @@ class Aggregator:
         self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
+        self._clerk, self._rewrite_at_ms = Clerk(store, settings, self._scribe, lambda: self._kits), 0
+        self._errands = Errands(store, settings.federation)
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
@@ -162,6 +180,8 @@ class Aggregator:
         before = self.state
         count = self._collect(self._wait_s(timeout_s))
         self._commit()
+        if 0 < self._rewrite_at_ms <= self._clock():
+            self._rewrite()
         self._reconciler.reconcile()
         return count > 0 or self.state is not before
 
@@ -176,16 +196,28 @@ class Aggregator:
     # Coming in.
 
     def _begin(self) -> None:
-        """Journal what is new since the last life; the chronicle follows, whatever another program did meanwhile."""
+        """Journal what is new since the last life; the chronicle follows, whatever another program did meanwhile.
+
+        Raises:
+            FedistillError: the public set in use is not here, or does not go with the settings.
+        """
+        current = self.state.editions.current
+        self._settings.check_against(self._kits.of(current).probes)
+        if current is not None and self.state.editions.count > 1:
+            log.info("rounds are about edition %d of the public set, whatever the settings name", current.number)
         self._reconciler.submit(tuple(self._first_events()))
         with self._store.transaction():
             self._scribe.write((), self.state, self._clock())
+        self._rewrite()
 
     def _first_events(self) -> Iterator[Event]:
         if self.state.epoch == 0:
             yield EpochBegun(self._new_epoch(), self._clock())
+        edition = self._kits.first_edition
+        if edition is not None and editions.named(self.state.editions, edition) is not self.state.editions:
+            yield EditionNamed(edition)
         schedule = replace(
-            self._settings.rounds.schedule(has_student=self._student is not None),
+            self._settings.rounds.schedule(has_student=self._has_student),
             student_speaks=self._settings.method.downlink == "student",
             auto_release=self._auto_release,
         )
@@ -218,6 +250,7 @@ class Aggregator:
                 log.info("broker reached")
                 self._is_up = True
                 self._forget_publishes()
+                self._send(self._errands.unheard(self._clock() / 1000))
             case LinkDown(reason):
                 self._is_up = False
                 log.warning("broker lost: %s", reason)
@@ -280,31 +313,58 @@ class Aggregator:
                 self._link.ack(item)
         for taken in group.answers:
             self._answer(taken)
+        self._send(group.errands)
         for placed in orders:
             assert self._spool is not None
             self._spool.remove(placed)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
+        if group.orders:
+            self._rewrite()
 
     def _orders(self) -> list[Placed]:
-        """Return what the operator wants; a folder that cannot be read must not stop the federation."""
+        """Return what the operator wants and can be done now; no folder that cannot be read stops the federation."""
         try:
-            return self._spool.waiting() if self._spool is not None else []
+            waiting = self._spool.waiting() if self._spool is not None else []
         except OSError as error:
             log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
             return []
+        return [placed for placed in waiting if not must_wait(placed.order, self.state)]
 
     def _obey(self, order: Order, group: Group) -> None:
         """Do what an operator wants, and write it down; what was done before is not done again."""
-        group.fold(Ordered(order, group.at_ms))
-        answer = group.state.answer_to(order.id)
-        assert answer is not None
-        record = CommandRecord(
-            order.id, order.at_ms, order.who, order.role, order.command, order.arguments, answer.outcome
-        )
-        if self._scribe.command(record):
+        if is_about_a_device(order):
+            group.orders.append(order)
+            return
+        if group.state.answer_to(order.id) is None:
+            group.fold(self._ordered(order, group))
+        self._write_down(order, group.state)
+
+    def _ordered(self, order: Order, group: Group) -> Ordered:
+        """Return what an order comes to; a command to devices is written down for each of them."""
+        if order.command != DEVICE_COMMAND:
+            return self._clerk.event(order, group.state, group.at_ms)
+        try:
+            message = message_of(order)
+        except InvalidValueError as error:
+            return Ordered(order, group.at_ms, problem=str(error))
+        devices = self._scribe.devices_of(order.arguments.get(DEVICE), order.arguments.get(TAG))
+        if not devices:
+            return Ordered(order, group.at_ms, problem="there is no such device")
+        group.errands += self._errands.send(message, devices, group.at_ms)
+        return Ordered(order, group.at_ms, devices=len(devices))
+
+    def _write_down(self, order: Order, state: Federation) -> None:
+        if self._clerk.write_down(order, state):
+            answer = state.answer_to(order.id)
+            assert answer is not None
             log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
+
+    def _rewrite(self) -> None:
+        """Leave nothing in the file of a device that was forgotten; while others read, that is tried again."""
+        is_done = self._clerk.rewrite()
+        self._rewrite_at_ms = 0 if is_done else self._clock() + _REWRITE_MS
 
     def _take_result(self, finished: Finished, group: Group) -> None:
         for blob in finished.blobs:
@@ -326,6 +386,14 @@ class Aggregator:
             assert taken.receipt is not None
             self._journal.quarantine.put(arrived.topic, taken.broken, taken.receipt.reason, group.at_ms)
         group.take(taken)
+        self._take_command(taken, group)
+
+    def _take_command(self, taken: Taken, group: Group) -> None:
+        """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
+        if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
+            log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
+        if taken.presence is not None and taken.presence.online and not taken.retained:
+            group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
 
     def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
@@ -338,16 +406,28 @@ class Aggregator:
         self._journal.write(group.events, group.at_ms)
         self._scribe.write(group.answers, group.state, group.at_ms)
         self._scribe.stand(group.standings, group.state)
+        if group.orders:
+            self._depart(group)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
             kept, number = self._settings.records, group.state.number
             self._scribe.prune(kept, number, group.at_ms)
+            self._errands.prune(group.at_ms - kept.days * DAY_MS)
             named = self._scribe.named_blobs(kept, number)
-            self._journal.tidy(group.state, self._settings.method.absence, named, words=self._words)
+            probes = self._kits.of(group.state.editions.current).probes
+            self._journal.tidy(group.state, named, kept_rounds=self._settings.kept_rounds(probes))
+            self._kits.keep(group.state.editions)
             group.counted += _ending(group.state.round)
             self._journal.keep_counters(self.counters + group.counted)
-        if has_ended or self._journal.is_long:
+        if has_ended or group.orders or self._journal.is_long:
             self._journal.fold(group.state)
+
+    def _depart(self, group: Group) -> None:
+        """Do what is to be done to devices: after what they have sent was written, and before it is folded."""
+        for order in group.orders:
+            group.state = self._clerk.do(order, group.state)
+            self._write_down(order, group.state)
+        self._scribe.write((), group.state, group.at_ms)
 
     def _write(self, events: Sequence[Event]) -> None:
         with self._store.transaction():
@@ -361,15 +441,20 @@ class Aggregator:
 
     # Going out.
 
+    def _send(self, errands: Iterable[Errand]) -> None:
+        """Say commands; what cannot be said now is said at the next connection."""
+        for errand in errands if self._is_up else ():
+            self._publisher.command(errand.device, errand.message)
+
     def _forget_publishes(self) -> None:
         """The broker may have lost what it retained: publish it at every connection."""
         for effect in outstanding(self.state):
-            if isinstance(effect, (PublishPresence, PublishOffer, PublishConsensus, PublishRelease)):
+            if isinstance(effect, _PUBLISHES):
                 self._reconciler.forget(effect)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case PublishPresence() | PublishOffer() | PublishConsensus() | PublishRelease() if not self._is_up:
+            case effect if isinstance(effect, _PUBLISHES) and not self._is_up:
                 pass  # due again at the next connection
             case PublishPresence(epoch):
                 self._publisher.presence(epoch, online=True)
@@ -385,9 +470,10 @@ class Aggregator:
                 self._inbox.put(Finished((self._preparation.opening(self.state, number),)))
             case Aggregate():
                 self._start(self._preparation.aggregation(self.state, effect))
+            case PublishProbes(current, coming):
+                self._publisher.probes(ProbeNotice(current, coming))
             case TrainStudent():
-                assert self._student is not None  # the schedule says so
-                self._start(Teaching(effect, self._student, self._offer_of(effect), self._gate))
+                self._start(self._teaching(effect))
             case MakeRelease() if self._shelf is not None:
                 self._start(Releasing(effect, self._shelf, self._clock))
             case MakeRelease(weights=weights):
@@ -396,6 +482,13 @@ class Aggregator:
                 self._publisher.release(self._shelf.family, self._shelf.first, release)
             case PublishRelease():
                 pass  # what was released before lies on another server's shelf
+
+    def _teaching(self, effect: TrainStudent) -> Teaching:
+        """The lesson is about the probes of the consensus, whatever the next round is about."""
+        first = codec.decode(self._store.blob(effect.blocks[0]), ConsensusBlock)
+        kit = self._kits.about(first.slice.public_set, self.state.editions)
+        assert kit.student is not None  # the schedule says so
+        return Teaching(effect, kit.student, self._offer_of(effect), kit.gate)
 
     def _offer_of(self, effect: TrainStudent) -> RoundOffer | None:
         """Return what the student is to speak on; no round opens before it has."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from fd_runtime.store import RECORDS, Row, Store, Value
+from fd_runtime.store import GAINS, RECORDS, Row, Store, Value
 
 R = TypeVar("R")
 
@@ -41,7 +41,8 @@ class RoundRecord:
         up_bytes: of payloads, as they arrived: refused and doubled ones too.
         down_bytes: of the consensus, as published.
         consensus_sha256: identity of the consensus that was published; empty = none.
-        made_sha256: of what the round itself made of it, where the rest stayed as it was (`portions`); else empty.
+        made_sha256: of what the round itself made, where that is less than what was published (`portions`), or more
+            than its identity tells (`consensus.Joined`); else empty.
         metrics: of `events.ConsensusMade`.
         student: of `events.StudentTrained`.
         offer: the encoded `RoundOffer`.
@@ -97,6 +98,9 @@ class HearingRecord:
         sha256: of the payload as it was sent.
         labels, map: digests of the blobs from which the voice was made; empty = none.
         report: metrics that the device reported after the round; empty = none.
+        canaries: share of the canaries that it has right by itself; None where there are none.
+        influence: what the consensus has right of them for it, and would not without it (`influence`); None likewise,
+            and of too many devices.
     """
 
     epoch: int
@@ -114,6 +118,8 @@ class HearingRecord:
     labels: bytes = b""
     map: bytes = b""
     report: Mapping[str, float] = field(default_factory=dict)
+    canaries: float | None = None
+    influence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,11 @@ class DeviceRecord:
         report: metrics of its last report.
         tags: of the operator.
         replaced_by: the device that took its place; empty = none.
+        first_canaries, last_canaries: share of the canaries that it had right by itself with its first and its last
+            contribution, trials left out. It warms up on its own rows and contributes before it learns from others, so
+            the first is, as a rule, what it knows without the federation.
+        first_hold_out, last_hold_out: share right of the rows that it kept back, by its first and its last report.
+        influence: in the last consensus that it contributed to; see `HearingRecord`.
     """
 
     device: str
@@ -153,6 +164,31 @@ class DeviceRecord:
     report: Mapping[str, float] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     replaced_by: str = ""
+    first_canaries: float | None = None
+    last_canaries: float | None = None
+    first_hold_out: float | None = None
+    last_hold_out: float | None = None
+    influence: float | None = None
+
+    @property
+    def canary_gain(self) -> float | None:
+        """What it has right of the canaries by now, less what it had at first."""
+        return _difference(self.last_canaries, self.first_canaries)
+
+    @property
+    def hold_out_gain(self) -> float | None:
+        """The same of its own hold-out: how it does at home."""
+        return _difference(self.last_hold_out, self.first_hold_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The least, the mean and the greatest of a number that devices have; `positive` is the share of them above 0."""
+
+    least: float
+    mean: float
+    most: float
+    positive: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +248,26 @@ class Chronicle:
         where: Row = {"fed": self.federation, "round >=": first, "round <=": last}
         return self.store.spread("hearings", f"json_extract(report, '$.{metric}')", "round", where)
 
+    def gain(self, measured: str) -> Spread | None:
+        """Return what devices gained since they began, on their "hold_out" or on "canaries"; None: nothing is known."""
+        return self._spread(f"last_{measured} - first_{measured}", {})
+
+    def influence(self, epoch: int, number: int) -> Spread | None:
+        """Return the influence of the devices in a round; None: it was not asked."""
+        return self._spread("influence", {"epoch": epoch, "round": number}, table="hearings")
+
+    def _spread(self, value: str, where: Row, table: str = "devices") -> Spread | None:
+        if self.store.version < GAINS:
+            return None
+        where = {"fed": self.federation, **where}
+        if table == "devices":
+            where["replaced_by"] = ""
+        found, shares = (self.store.spread(table, told, "fed", where) for told in (value, f"{value} > 0"))
+        if not found:
+            return None
+        (least, mean, most), (_, positive, _) = found[self.federation], shares[self.federation]
+        return Spread(least, mean, most, positive)
+
     def devices(self) -> tuple[DeviceRecord, ...]:
         """Return all devices in the order of names."""
         return self._read("devices", DeviceRecord, {}, "device")
@@ -245,6 +301,10 @@ class Chronicle:
         return tuple(_lift(cls, row) for row in rows)
 
 
+def _difference(last: float | None, first: float | None) -> float | None:
+    return None if last is None or first is None else last - first
+
+
 def lower(values: Mapping[str, Any]) -> dict[str, Value]:
     """Return the columns of fields: tables and lists as JSON, the rest as it stands."""
     return {name: _lowered(value) for name, value in values.items()}
@@ -257,7 +317,8 @@ def _lowered(value: Any) -> Value:
 
 
 def _lift(cls: Any, row: Mapping[str, Any]) -> Any:
-    return cls(**{name: read(row[name]) for name, read in _readers(cls)})
+    """A database that a server of the version before writes lacks some columns."""
+    return cls(**{name: read(row[name]) for name, read in _readers(cls) if name in row})
 
 
 @cache

@@ -18,6 +18,7 @@ from broker_server.doctor import add_doctor_command
 from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
+from broker_server.probe_commands import add_probe_commands
 from broker_server.quarantine_command import add_quarantine_command
 from broker_server.record_commands import add_record_commands
 from broker_server.releases_command import add_releases_command
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add_order_commands(commands)
     add_releases_command(commands)
     add_record_commands(commands)
+    add_probe_commands(commands)
     add_quarantine_command(commands)
     add_replay_commands(commands)
     add_transfer_commands(commands)

@@ -28,7 +28,7 @@ from fd_runtime.starting import BrokerSettings
 class ArtifactSettings:
     """Folders of the public set and of a bundle of the task, which is the student's too; the file of canaries.
 
-    Without a public set the labels of the task are the probes: method `per-label`, no canaries, no student.
+    Methods `per-label` and `prototypes` go without a public set, without canaries and without a student.
     """
 
     bundle: Path
@@ -54,6 +54,11 @@ class StateSettings:
     def releases(self) -> Path:
         """The shelf."""
         return self.folder / "releases"
+
+    @property
+    def probes(self) -> Path:
+        """Editions of the public set (`probe_shelf`)."""
+        return self.folder / "probes"
 
     @property
     def orders(self) -> Path:

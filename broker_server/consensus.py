@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from broker_server.coverage import coverage, is_far
-from broker_server.rules import Judging, Known, Need, Rule
+from broker_server.rules import Clustering, Judging, Known, Need, Rule, Scale, Scaled, Weighing, by_age
 from broker_server.rules.per_label import speaking_weights
 from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice
 from broker_server.trust import TrustTable
@@ -27,11 +27,18 @@ _DEFLATE_MARGIN_BYTES = 100
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a round came to."""
+    """What a round came to; `scale` is what its voices weighed, where the rule knows it without hearing them again."""
 
     blocks: tuple[ConsensusBlock, ...]
     trust: TrustTable
     metrics: Mapping[str, float]
+    scale: Scale | None = None
+
+    @property
+    def sha256(self) -> bytes:
+        """Identity of all that was made: of the consensus, and of those of clusters where there are any."""
+        first = self.blocks[0]
+        return sha256(first.consensus_sha256 + first.clusters_sha256) if first.clusters else first.consensus_sha256
 
 
 def join(
@@ -65,55 +72,101 @@ def join(
     known = Known(*canaries.within(offer.slice))
     if isinstance(rule, Judging) and not is_judged:
         hearing.judged = rule.judge(hearing, known)
-    labels = SoftLabels(rule.consensus(hearing), offer.temperature)
-    if labels.probabilities.shape != (offer.slice.count, offer.slice.classes):
-        raise InvalidValueError(f"{rule.card.name} made a consensus of shape {list(labels.probabilities.shape)}")
-    is_of_labels = Need.PUBLIC_SET not in rule.card.needs
-    blocks = to_blocks(quantise(labels, codec), offer, witness.speaking if is_of_labels else None)
+    first, scale = _made(rule, hearing)
+    made = [first, *(rule.clusters(hearing) if isinstance(rule, Clustering) else ())]
+    codes, *clusters = [quantise(_checked(rows, rule, offer), codec) for rows in made]
+    has_maps = Need.COMPETENCE in rule.card.needs
+    is_of_labels = has_maps and Need.PUBLIC_SET not in rule.card.needs
+    blocks = to_blocks(codes, offer, witness.speaking if is_of_labels else None, clusters, bodies_of(rule))
     trust = {**witness.trust, **hearing.judged} if isinstance(rule, Judging) else {}
-    metrics = {**witness.metrics(), **_numbers(labels.probabilities, known)}
-    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics)
+    metrics = {**witness.metrics(has_maps=has_maps), **_numbers(first, known)}
+    if isinstance(rule, Clustering):
+        metrics["clusters"] = float(max(1, len(clusters)))
+    return Joined(blocks, TrustTable(offer.slice.classes, trust, rule.card.name), metrics, scale)
 
 
-def rows_in_block(classes: int, bytes_per_row: int) -> int:
+def _made(rule: Rule, hearing: Heard) -> tuple[F32, Scale | None]:
+    if isinstance(rule, Scaled):
+        return rule.scaled(hearing)
+    probabilities = rule.consensus(hearing)
+    if isinstance(rule, Weighing):
+        return probabilities, None
+    witness = hearing.witness
+    return probabilities, Scale(by_age, np.full(witness.slice.count, witness.weight, np.int64))
+
+
+def _checked(rows: F32, rule: Rule, offer: RoundOffer) -> SoftLabels:
+    labels = SoftLabels(rows, offer.temperature)
+    if rows.shape != (offer.slice.count, offer.slice.classes):
+        raise InvalidValueError(f"{rule.card.name} made a consensus of shape {list(rows.shape)}")
+    return labels
+
+
+def bodies_of(rule: Rule) -> int:
+    """Return how many bodies a block of the rule's consensus may have."""
+    return 1 + rule.most_clusters if isinstance(rule, Clustering) else 1
+
+
+def rows_in_block(classes: int, bytes_per_row: int, bodies: int = 1) -> int:
     """Return how many probes a block has; the same for every round, so that a block always speaks of the same probes.
 
     Raises:
         InvalidValueError: not even one row fits.
     """
-    rows = (MAX_PART_BYTES - _DEFLATE_MARGIN_BYTES) // bytes_per_row
+    rows = (MAX_PART_BYTES // bodies - _DEFLATE_MARGIN_BYTES) // bytes_per_row
     if rows < 1:
         raise InvalidValueError(f"a row of {classes} classes does not fit a block of {MAX_PART_BYTES} bytes")
     return rows
 
 
-def to_blocks(codes: Codes, offer: RoundOffer, voices: I64 | None = None) -> tuple[ConsensusBlock, ...]:
-    """Cut a consensus into the blocks that are published; `voices` [n] is the weight behind each row, where it is told.
+def to_blocks(
+    codes: Codes,
+    offer: RoundOffer,
+    voices: I64 | None = None,
+    clusters: Sequence[Codes] = (),
+    bodies: int = 1,
+) -> tuple[ConsensusBlock, ...]:
+    """Cut a consensus into the blocks that are published.
+
+    Args:
+        codes: of the consensus.
+        offer: of the round.
+        voices: the weight behind each row [n], where it is told.
+        clusters: of each cluster's own consensus.
+        bodies: that a block must have room for.
 
     Raises:
         InvalidValueError: it needs more blocks than there may be.
     """
-    whole, rows = offer.slice, rows_in_block(codes.classes, codes.array.shape[1])
+    whole, rows = offer.slice, rows_in_block(codes.classes, codes.array.shape[1], bodies)
     starts = range(0, len(codes), rows)
     if len(starts) > MAX_PARTS:
         raise InvalidValueError(f"the consensus needs {len(starts)} of at most {MAX_PARTS} blocks")
-    cuts = [Codes(codes.codec, codes.classes, codes.array[start : start + rows], codes.top_k) for start in starts]
-    bodies = [encode_body(cut) for cut in cuts]
-    digest = sha256(b"".join(bodies))
+    cuts = [range(start, min(start + rows, len(codes))) for start in starts]
+    own = [_body(codes, cut) for cut in cuts]
+    others = [tuple(_body(each, cut) for each in clusters) for cut in cuts]
+    digest = sha256(b"".join(own))
+    clusters_digest = sha256(b"".join(body for each in others for body in each)) if clusters else b""
     return tuple(
         ConsensusBlock(
             round=offer.round,
             consensus_sha256=digest,
             block=index,
-            blocks=len(bodies),
-            slice=Slice(whole.public_set, whole.start + start, len(cut), whole.classes),
+            blocks=len(cuts),
+            slice=Slice(whole.public_set, whole.start + cut.start, len(cut), whole.classes),
             temperature=offer.temperature,
             codec=codes.codec,
             body=body,
-            voices=() if voices is None else tuple(voices[start : start + len(cut)].tolist()),
+            voices=() if voices is None else tuple(voices[cut.start : cut.stop].tolist()),
+            clusters=bodies_beside,
+            clusters_sha256=clusters_digest,
         )
-        for index, (start, cut, body) in enumerate(zip(starts, cuts, bodies, strict=True))
+        for index, (cut, body, bodies_beside) in enumerate(zip(cuts, own, others, strict=True))
     )
+
+
+def _body(codes: Codes, cut: range) -> bytes:
+    return encode_body(Codes(codes.codec, codes.classes, codes.array[cut.start : cut.stop], codes.top_k))
 
 
 @dataclass(slots=True)
@@ -125,6 +178,8 @@ class Witness:
     speaking: I64 = field(init=False)
     absent: int = 0
     far: int = 0
+    weight: int = 0
+    """Of all voices together."""
     trust: dict[str, I64] = field(default_factory=dict)
     """What each device had before this round."""
 
@@ -136,17 +191,17 @@ class Witness:
         self.counts[voice.distances, np.arange(self.slice.count)] += 1
         self.speaking += speaking_weights(voice)
         self.absent += voice.weight < WEIGHT_ONE
+        self.weight += voice.weight
         self.far += is_far(voice.distances)
         self.trust[voice.device] = voice.trust
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, *, has_maps: bool) -> dict[str, float]:
+        """Return what an operator may want to know; of coverage nothing where devices were not asked for maps."""
+        told = {"voices": float(self.counts[:, 0].sum()), "absent_voices": float(self.absent)}
+        if not has_maps:
+            return told
         covered = coverage(self.counts, self.far)
-        return {
-            "voices": float(self.counts[:, 0].sum()),
-            "absent_voices": float(self.absent),
-            "uncovered_probes": covered.uncovered,
-            "far_devices": covered.far_devices,
-        }
+        return {**told, "uncovered_probes": covered.uncovered, "far_devices": covered.far_devices}
 
 
 @dataclass(slots=True)

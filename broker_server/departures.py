@@ -1,4 +1,4 @@
-"""A device that goes for good: what it sent is erased, or another takes its place. With the server stopped.
+"""A device that goes for good: what it sent is erased, or another takes its place.
 
     forget    payloads, maps, parts, what could not be read, trust, its place in the open round, every record of it
     replace   its last words, map, trust and counts become the new device's; its hearings stay under its own name
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from broker_server import errands
 from broker_server.chronicle import Chronicle, DeviceRecord, lower
 from broker_server.federation import Federation, named_blobs, without
-from broker_server.journal import Journal
 from broker_server.scribe import Scribe
 from broker_server.settings import Settings
 from broker_server.trust import reassigned
@@ -51,7 +51,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Registrar:
-    """Strikes devices off a federation that nobody serves at the moment.
+    """Strikes devices off a federation, in the caller's transaction; no consensus may be under way.
 
     Attributes:
         store: of the federation.
@@ -61,57 +61,48 @@ class Registrar:
     store: Store
     settings: Settings
 
-    def forget(self, device: str) -> Forgotten:
-        """Erase all that a device sent and all that was written down of it.
+    def strike(self, state: Federation, device: str) -> tuple[Federation, Forgotten]:
+        """Erase all that a device sent and all that was written down of it; return the state without it.
+
+        The journal must be folded to that state, for its events name the device; and the file written anew afterwards,
+        for its free pages hold what was deleted.
 
         Raises:
             UnknownDeviceError: there is nothing.
         """
-        with self.store.transaction():
-            scribe, state = self._scribe(), self._journal.replay()
-            is_known = self._knows(device, state)
-            forgotten = self._erase(device)
-            self._forget_trust_of_rounds(device)
-            state = replace(without(state, device), trust=self._reassigned(state.trust, device))
-            self._keep(state, scribe)
-        self.store.rewrite()  # also where nothing was left to erase: a crash may have come before it the last time
-        if not is_known:
+        if not self._knows(device, state):
             raise UnknownDeviceError(device)
-        return forgotten
+        forgotten = self._erase(device)
+        self._forget_trust_of_rounds(device)
+        state = self._entrust(without(state, device), device)
+        self._drop_blobs(state)
+        return state, forgotten
 
-    def replace(self, old: str, new: str) -> None:
-        """Put a new device in the place of an old one.
+    def hand_over(self, state: Federation, old: str, new: str) -> Federation:
+        """Put a new device in the place of an old one; return the state after it, to which the journal must be folded.
 
         Raises:
             UnknownDeviceError: nothing is known of the old one.
             InvalidValueError: they are one, or one of them was replaced itself.
         """
-        with self.store.transaction():
-            scribe, state = self._scribe(), self._journal.replay()
-            before, after = self._chronicle.device(old), self._chronicle.device(new) or DeviceRecord(new)
-            if before is None:
-                raise UnknownDeviceError(old)
-            if old == new or before.replaced_by or after.replaced_by:
-                raise InvalidValueError(f"{old} and {new} must be two devices, neither of them replaced already")
-            self._inherit(before, after)
-            self._hand_over_payloads(old, new, state)
-            state = replace(without(state, old), trust=self._reassigned(state.trust, old, new))
-            self._keep(state, scribe)
+        before, after = self._chronicle.device(old), self._chronicle.device(new) or DeviceRecord(new)
+        if before is None:
+            raise UnknownDeviceError(old)
+        if old == new or before.replaced_by or after.replaced_by:
+            raise InvalidValueError(f"{old} and {new} must be two devices, neither of them replaced already")
+        self._inherit(before, after)
+        self._hand_over_payloads(old, new, state)
+        state = self._entrust(without(state, old), old, new)
+        self._drop_blobs(state)
+        return state
 
     @property
     def _federation(self) -> str:
         return self.settings.federation
 
     @property
-    def _journal(self) -> Journal:
-        return Journal(self.store, self._federation)
-
-    @property
     def _chronicle(self) -> Chronicle:
         return Chronicle(self.store, self._federation)
-
-    def _scribe(self) -> Scribe:
-        return Scribe(self.store, self._federation, self.settings.method)
 
     def _key(self, **names: int | str | bytes) -> Row:
         return {"fed": self._federation, **names}
@@ -125,9 +116,9 @@ class Registrar:
             return True
         return any(self._payloads(device)) or bool(self._chronicle.hearings_of(device, 1))
 
-    def _keep(self, state: Federation, scribe: Scribe) -> None:
-        """Put the state in the place of the journal, whose events name devices; drop the blobs that nothing names."""
-        self._journal.fold(state)
+    def _drop_blobs(self, state: Federation) -> None:
+        """Drop the blobs that nothing names any more."""
+        scribe = Scribe(self.store, self._federation, self.settings.method)
         payloads = [row for kind in Kind for row in self.store.payloads(self._federation, kind.value)]
         named = {row.content for row in payloads} | named_blobs(state)
         self.store.delete_blobs_except(named | scribe.named_blobs(self.settings.records, state.number))
@@ -144,6 +135,7 @@ class Registrar:
         rounds = self._lose_rounds(device)
         hearings = self.store.delete_rows("hearings", self._key(device=device))
         self.store.delete_rows("devices", self._key(device=device))
+        errands.forget(self.store, self._federation, device)
         return Forgotten(device, len(rows), parts, unreadable, hearings, rounds)
 
     def _lose_rounds(self, device: str) -> tuple[int, ...]:
@@ -163,6 +155,14 @@ class Registrar:
             if row["trust"]:
                 digest = self._reassigned(row["trust"], device)
                 self.store.merge("rounds", self._key(number=row["number"]), {"trust": digest})
+
+    def _entrust(self, state: Federation, device: str, heir: str = "") -> Federation:
+        """Return the state in whose tables of trust the heir stands in the place of the device, or nobody does."""
+        trial = state.editions.trial
+        if trial is not None:
+            trial = replace(trial, trust=self._reassigned(trial.trust, device, heir))
+            state = replace(state, editions=replace(state.editions, trial=trial))
+        return replace(state, trust=self._reassigned(state.trust, device, heir))
 
     def _reassigned(self, digest: bytes, device: str, heir: str = "") -> bytes:
         """Return the digest of a table of trust that was changed; one that is not kept stays a digest of nothing."""

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
-from enum import Enum
 from pathlib import Path
-from typing import TypeAlias
 
 from broker_server.certificates import next_update, outlook
 from broker_server.chronicle import Chronicle
 from broker_server.commanding import Subparsers, tell, utc, with_config
 from broker_server.config import Config
-from broker_server.equipment import load_equipment
+from broker_server.equipment import Workshop, load_equipment, plain_kits
 from broker_server.federation import Federation, named_blobs
 from broker_server.journal import Journal
-from fd_protocol.errors import FedistillError
-from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, exit_code_for, load_toml
+from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, load_toml
+from fd_runtime.findings import FaultError, Finding, Verdict, examine_one
 from fd_runtime.knocking import knock
 from fd_runtime.pages import Section
 from fd_runtime.starting import FolderInUseError, exclusive
@@ -37,36 +35,6 @@ _FIRST_YEAR = 2025
 """No clock that was ever set says less."""
 _SLACK_MS = 60_000
 """A server that runs writes while we look."""
-
-
-class Verdict(str, Enum):
-    """Of one look."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one look found; `remedy` is empty where nothing is to be done, `exit_code` 0 where it has not failed."""
-
-    check: str
-    verdict: Verdict
-    found: str
-    remedy: str = ""
-    exit_code: int = 0
-
-
-class FaultError(FedistillError):
-    """What a look found must not be so."""
-
-    def __init__(self, found: str, exit_code: int) -> None:
-        self.exit_code = exit_code
-        super().__init__(found)
-
-
-Look: TypeAlias = Callable[[], Finding]
 
 
 def add_doctor_command(subparsers: Subparsers) -> None:
@@ -89,27 +57,24 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     """Yield what was found about the server of the settings file at `path`; nothing more where that cannot be read."""
-    settings = _look("settings", lambda: _settings(path), "`broker-server init` elsewhere writes every key explained")
+    settings = examine_one(
+        "settings", lambda: _settings(path), "`broker-server init` elsewhere writes all keys explained"
+    )
     yield settings
     if settings.verdict is Verdict.FAILED:
         return
     config = load_toml(path, Config)
     patient = _Patient(path, config, crl or config.dashboard.crl or path.parent / "pki" / "crl.pem", now)
-    yield _look("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
-    yield _look("clock", patient.clock, "set the clock: `timedatectl set-ntp true`")
-    yield _look("disk", patient.disk, "make room; the server waits meanwhile, it loses nothing")
-    yield _look("database", patient.database, "stop the server and bring back a backup, then `broker-server restore`")
-    yield _look("server", patient.server, "give the folder to the user that the server runs as")
-    yield _look("broker", patient.broker, "is it running, at this host and port? `broker-server mosquitto` sets it up")
-    yield _look("certificate", patient.certificate, "`broker-server ca sign`, then start the server again")
-    yield _look("revocations", patient.revocations, "`broker-server ca crl`, then SIGHUP to the broker")
-
-
-def _look(check: str, look: Look, remedy: str) -> Finding:
-    try:
-        return look()
-    except (FedistillError, OSError, ImportError) as error:
-        return Finding(check, Verdict.FAILED, " ".join(str(error).split()), remedy, exit_code_for(error))
+    yield examine_one("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
+    probes = "copy state/probes from where the server ran before, or `probes stage` it again"
+    yield examine_one("probes", patient.probes, probes)
+    yield examine_one("clock", patient.clock, "set the clock: `timedatectl set-ntp true`")
+    yield examine_one("disk", patient.disk, "make room; the server waits meanwhile, it loses nothing")
+    yield examine_one("database", patient.database, "stop the server and bring back a backup: `broker-server restore`")
+    yield examine_one("server", patient.server, "give the folder to the user that the server runs as")
+    yield examine_one("broker", patient.broker, "is it running, at this host and port? `broker-server mosquitto` helps")
+    yield examine_one("certificate", patient.certificate, "`broker-server ca sign`, then start the server again")
+    yield examine_one("revocations", patient.revocations, "`broker-server ca crl`, then SIGHUP to the broker")
 
 
 def _settings(path: Path) -> Finding:
@@ -128,12 +93,25 @@ class _Patient:
 
     def artifacts(self) -> Finding:
         equipment = load_equipment(self.path)
-        student = "with a student" if equipment.student() is not None else "without a student"
+        student = "with a student" if Workshop(equipment).first().student is not None else "without a student"
         found = f"bundle {equipment.bundle.manifest.name}, {equipment.probes.count} probes, {student}"
         if not equipment.trust_canaries.probes:
             remedy = "an open fleet needs `artifacts.canaries` and `trust`"
             return Finding("artifacts", Verdict.WARNING, f"{found}; every device is trusted", remedy)
         return Finding("artifacts", Verdict.OK, f"{found}, {len(equipment.trust_canaries.probes)} canaries")
+
+    def probes(self) -> Finding:
+        database = self.config.state.store
+        if not database.is_file():
+            return Finding("probes", Verdict.OK, "those of the settings")
+        with Store.view(database) as store:
+            editions = Journal(store, self.config.federation).replay().editions
+        if editions.count < 2:
+            return Finding("probes", Verdict.OK, "those of the settings")
+        kits = plain_kits(load_equipment(self.path))
+        used = editions.known[: 2 if editions.staged else 1]
+        told = [f"edition {edition.number}, {kits.of(edition).probes.count} probes" for edition in used]
+        return Finding("probes", Verdict.OK, "; ".join(told))
 
     def clock(self) -> Finding:
         now_ms, last_ms = round(self.now.timestamp() * 1000), self._last_ms()

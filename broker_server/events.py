@@ -12,11 +12,13 @@ from enum import Enum
 from typing import TypeAlias
 
 from fd_protocol.errors import DecodeError
-from fd_protocol.identity import RoundId, check_name, check_text, require
-from fd_protocol.messages import RoundOffer, Slice
+from fd_protocol.identity import RoundId, check_digest, check_name, check_text, require
+from fd_protocol.messages import PublicSetRef, RoundOffer, Slice
 from fd_protocol.schema import decode, encode, keyed
 
 MAX_ARGUMENTS = 16
+DEVICE_COMMAND = "device-command"
+"""The order that sends a command to devices (`errands`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ class Command(str, Enum):
     ROUND_NOW = "round-now"
     RELEASE = "release"
     WITHDRAW = "withdraw"
+    PROBES_STAGE = "probes-stage"
+    PROBES_TRIAL = "probes-trial"
+    PROBES_SWITCH = "probes-switch"
+    PROBES_DROP = "probes-drop"
+    PROBES_ROTATE = "probes-rotate"
+    """These five are for `editions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +108,49 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """An operator's order has come to the server at `at_ms`."""
+    """An operator's order has come to the server at `at_ms`.
+
+    `problem` says why it cannot be obeyed whatever the state: what it names is not there, or not what it should be.
+    `devices` is the number of those that a command goes to (`errands`).
+    """
 
     order: Order = keyed(1)
     at_ms: int = keyed(2)
+    problem: str = keyed(3, default="")
+    devices: int = keyed(21, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """A public set, and what the server knows in it (`editions`).
+
+    Attributes:
+        number: counts the editions of a federation.
+        public_set: digest of the set.
+        count: of its probes.
+        canaries: digest of the canaries (`Canaries.digest`); empty = there are none.
+        size_bytes: of the set's files.
+        at_ms: when it was staged, or came to be current without that.
+    """
+
+    number: int = keyed(1)
+    public_set: bytes = keyed(2)
+    count: int = keyed(3)
+    canaries: bytes = keyed(4, default=b"")
+    size_bytes: int = keyed(5, default=0)
+    at_ms: int = keyed(6, default=0)
+
+    def __post_init__(self) -> None:
+        PublicSetRef(self.public_set, self.count, self.size_bytes)  # refuses to exist where the numbers are wrong
+        if self.canaries:
+            check_digest(self.canaries, "canaries")
+
+
+@dataclass(frozen=True, slots=True)
+class EditionNamed:
+    """The settings name the public set that rounds are about, where no order has named another."""
+
+    edition: Edition = keyed(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +185,8 @@ class DeviceSeen:
     device: str = keyed(1)
     boot: int = keyed(2)
     capabilities: tuple[str, ...] = keyed(3, default=())
+    public_sets: tuple[bytes, ...] = keyed(4, default=())
+    """Digests of those it has; empty = it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +199,12 @@ class DeviceGone:
 
 @dataclass(frozen=True, slots=True)
 class RoundOpened:
-    """A round begins; `invited` are the devices online that it may expect."""
+    """A round about edition number `edition` begins; `invited` are the devices online that it may expect."""
 
     offer: RoundOffer = keyed(1)
     invited: tuple[str, ...] = keyed(2)
     at_ms: int = keyed(3)
+    edition: int = keyed(4, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +233,7 @@ class Portion:
         temperature: of its rows.
         round: number of the round that made it.
         entropy: of its rows, mean, in nats.
-        sha256: identity of the consensus on it alone; see `ConsensusBlock`.
+        sha256: identity of all that was made of it alone; see `consensus.Joined`.
     """
 
     slice: Slice = keyed(1)
@@ -205,6 +255,7 @@ class ConsensusMade:
         metrics: numbers for the operator: voices, coverage, entropy.
         at_ms: when.
         portions: what the consensus is put together from, where rounds ask for what is needed.
+        made: identity of all that was made, where that is more than `sha256` tells: clusters have consensuses too.
     """
 
     round: RoundId = keyed(1)
@@ -214,6 +265,7 @@ class ConsensusMade:
     trust: bytes = keyed(5, default=b"")
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 6})
     portions: tuple[Portion, ...] = keyed(7, default=())
+    made: bytes = keyed(41, default=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +345,7 @@ class ClockTicked:
 
 Event: TypeAlias = (
     EpochBegun
+    | EditionNamed
     | Ordered
     | Scheduled
     | TimeFound
@@ -326,10 +379,11 @@ class FindTime:
 
 @dataclass(frozen=True, slots=True)
 class OpenRound:
-    """Effect: round `number` of `epoch` is opened, with an offer made of the settings and the roster."""
+    """Effect: round `number` of `epoch` about edition `edition` is opened, with an offer of settings and roster."""
 
     number: int
     epoch: int
+    edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +442,14 @@ class PublishRelease:
     release: Release | None
 
 
+@dataclass(frozen=True, slots=True)
+class PublishProbes:
+    """Effect: the broker retains which public sets rounds are about, and may come to be about."""
+
+    current: PublicSetRef
+    coming: tuple[PublicSetRef, ...]
+
+
 Effect: TypeAlias = (
     PublishPresence
     | FindTime
@@ -398,6 +460,7 @@ Effect: TypeAlias = (
     | TrainStudent
     | MakeRelease
     | PublishRelease
+    | PublishProbes
 )
 
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}

@@ -12,9 +12,11 @@ Rules:
 - A warm-up round goes like any other, but nobody sees its consensus. There is one until a consensus has been made.
 - An operator's order is obeyed or refused, once: its answer is remembered for a while. `pause` holds back the rounds to
   come, `abort` ends the open one, `round-now` opens one whatever the schedule says and whoever is online, `release`
-  and `withdraw` are for `releases`.
+  and `withdraw` are for `releases`, `probes-...` for `editions`.
 - The consensus is outstanding for as long as it is the last one: what the broker retains of it may be lost at any time.
   It ends with its epoch; the trust that it earned the devices, the student and the releases do not.
+- A round is about the current edition of the public set, or a trial of the staged one (`editions`). A trial's consensus
+  and the trust that it gave change nothing else.
 - Where the student speaks, what goes out is its own word once it has learnt the consensus, and the next round waits for
   it. A student that failed lets the consensus itself go out.
 
@@ -26,9 +28,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from broker_server import releases
+from broker_server import editions, releases
 from broker_server import round as rounds
 from broker_server.by_device import ByDevice
+from broker_server.editions import Editions, Trial
 from broker_server.events import (
     Aggregate,
     AggregationFailed,
@@ -38,6 +41,7 @@ from broker_server.events import (
     ContributionsStored,
     DeviceGone,
     DeviceSeen,
+    EditionNamed,
     Effect,
     EpochBegun,
     Event,
@@ -64,6 +68,8 @@ from fd_protocol.identity import RoundId
 from fd_protocol.messages import RoundOffer
 from fd_protocol.schema import decode, encode, keyed
 
+PROBE_COMMANDS = frozenset(command for command in Command if command.value.startswith("probes-"))
+"""Those that `editions` obeys."""
 _ANSWERS = 64
 """Orders whose answers are remembered: more than the spool is read of at a time."""
 
@@ -75,6 +81,8 @@ class Answer:
     order: str = keyed(1)
     outcome: str = keyed(2)
     is_obeyed: bool = keyed(3, default=False)
+    facts: Mapping[str, str] = field(default_factory=dict, metadata={"key": 4})
+    """The same for programs, where there is more to it than the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,12 @@ class Presence:
 
     boot: int = keyed(1)
     capabilities: tuple[str, ...] = keyed(2, default=())
+    public_sets: tuple[bytes, ...] = keyed(3, default=())
+    """Digests of those it has; empty = it does not say, as agents do not that know of one alone."""
+
+    def has(self, public_set: bytes, *, is_current: bool) -> bool:
+        """Whether it can answer about a set, the current one or another."""
+        return public_set in self.public_sets if self.public_sets else is_current
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,7 @@ class Consensus:
     blocks: tuple[bytes, ...] = keyed(3)
     metrics: Mapping[str, float] = field(default_factory=dict, metadata={"key": 4})
     portions: tuple[Portion, ...] = keyed(5, default=())
+    made: bytes = keyed(41, default=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +156,7 @@ class Federation:
     last_offer: RoundOffer | None = keyed(15, default=None)
     """Of the round before this one."""
 
+    editions: Editions = keyed(16, default=Editions())
     releases: Releases = keyed(31, default=Releases())
 
     @property
@@ -148,14 +164,20 @@ class Federation:
         return self.round is not None and not self.round.has_ended
 
     @property
+    def is_trying(self) -> bool:
+        """Whether the open round is a trial."""
+        return self.round is not None and not self.round.has_ended and self.round.trial_of > 0
+
+    @property
     def is_complete(self) -> bool:
         """Whether the last scheduled round has ended."""
-        return 0 < self.schedule.rounds <= self.number and not self.has_open_round and not self.is_wanted
+        is_wanted = self.is_wanted or self.editions.is_trial_wanted
+        return 0 < self.schedule.rounds <= self.number and not self.has_open_round and not is_wanted
 
     @property
     def is_warming_up(self) -> bool:
-        """Whether a round that opens now is a warm-up."""
-        return self.schedule.warm_up and not self.trust
+        """Whether a round that opens now is a warm-up; a trial is none."""
+        return self.schedule.warm_up and not self.trust and not self.editions.is_trial_wanted
 
     def answer_to(self, order: str) -> Answer | None:
         """Return what became of the order with this id; None: it has not come, or long ago."""
@@ -171,25 +193,25 @@ def step(state: Federation, event: Event) -> Federation:
             return _reschedule(state, schedule, at_ms)
         case TimeFound(timetable, after_ms, at_ms) if FindTime(timetable, after_ms) in outstanding(state):
             return replace(state, next_round_ms=at_ms, is_timed=True)
-        case DeviceSeen(device, boot, capabilities) if boot >= _boot(state, device):
-            return _see(state, device, Presence(boot, capabilities))
+        case EditionNamed(edition):
+            after = editions.named(state.editions, edition)
+            return state if after is state.editions else replace(state, editions=after)
+        case DeviceSeen(device, boot) if boot >= _boot(state, device):
+            return _see(state, device, Presence(boot, event.capabilities, event.public_sets))
         case DeviceGone(device, boot) if device in state.online and boot >= _boot(state, device):
             return replace(state, online=state.online.without(device))
-        case RoundOpened() if not state.has_open_round and _is_next(event.offer.round, state):
-            opened = rounds.opened(event, is_warm_up=state.is_warming_up)
-            last = state.round.offer if state.round is not None else None
-            return replace(state, round=opened, number=state.number + 1, is_due=False, is_wanted=False, last_offer=last)
+        case RoundOpened() if not state.has_open_round and _is_next(event, state):
+            return _open(state, event)
         case ClockTicked(at_ms) if not state.has_open_round:
             is_time = _has_time(state) and at_ms >= state.next_round_ms
             return replace(state, is_due=True) if is_time and not state.is_due else state
         case StudentTrained() if state.consensus is not None and event.round == state.consensus.round:
             return _learn(state, event)
         case ReleaseMade() | ReleaseFailed():
-            after = releases.step(state.releases, event)
-            return state if after is state.releases else replace(state, releases=after)
+            fate = releases.step(state.releases, event)
+            return state if fate is state.releases else replace(state, releases=fate)
         case Ordered(order) if state.answer_to(order.id) is None:
-            state, answer = _obey(state, event)
-            return replace(state, answers=(*state.answers, answer)[-_ANSWERS:])
+            return answered(*_obey(state, event))
         case ContributionsStored():
             return _step_round(state, event)
         case ConsensusMade(at_ms=at_ms) | AggregationFailed(at_ms=at_ms) | ClockTicked(at_ms=at_ms):
@@ -211,12 +233,12 @@ def outstanding(state: Federation) -> tuple[Effect, ...]:
         assert state.schedule.timetable is not None
         effects.append(FindTime(state.schedule.timetable, state.next_round_ms))
     if _may_open(state):
-        effects.append(OpenRound(state.number + 1, state.epoch))
+        effects.append(OpenRound(state.number + 1, state.epoch, _next_edition(state)))
     if state.consensus is not None and _owes_training(state, state.consensus):
         weights = state.student.weights if state.student else b""
         learnt, speaks = state.consensus, state.schedule.student_speaks
         effects.append(TrainStudent(learnt.round, learnt.blocks, weights, state.releases.weights, speaks))
-    return (*effects, *releases.outstanding(state.releases))
+    return (*effects, *releases.outstanding(state.releases), *editions.outstanding(state.editions))
 
 
 def wake_at_ms(state: Federation) -> int | None:
@@ -243,6 +265,8 @@ def named_blobs(state: Federation) -> frozenset[bytes]:
     named = {state.student.weights, *state.student.blocks} if state.student else set()
     if state.consensus is not None:
         named |= set(state.consensus.blocks)
+    if state.editions.trial is not None:
+        named.add(state.editions.trial.trust)
     return frozenset((named | {state.trust} | state.releases.named_blobs) - {b""})
 
 
@@ -250,6 +274,11 @@ def without(state: Federation, device: str) -> Federation:
     """Return the state as if `device` were gone and had sent nothing in the open round. Its trust is not in here."""
     current = rounds.without(state.round, device) if state.round is not None else None
     return replace(state, online=state.online.without(device), round=current)
+
+
+def answered(state: Federation, answer: Answer) -> Federation:
+    """Return the state that remembers an answer; the oldest gives way."""
+    return replace(state, answers=(*state.answers, answer)[-_ANSWERS:])
 
 
 def to_snapshot(state: Federation) -> bytes:
@@ -265,9 +294,28 @@ def from_snapshot(body: bytes) -> Federation:
     return decode(Federation, body, max_items=len(body))
 
 
-def _is_next(opened: RoundId, state: Federation) -> bool:
-    """An offer that was made before a new epoch began is void: devices would be refused for answering it."""
-    return (opened.epoch, opened.number) == (state.epoch, state.number + 1)
+def _is_next(opened: RoundOpened, state: Federation) -> bool:
+    """An offer that was made before a new epoch began, or the public set changed, is void: it asks in vain."""
+    asked = opened.offer.round
+    return (asked.epoch, asked.number, opened.edition) == (state.epoch, state.number + 1, _next_edition(state))
+
+
+def _next_edition(state: Federation) -> int:
+    """Return the number of the edition that the next round is about; 0 = there are none."""
+    return state.editions.next.number if state.editions.next is not None else 0
+
+
+def _open(state: Federation, event: RoundOpened) -> Federation:
+    is_trial = editions.is_trial(state.editions, event.edition)
+    return replace(
+        state,
+        round=rounds.opened(event, is_warm_up=state.is_warming_up, is_trial=is_trial),
+        number=state.number + 1,
+        is_due=False,
+        is_wanted=state.is_wanted and is_trial,  # a round that was ordered as well is still to come
+        last_offer=state.round.offer if state.round is not None else None,
+        editions=editions.opened(state.editions, event.edition),
+    )
 
 
 def _boot(state: Federation, device: str) -> int:
@@ -290,8 +338,11 @@ def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:
     state = replace(state, round=after)
     if not after.has_ended:
         return state
-    if isinstance(event, ConsensusMade):
-        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions)
+    if isinstance(event, ConsensusMade) and after.trial_of:
+        trial = Trial(after.trial_of, event.round, event.sha256, event.trust, event.metrics)
+        state = replace(state, editions=editions.tried(state.editions, trial))
+    elif isinstance(event, ConsensusMade):
+        consensus = Consensus(event.round, event.sha256, event.blocks, event.metrics, event.portions, event.made)
         if after.is_warm_up:
             consensus = replace(consensus, blocks=(), portions=())
         state = replace(state, consensus=consensus, trust=event.trust)
@@ -342,8 +393,15 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
     def answer(outcome: str, *, obeyed: bool = True) -> Answer:
         return Answer(event.order.id, outcome, obeyed)
 
+    if event.problem:
+        return state, answer(event.problem, obeyed=False)
     open_round = f"round {state.number}" if state.has_open_round else ""
+    if event.problem:
+        return state, answer(event.problem, obeyed=False)
     match event.order:
+        case Order() if event.devices:
+            count = f"{event.devices} devices" if event.devices > 1 else "1 device"
+            return state, answer(f"{event.order.arguments.get('command', 'it')} sent to {count}")
         case Order(command=Command.PAUSE):
             goes_on = f"; {open_round} goes on" if open_round else ""
             return replace(state, is_paused=True), answer(f"paused{goes_on}")
@@ -365,7 +423,25 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
             return replace(state, releases=after), answer(f"{gone.version} withdrawn, {back} is current")
         case Order(command=Command.WITHDRAW):
             return state, answer("there is no release to withdraw", obeyed=False)
+        case Order(command=command) if command in PROBE_COMMANDS:
+            return _change_probes(state, event, answer)
     return state, answer(f"no such command: {event.order.command}", obeyed=False)
+
+
+def _change_probes(state: Federation, event: Ordered, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
+    if event.order.command == Command.PROBES_DROP and state.is_trying:
+        return state, answer(f"round {state.number} is a trial of it: it must end first", obeyed=False)
+    obeyed = editions.obey(state.editions, event.order, event.at_ms, lacking=len(lacking_staged(state)))
+    trust = b"" if obeyed.forgets_trust else state.trust
+    return replace(state, editions=obeyed.editions, trust=trust), answer(obeyed.outcome, obeyed=obeyed.is_obeyed)
+
+
+def lacking_staged(state: Federation) -> list[str]:
+    """Return the devices online that do not have the staged public set."""
+    staged = state.editions.staged
+    if staged is None:
+        return []
+    return sorted(name for name, one in state.online.items() if not one.has(staged.public_set, is_current=False))
 
 
 def _release(state: Federation, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
@@ -383,7 +459,7 @@ def _release(state: Federation, answer: Callable[..., Answer]) -> tuple[Federati
 def _may_open(state: Federation) -> bool:
     if state.schedule.student_speaks and state.consensus is not None and _owes_training(state, state.consensus):
         return False
-    if state.is_wanted:
+    if state.is_wanted or state.editions.is_trial_wanted:
         return not state.has_open_round
     if state.has_open_round or state.is_paused or not state.is_due or state.is_complete:
         return False

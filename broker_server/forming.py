@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from broker_server.consensus import Joined, join
 from broker_server.offers import COMMON_CODEC
-from broker_server.rules import Rule
+from broker_server.rules import Known, Rule, scale_of
 from broker_server.rules.voice import Voice
 from broker_server.standing import Afresh, Source, Standing, chosen_classes, standings
 from fd_protocol.canaries import LabelledProbes
@@ -23,7 +23,8 @@ def form(
     """Return the consensus of the voices, and what each of them came to in it.
 
     Args:
-        hear: begins to hear the voices, the same ones each time; it is called as often as the rule asks for.
+        hear: begins to hear the voices, the same ones each time: as often as the rule asks for, once to judge them
+            where it does, and once more for what each came to.
         rule: that joins them.
         offer: of the round.
         canaries: that judge the devices; without any nobody earns trust.
@@ -34,9 +35,12 @@ def form(
     """
     voices = Afresh(lambda: (voice for _, voice in hear()))
     joined = join(voices, rule, offer, COMMON_CODEC, canaries, is_judged=is_judged)
-    earned = joined.trust.means() if canaries.probes else {}
 
     def as_heard() -> Speech:
         return ((source, replace(voice, trust=joined.trust.of(voice.device))) for source, voice in hear())
 
-    return joined, tuple(standings(as_heard, rule, chosen_classes(joined.blocks), earned))
+    scale = joined.scale or scale_of(rule, Afresh(lambda: (voice for _, voice in as_heard())).begin)
+    known = Known(*canaries.within(offer.slice))
+    stood = standings(as_heard(), rule, scale, chosen_classes(joined.blocks), known)
+    earned = joined.trust.means() if canaries.probes else {}
+    return joined, tuple(replace(one, trust=earned.get(one.source.device)) for one in stood)

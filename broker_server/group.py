@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from broker_server.accepted import Accepted
-from broker_server.events import ContributionsStored, Event
+from broker_server.errands import Errand
+from broker_server.events import ContributionsStored, Event, Order
 from broker_server.federation import Federation, step
 from broker_server.ingest import Taken
 from broker_server.rate import RATE_LIMITED
@@ -32,6 +33,8 @@ class Group:
         events: that changed the state.
         answers: what each message has come to.
         standings: of the voices in a consensus that was made.
+        orders: about devices: to be done when all else that it makes durable is written.
+        errands: commands to devices, that go out once they are durable.
         counted: what happened, as counters count it.
     """
 
@@ -41,6 +44,8 @@ class Group:
     events: list[Event] = field(default_factory=list)
     answers: list[Taken] = field(default_factory=list)
     standings: tuple[Standing, ...] = ()
+    orders: list[Order] = field(default_factory=list)
+    errands: list[Errand] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     _waiting: list[ContributionsStored] = field(default_factory=list)
 

@@ -3,6 +3,7 @@
     state    birth or will           -> DeviceSeen, DeviceGone
     up/+     part of a payload       -> joined; checked; a payload to keep; ContributionsStored; a receipt
     report   numbers after a round   -> counted
+    cmd/+    how far a command is    -> kept (`errands`); our own word comes back, and is passed over
     round    our own offer, retained -> proof that the fleet has seen more than this database: EpochBegun
 
 A device that sends more than its allowance is refused until it has rested (`rate`). A contribution that comes after its
@@ -29,7 +30,17 @@ from broker_server.rate import RATE_LIMITED, Allowances
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
-from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundOffer, RoundReport, Status
+from fd_protocol.messages import (
+    Command,
+    CommandState,
+    DeviceState,
+    Kind,
+    Part,
+    Receipt,
+    RoundOffer,
+    RoundReport,
+    Status,
+)
 from fd_protocol.parts import join
 from fd_protocol.payload import Codes
 from fd_protocol.topics import Address, parse
@@ -50,7 +61,7 @@ class Taken:
         is_late: a contribution was stored after its round.
         broken: bytes that broke a decoder, for the quarantine.
         is_dropped: more came than the device may send, and there is nobody to tell.
-        part, presence: what it was, for the chronicle.
+        part, presence, command: what it was, for the records.
         retained: the broker told it from memory.
     """
 
@@ -65,6 +76,7 @@ class Taken:
     presence: DeviceState | None = None
     retained: bool = False
     payload: Payload | None = None
+    command: Command | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ class Ingest:
 
     Attributes:
         settings: of the federation.
-        probes: the public set.
+        probes: the public set of the settings, where the federation knows of no other (`editions`).
         store: where parts wait for the others.
         new_epoch: draws the next epoch.
         allowances: what each device may still send.
@@ -104,6 +116,8 @@ class Ingest:
                     part = codec.decode(arrived.payload, Part)
                     return self._part(device, part, state, accepted)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
+            case Address(device=str(device), leaf="cmd") if device:
+                return self._command(device, address.argument, arrived, at_ms)
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
         raise DecodeError("foreign_topic", arrived.topic)
@@ -114,9 +128,21 @@ class Ingest:
         if presence.online:
             presence = replace(presence, problem=presence.problem or self._foreign(presence))
         is_there = presence.online and not presence.problem
-        seen = DeviceSeen(device, presence.boot, presence.capabilities)
+        seen = DeviceSeen(device, presence.boot, presence.capabilities, presence.public_sets)
         event = seen if is_there else DeviceGone(device, presence.boot)
         return Taken((event,), device, presence=presence, retained=arrived.retained)
+
+    def _command(self, device: str, name: str, arrived: Arrived, at_ms: int) -> Taken:
+        if not arrived.payload:  # somebody has cleared the topic
+            return Taken()
+        command = codec.decode(arrived.payload, Command)
+        if command.state is CommandState.INIT:
+            return Taken()
+        if command.command != name:
+            raise DecodeError("invalid", f"a command {command.command} on another's topic")
+        if not arrived.retained and not self.allowances.spend(device, len(arrived.payload), at_ms):
+            return Taken(device=device, is_dropped=True)
+        return Taken(device=device, command=command)
 
     def _foreign(self, presence: DeviceState) -> str:
         if presence.task != self.probes.task:
@@ -142,7 +168,10 @@ class Ingest:
                 receipt = _receipt(part, Status.MISSING, missing=payload) if payload else None
                 return Taken(device=device, part=part, receipt=receipt)
             broken = payload
-            content = self._admit(part, payload, rows, offer, accepted)
+            if part.kind is Kind.COMPETENCE:
+                content = self._map(payload, offer, state)
+            else:
+                content = _labels(part, payload, rows, offer, accepted)
         except (RefusedError, DecodeError) as refusal:
             self._forget_parts(device, part)
             receipt = _receipt(part, Status.REFUSED, refusal.reason)
@@ -175,16 +204,12 @@ class Ingest:
             return absent if part.index == part.count - 1 else ()
         return join(codec.decode(row.body, Part) for row in self.store.parts(federation, kind, device, digest))
 
-    def _admit(
-        self, part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer, accepted: Accepted
-    ) -> bytes:
-        """Return what the store keeps of a payload that may count."""
-        if part.kind is Kind.COMPETENCE:
-            admit_competence(payload, self.probes.public_set, self.probes.count)
-            return payload
-        if any(_is_of(row, part) for row in rows):
-            raise RefusedError("second_payload")
-        return admit_contribution(payload, offer, lambda digest: _base(digest, rows, accepted)).to_bytes()
+    def _map(self, payload: bytes, offer: RoundOffer, state: Federation) -> bytes:
+        """Return what the store keeps of a competence map."""
+        asked = offer.slice.public_set
+        edition = state.editions.about(asked)
+        admit_competence(payload, asked, self.probes.count if edition is None else edition.count)
+        return payload
 
 
 def _limited(device: str, leaf: str, payload: bytes) -> Taken:
@@ -204,6 +229,13 @@ def _is_late(part: Part, state: Federation) -> bool:
 
 def _is_of(row: PayloadRow, part: Part) -> bool:
     return (row.round, row.epoch) == (part.round.number, part.round.epoch)
+
+
+def _labels(part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer, accepted: Accepted) -> bytes:
+    """Return what the store keeps of a contribution."""
+    if any(_is_of(row, part) for row in rows):
+        raise RefusedError("second_payload")
+    return admit_contribution(payload, offer, lambda digest: _base(digest, rows, accepted)).to_bytes()
 
 
 def _base(digest: bytes, rows: list[PayloadRow], accepted: Accepted) -> Codes | None:

@@ -1,7 +1,8 @@
 """A federation's memory in the store: snapshot and events, and what must go when a round has ended.
 
-Memory on disk: the state that the journal folds to; the last contributions of every device that still count; the
-competence map of every device that ever sent one (a few hundred bytes; a device sends its map once); records of as many
+Memory on disk: the state that the journal folds to; of every device the last contribution about each slice, while it
+may count or be the base of a difference; the last competence map of every device that ever sent one, for each public
+set that rounds are or may come to be about (a few hundred bytes; a device sends its map once); records of as many
 rounds as the settings say (`scribe`); blobs that one of these names. All else goes when a round ends.
 """
 
@@ -11,12 +12,14 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import reduce
+from itertools import groupby
 
 from broker_server.events import Event, from_journal, to_journal
 from broker_server.federation import Federation, from_snapshot, named_blobs, step, to_snapshot
+from broker_server.labels import StoredLabels
 from broker_server.quarantine import Quarantine
-from broker_server.voices import Absence
-from fd_protocol.messages import Kind
+from fd_protocol import codec
+from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Kind, Slice
 from fd_runtime.store import PayloadRow, Store
 
 SNAPSHOT_EVENTS = 10_000
@@ -50,6 +53,11 @@ class Journal:
             self._store.append(self._federation, kind, at_ms, body)
         self._events += len(events)
 
+    def take(self, event: Event, state: Federation, at_ms: int) -> Federation:
+        """Write an event and return the state after it."""
+        self.write([event], at_ms)
+        return step(state, event)
+
     @property
     def is_long(self) -> bool:
         return self._events >= SNAPSHOT_EVENTS
@@ -59,28 +67,51 @@ class Journal:
         self._store.snapshot(self._federation, to_snapshot(state))
         self._events = 0
 
-    def tidy(self, state: Federation, absence: Absence, named: Collection[bytes] = (), *, words: int = 1) -> None:
+    def tidy(self, state: Federation, named: Collection[bytes] = (), *, kept_rounds: int) -> None:
         """Drop what no later round can ask for. Call it when no round is open.
 
         Args:
             state: of the federation.
-            absence: how contributions fade.
             named: digests of blobs that stay as well.
-            words: contributions of a device that stay while they count: rounds may ask for other probes each time.
+            kept_rounds: for so many rounds a device's last contribution about a slice stays.
         """
-        kept = [*self._trim(Kind.CONTRIBUTION, state, absence, words), *self._trim(Kind.COMPETENCE, state, None)]
+        kept = [*self._trim_contributions(state.number + 1 - kept_rounds), *self._trim_maps(state)]
         self._store.delete_parts(self._federation)
         self._store.delete_blobs_except({row.content for row in kept} | named_blobs(state) | set(named))
 
-    def _trim(self, kind: Kind, state: Federation, absence: Absence | None, words: int = 1) -> Iterable[PayloadRow]:
-        """Keep each device's last payloads, where they still count; yield what is kept."""
-        seen: Counter[str] = Counter()
-        for row in self._store.payloads(self._federation, kind.value):
-            seen[row.device] += 1
-            if seen[row.device] <= words and (absence is None or absence.weight(state.number + 1 - row.round)):
-                yield row
-            else:
-                self._store.delete_payload(self._federation, row)
+    def _trim_contributions(self, first: int) -> Iterable[PayloadRow]:
+        """Keep each device's last contribution about each slice, from round `first` on; yield what is kept."""
+        seen: set[tuple[str, Slice]] = set()
+        slices: dict[tuple[int, int], Slice] = {}
+        for row in self._store.payloads(self._federation, Kind.CONTRIBUTION.value):
+            if row.round >= first:
+                when = row.round, row.epoch
+                if when not in slices:  # all that came in one round are about the same probes
+                    slices[when] = StoredLabels.from_bytes(self._store.blob(row.content)).slice
+                if (row.device, slices[when]) not in seen:
+                    seen.add((row.device, slices[when]))
+                    yield row
+                    continue
+            self._store.delete_payload(self._federation, row)
+
+    def _trim_maps(self, state: Federation) -> Iterable[PayloadRow]:
+        """Keep each device's last map, and of another public set that it may be asked about the last one too."""
+        editions = state.editions
+        asked = {edition.public_set for edition in (editions.current, editions.staged) if edition is not None}
+        rows = self._store.payloads(self._federation, Kind.COMPETENCE.value)
+        for _, its in groupby(rows, key=lambda row: row.device):
+            last, *others = its
+            yield last
+            seen = {self._public_set(last)} if others else set()
+            for row in others:
+                if (public_set := self._public_set(row)) in asked - seen:
+                    seen.add(public_set)
+                    yield row
+                else:
+                    self._store.delete_payload(self._federation, row)
+
+    def _public_set(self, row: PayloadRow) -> bytes:
+        return codec.decode(self._store.blob(row.content), CompetenceMap, limit=MAX_PAYLOAD_BYTES).public_set
 
     def keep_counters(self, counters: Counter[str]) -> None:
         self._store.set_meta(self._counters_key, json.dumps(counters).encode())

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from broker_server.aggregation import UNCOVERED
 from broker_server.coverage import WARN_UNCOVERED
+from broker_server.editions import Editions
 from broker_server.federation import Federation
 from broker_server.releases import Releases
 from broker_server.round import Phase, Round
 
+REMEDY = (
+    "distilling on probes that nobody knows does harm: build a public set that is like what devices see and "
+    "`broker-server probes stage` it, or raise rounds.most_uncovered if you know better"
+)
+"""Against `UNCOVERED`."""
 WARN_SHARE = 0.5
 """Above it one device outweighs all others together."""
 _FEW_VOICES = 2
@@ -26,6 +33,8 @@ def news(before: Federation, after: Federation) -> Iterator[str]:
         yield from _of_consensus(after.consensus.metrics)
     if after.student is not None and after.student != before.student:
         yield f"student: {_listed(after.student.metrics)}"
+    if after.editions != before.editions:
+        yield from _of_editions(before.editions, after.editions)
     if after.releases != before.releases:
         yield from _of_releases(before.releases, after.releases)
 
@@ -35,12 +44,23 @@ def _of_round(before: Round | None, after: Round) -> Iterator[str]:
         return
     match after.phase:
         case Phase.OFFERED:
-            warm_up = ", a warm-up: no consensus will be published" if after.is_warm_up else ""
-            yield f"round {after.id.number}: offered to {after.invited} devices{warm_up}"
+            silent = ", a warm-up: no consensus will be published" if after.is_warm_up else ""
+            if after.trial_of:
+                silent = f", a trial of edition {after.trial_of} of the public set: no consensus will be published"
+            yield f"round {after.id.number}: offered to {after.invited} devices{silent}"
         case Phase.AGGREGATING | Phase.CLOSED:
             yield f"round {after.id.number}: {after.phase.value}, {after.heard} devices heard"
         case Phase.ABORTED:
             yield f"round {after.id.number}: aborted ({after.reason}), {after.heard} devices heard"
+            if after.reason.startswith(UNCOVERED):
+                yield REMEDY
+
+
+def _of_editions(before: Editions, after: Editions) -> Iterator[str]:
+    if after.trial is not None and after.trial != before.trial:
+        yield f"trial of edition {after.trial.edition}: {_listed(after.trial.metrics)}"
+    if after.current is not None and after.current != before.current and after.count > 1:
+        yield f"rounds are about edition {after.current.number} of the public set, {after.current.count} probes"
 
 
 def _of_releases(before: Releases, after: Releases) -> Iterator[str]:

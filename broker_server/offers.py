@@ -40,6 +40,7 @@ def open_round(
     is_warm_up: bool = False,
     portions: Sequence[Portion] = (),
     named: Collection[str] | None = None,
+    is_trial: bool = False,
 ) -> Opening:
     """Return the offer of a round.
 
@@ -53,9 +54,11 @@ def open_round(
         is_warm_up: whether devices get the time of a warm-up round.
         portions: of the last consensus.
         named: devices that the round is for; None = all.
+        is_trial: whether the public set is another than devices have as a rule; those that do not say are not awaited.
     """
     names = _drawn(named, seed) if named is not None else ()
-    asked = online if named is None else online.keys() & set(names)
+    able = {name for name, one in online.items() if one.has(probes.public_set, is_current=not is_trial)}
+    asked = able if named is None else able & set(names)
     sampling = draw(seed, asked, settings.rounds) if named is None or names else Sampling(seed, _NOBODY)
     invited = _sampled(asked, sampling)
     duration_s = settings.rounds.warm_up_s if is_warm_up else settings.rounds.duration_s

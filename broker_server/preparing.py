@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,13 +10,20 @@ from broker_server.aggregation import Aggregation, Renewal
 from broker_server.chronicle import Chronicle
 from broker_server.events import Aggregate, RoundOpened
 from broker_server.federation import Federation
-from broker_server.offers import open_round
+from broker_server.kits import Kits
+from broker_server.methods import rule_named
+from broker_server.offers import Opening, open_round
 from broker_server.portions import grid, standing
+from broker_server.round import Round
+from broker_server.rules import Clustering
 from broker_server.settings import ProbeSet, Settings
-from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import RoundOffer
 from fd_runtime.store import Store
+
+CLUSTERS = "clusters"
+"""The capability of devices that find their own consensus among several."""
+
+log = logging.getLogger("broker-server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +32,24 @@ class Preparation:
 
     Attributes:
         settings: of the federation.
-        probes: the public set.
-        canaries: that judge what devices claim.
+        kits: of its public sets.
         store: where the records lie.
         clock: UTC milliseconds.
         entropy: random bytes.
     """
 
     settings: Settings
-    probes: ProbeSet
-    canaries: LabelledProbes
+    kits: Kits
     store: Store
     clock: Callable[[], int]
     entropy: Callable[[int], bytes]
 
     def opening(self, state: Federation, number: int) -> RoundOpened:
-        """Return round `number` as it opens now."""
-        at_ms = self.clock()
+        """Return round `number` as it opens now, about the edition whose turn it is."""
+        at_ms, edition = self.clock(), state.editions.next
         opening = open_round(
             self.settings,
-            self.probes,
+            self.kits.of(edition).probes,
             state.online,
             RoundId(self.settings.federation, state.epoch, number),
             seed=self.entropy(16),
@@ -51,30 +57,42 @@ class Preparation:
             is_warm_up=state.is_warming_up,
             portions=state.consensus.portions if state.consensus is not None else (),
             named=self._tagged(),
+            is_trial=state.editions.is_trial_wanted,
         )
-        return RoundOpened(opening.offer, opening.invited, at_ms)
+        self._warn(opening, state)
+        return RoundOpened(opening.offer, opening.invited, at_ms, 0 if edition is None else edition.number)
+
+    def _warn(self, opening: Opening, state: Federation) -> None:
+        """Say how many of those invited get less of the method than others."""
+        if not isinstance(rule_named(self.settings.method.name, self.settings.method.terms), Clustering):
+            return
+        behind = sum(CLUSTERS not in state.online[device].capabilities for device in opening.invited)
+        if behind:
+            log.warning("%d of %d devices know no clusters: they learn what all say", behind, len(opening.invited))
 
     def aggregation(self, state: Federation, effect: Aggregate) -> Aggregation:
         """Return the work of making the consensus of the open round."""
         assert state.round is not None
+        kit = self.kits.about(state.round.offer.slice.public_set, state.editions)
         return Aggregation(
             effect,
             state.round.offer,
             self.settings.method,
             state.trust,
-            self.canaries,
+            kit.canaries,
             self.clock,
-            self._renewal(state, state.round.offer, state.round.up_bytes),
-            self.settings.rounds.most_uncovered,
+            self._renewal(state, state.round, kit.probes),
+            self.settings.most_uncovered,
         )
 
-    def _renewal(self, state: Federation, offer: RoundOffer, up_bytes: int) -> Renewal | None:
-        """Return what of the last consensus stays beside the new one; None: nothing, by the settings."""
-        if self.settings.rounds.choose == "turn":
+    def _renewal(self, state: Federation, current: Round, probes: ProbeSet) -> Renewal | None:
+        """Return what of the last consensus stays beside the new one; None: nothing, by the settings, or in a trial."""
+        if self.settings.rounds.choose == "turn" or current.trial_of:
             return None
+        offer, up_bytes = current.offer, current.up_bytes
         if state.consensus is None:
             return Renewal((), (), up_bytes)
-        slices = grid(self.probes.whole, offer.slice.count)
+        slices = grid(probes.whole, offer.slice.count)
         held = standing(state.consensus.portions, slices, offer.temperature)
         return Renewal(held, state.consensus.blocks, up_bytes)
 

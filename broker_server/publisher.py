@@ -1,4 +1,4 @@
-"""What the server says: presence, offer, consensus and release, retained; receipts to one device."""
+"""What the server says: presence, offer, consensus, release and public sets, retained; receipts to one device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from broker_server.events import Release as Made
 from broker_server.round import Round
 from fd_protocol import codec
-from fd_protocol.messages import Receipt, Release, ServerState
+from fd_protocol.messages import Command, ProbeNotice, Receipt, Release, ServerState
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import Bundle
 from fd_runtime.link import Link
@@ -65,6 +65,16 @@ class Publisher:
             )
         )
         self._retain(self.topics.release(family), message)
+
+    def probes(self, notice: ProbeNotice) -> None:
+        """Publish which public sets rounds are about."""
+        self._retain(self.topics.probes, notice)
+
+    def command(self, device: str, command: Command) -> None:
+        """Ask a device for something; the broker forgets it when it is past its time."""
+        left_s = max(1, command.expires_utc_s - self.clock() // 1000)
+        topic = self.topics.command(device, command.command)
+        self.link.publish(topic, codec.encode(command), retain=True, expiry_s=left_s)
 
     def receipt(self, device: str, receipt: Receipt) -> None:
         self.link.publish(self.topics.receipt(device), codec.encode(receipt), expiry_s=RECEIPT_EXPIRY_S)

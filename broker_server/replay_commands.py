@@ -17,6 +17,9 @@ from broker_server.canaries import load_canaries
 from broker_server.chronicle import Chronicle, RoundRecord
 from broker_server.commanding import Subparsers, chronicle_of, percent, tell, with_config
 from broker_server.config import Config
+from broker_server.editions import Editions
+from broker_server.events import Edition
+from broker_server.journal import Journal
 from broker_server.replaying import GoneError, NotReplayableError, Remade, Rerun, agreement, remake
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
@@ -28,6 +31,7 @@ from fd_runtime.starting import blame
 
 _VERIFIED = ("round", "published", "made again", "verdict")
 _REPLAYED = ("round", "agreement", "entropy nats", "was", "canaries", "was", "largest share", "was")
+_TERMS_HELP = "constants other than the round's; custom.NAME=VALUE for a rule of another distribution"
 _SHARES = ("device", "share", "was", "agreement", "was")
 
 
@@ -49,7 +53,7 @@ def add_replay_commands(subparsers: Subparsers) -> None:
     with_config(replay, _replay).set_defaults(what="replay")
     replay.add_argument("--round", type=int, help="this round alone")
     replay.add_argument("--method", help="name of the rule; the round's own where none is given")
-    replay.add_argument("--terms", nargs="+", default=[], metavar="NAME=VALUE", help="constants other than the round's")
+    replay.add_argument("--terms", nargs="+", default=[], metavar="NAME=VALUE", help=_TERMS_HELP)
     replay.add_argument("--limit", type=int, default=20, help="devices to list, the most changed first; -1 = all")
 
 
@@ -59,12 +63,12 @@ def _kept(chronicle: Chronicle, arguments: argparse.Namespace) -> Iterator[_Kept
     Raises:
         NotReplayableError: there is none.
     """
-    number, count = arguments.round, 0
+    number, count, editions = arguments.round, 0, Journal(chronicle.store, chronicle.federation).replay().editions
     rounds = chronicle.rounds(-1) if number is None else chronicle.rounds(1, number + 1)
-    made = [one for one in rounds if one.consensus_sha256 and number in (None, one.number)]
+    made = [one for one in rounds if one.own_sha256 and number in (None, one.number)]
     for record in track(made, arguments.what, console=Console(stderr=True), transient=True):
         try:
-            canaries = _canaries(arguments.config, record)
+            canaries = _canaries(arguments.config, record, editions)
             yield _Kept(record, canaries, remake(chronicle, record, canaries=canaries))
         except GoneError:
             break
@@ -112,23 +116,35 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _canaries(path: Path, record: RoundRecord) -> LabelledProbes:
-    """Return the trust canaries of the settings, as far as they speak of the probes of this round."""
+def _canaries(path: Path, record: RoundRecord, editions: Editions) -> LabelledProbes:
+    """Return the trust canaries that are known by now of the probes of this round."""
     config, part = load_toml(path, Config), codec.decode(record.offer, RoundOffer).slice
-    canaries = config.artifacts.canaries
-    if canaries is None or config.trust == "none":
+    file = _file_of(config, editions.about(part.public_set))
+    if file is None or config.trust == "none":
         return LabelledProbes()
     with blame(path, "artifacts.canaries"):
-        return load_canaries(canaries, public_set=part.public_set, count=MAX_PROBES, classes=part.classes).trust
+        return load_canaries(file, public_set=part.public_set, count=MAX_PROBES, classes=part.classes).trust
+
+
+def _file_of(config: Config, edition: Edition | None) -> Path | None:
+    """Return where the canaries of an edition lie: on the shelf, or where the settings say; None: there are none."""
+    if edition is not None and not edition.canaries:
+        return None
+    shelved = config.state.probes / "canaries" / f"{edition.canaries.hex()}.json" if edition is not None else None
+    return shelved if shelved is not None and shelved.is_file() else config.artifacts.canaries
 
 
 def _terms(assignments: Sequence[str]) -> dict[str, Any]:
-    terms = {}
+    terms: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise InvalidValueError(f"--terms takes NAME=VALUE, not {assignment!r}")
-        terms[name] = toml_value(text)
+        table, _, inner = name.partition(".")
+        if inner:
+            terms.setdefault(table, {})[inner] = toml_value(text)
+        else:
+            terms[name] = toml_value(text)
     return terms
 
 

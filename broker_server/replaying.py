@@ -51,7 +51,7 @@ class Remade:
 
     @property
     def sha256(self) -> bytes:
-        return self.joined.blocks[0].consensus_sha256
+        return self.joined.sha256
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -122,4 +122,8 @@ def _trust(chronicle: Chronicle, record: RoundRecord, rule: Rule, classes: int) 
 
 
 def _terms(record: RoundRecord, changes: Mapping[str, Any]) -> RuleTerms:
-    return build(RuleTerms, {**json.loads(record.terms), **changes}, Place("terms", InvalidDocumentError))
+    """Tables, which hold constants of rules of other distributions, are changed key by key."""
+    known = json.loads(record.terms)
+    for name, change in changes.items():
+        known[name] = {**known.get(name, {}), **change} if isinstance(change, Mapping) else change
+    return build(RuleTerms, known, Place("terms", InvalidDocumentError))

@@ -69,6 +69,8 @@ class Round:
     """Its consensus is not published: devices warm up, say where they stand, and earn their first trust."""
     up_bytes: int = keyed(10, default=0)
     """Of the payloads that count."""
+    trial_of: int = keyed(11, default=0)
+    """Number of the staged edition that it tries (`editions`): nothing of it is published. 0 = it is no trial."""
 
     @property
     def id(self) -> RoundId:
@@ -89,7 +91,7 @@ class Round:
         return tuple(sorted((device, digest) for device, digest in self.devices.items() if digest))
 
 
-def opened(event: RoundOpened, *, is_warm_up: bool = False) -> Round:
+def opened(event: RoundOpened, *, is_warm_up: bool = False, is_trial: bool = False) -> Round:
     """Return the round that `event` begins."""
     return Round(
         offer=event.offer,
@@ -98,6 +100,7 @@ def opened(event: RoundOpened, *, is_warm_up: bool = False) -> Round:
         awaited=len(event.invited),
         devices=ByDevice(dict.fromkeys(event.invited, b"")),
         is_warm_up=is_warm_up,
+        trial_of=event.edition if is_trial else 0,
     )
 
 
@@ -131,6 +134,10 @@ def _count(state: Round, event: ContributionsStored) -> Round:
         awaited=state.awaited - sum(device in state.devices for device in first),
         up_bytes=state.up_bytes + sum(one.size for one in first.values()),
     )
+    return _end_if_all_in(state)
+
+
+def _end_if_all_in(state: Round) -> Round:
     all_in = state.invited > 0 and state.awaited == 0
     return _end_offer(state) if all_in and state.heard >= state.offer.quorum else state
 
@@ -152,7 +159,7 @@ def without(state: Round, device: str) -> Round:
         return state
     devices = state.devices.without(device)
     if not sent:
-        return replace(state, devices=devices, awaited=state.awaited - 1)
+        return _end_if_all_in(replace(state, devices=devices, awaited=state.awaited - 1))
     state = replace(state, devices=devices, heard=state.heard - 1)
     lacks_quorum = state.phase is Phase.AGGREGATING and state.heard < state.offer.quorum
     return _end(state, Phase.ABORTED, NO_QUORUM) if lacks_quorum else state

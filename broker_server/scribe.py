@@ -7,6 +7,7 @@ messages that they count.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,13 +20,16 @@ from broker_server.settings import MethodSettings, RecordSettings
 from broker_server.standing import Standing
 from fd_protocol import codec
 from fd_protocol.documents import to_json
-from fd_protocol.identity import RoundId
 from fd_protocol.messages import DeviceState, Kind, Part, RoundReport, Status
-from fd_runtime.store import RECORDS, Change, Row, Store, Value
+from fd_runtime.store import GAINS, Change, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
-_DAY_MS = 86_400_000
+HOLD_OUT = "hold_out_accuracy"
+"""Among the metrics of a report."""
+TRIAL_OF = "trial_of_edition"
+"""Among the metrics of a round: the number of the edition that it tried."""
+DAY_MS = 86_400_000
 
 
 class Scribe:
@@ -38,7 +42,7 @@ class Scribe:
     """
 
     def __init__(self, store: Store, federation: str, method: MethodSettings) -> None:
-        store.upgrade(RECORDS)
+        store.upgrade(GAINS)
         self._store, self._federation = store, federation
         self._terms = to_json(method.terms).decode()
         self._round: Round | None = None
@@ -59,25 +63,30 @@ class Scribe:
                 self._store.merge("rounds", self._key(number=number), {}, {"up_bytes": count})
 
     def stand(self, standings: Iterable[Standing], state: Federation) -> None:
-        """Write what each voice came to in the consensus that `state` has."""
+        """Write what each voice came to in the consensus of the round that has just ended."""
         for one in standings:
-            assert state.consensus is not None  # standings come with it
-            self._stand(one, state.consensus.round)
+            assert state.round is not None  # standings come with its consensus
+            self._stand(one, state.round)
+        self._store.fill("devices", "first_canaries", "last_canaries", self._where({}))
 
-    def _stand(self, one: Standing, current: RoundId) -> None:
-        source = one.source
+    def _stand(self, one: Standing, ended: Round) -> None:
+        source, current = one.source, ended.id
         kind = Kind.CONTRIBUTION.value
         key = self._key(round=current.number, device=source.device, kind=kind, sha256=source.sha256)
         values: dict[str, Value] = {"epoch": current.epoch, "share": one.share, "agreement": one.agreement}
         values |= {"weight": source.weight, "labels": source.labels, "map": source.map}
+        values |= {"canaries": one.canaries, "influence": one.influence}
         values["status"] = ABSENT if source.is_absent else Status.STORED.value
         self._store.merge("hearings", key, values)
-        if one.trust is not None:
-            self._store.merge("devices", self._key(device=source.device), {"trust": one.trust})
+        if not ended.trial_of:
+            told: dict[str, Value] = {} if one.trust is None else {"trust": one.trust}
+            if not source.is_absent and one.canaries is not None:
+                told |= {"last_canaries": one.canaries, "influence": one.influence}
+            self._store.merge("devices", self._key(device=source.device), told)
 
     def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
         """Forget rounds and commands that are older than `kept` says; `number` is that of the last round."""
-        before_ms = at_ms - kept.days * _DAY_MS
+        before_ms = at_ms - kept.days * DAY_MS
         old = self._store.rows("rounds", self._where({"ended_ms >": 0, "ended_ms <": before_ms}), "number DESC", 1)
         first = max([number - kept.rounds + 1, *(row["number"] + 1 for row in old)])
         self._store.delete_rows("rounds", self._where({"number <": first}))
@@ -102,6 +111,12 @@ class Scribe:
 
     # Devices.
 
+    def devices_of(self, device: str | None, tag: str | None) -> list[str]:
+        """Return the names of the devices that are known by this name, or have this tag, and were not replaced."""
+        where: Row = {"replaced_by": "", **({} if device is None else {"device": device})}
+        rows = self._store.rows("devices", self._where(where), "device", columns="device, tags")
+        return [row["device"] for row in rows if tag is None or tag in json.loads(row["tags"])]
+
     def _presence(self, device: str, presence: DeviceState, at_ms: int, *, is_news: bool) -> None:
         """A retained message tells what was true when it was sent; when that was it does not tell."""
         rows = self._store.rows("devices", self._key(device=device))
@@ -119,8 +134,10 @@ class Scribe:
 
     def _report(self, device: str, report: RoundReport, state: Federation, at_ms: int) -> None:
         """Write down what a device found, and beside what it had sent in that round."""
-        metrics = lower({"report": report.metrics})
-        self._store.merge("devices", self._key(device=device), {**metrics, "last_seen_ms": at_ms})
+        metrics, key = lower({"report": report.metrics}), self._key(device=device)
+        hold_out = {"last_hold_out": report.metrics[HOLD_OUT]} if HOLD_OUT in report.metrics else {}
+        self._store.merge("devices", key, {**metrics, **hold_out, "last_seen_ms": at_ms})
+        self._store.fill("devices", "first_hold_out", "last_hold_out", key)
         if (report.round.federation, report.round.epoch) == (self._federation, state.epoch):
             sent = self._key(round=report.round.number, device=device, kind=Kind.CONTRIBUTION.value)
             for row in self._store.rows("hearings", {**sent, "status": Status.STORED.value}):
@@ -183,12 +200,16 @@ class Scribe:
             return  # it ended before there were records
         elif not row["ended_ms"]:
             values["ended_ms"] = at_ms
+        trial = state.editions.trial
+        if trial is not None and trial.round == current.id:
+            told = {**trial.metrics, TRIAL_OF: float(trial.edition)}
+            values |= {"made_sha256": trial.sha256, "metrics": told, "trust": trial.trust}
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
             values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
             made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
-            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else b""}
+            values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else state.consensus.made}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))
 
     def _row_of(self, number: int) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from broker_server import transfer
 from broker_server.aggregator import GROUP_MESSAGES, Aggregator
 from broker_server.child import Child
 from broker_server.config import Config
-from broker_server.equipment import load_equipment
+from broker_server.equipment import Workshop, load_equipment
 from broker_server.events import EpochBegun
 from broker_server.journal import Journal
 from broker_server.orders import Spool
@@ -40,7 +40,8 @@ def run(path: Path, *, version: str) -> None:
         StoreError: its database broke.
     """
     equipment = load_equipment(path)
-    config, student = equipment.config, equipment.student()
+    config, workshop = equipment.config, Workshop(equipment)
+    kit = workshop.first()
     with ExitStack() as stack:
         store = _enter_store(stack, path, config)
         with blame(path, "broker.tls"):
@@ -48,21 +49,24 @@ def run(path: Path, *, version: str) -> None:
         stack.callback(close_soon, link)
         worker = ThreadWorker()
         stack.callback(worker.close)
-        aggregator = Aggregator(
-            config,
-            store,
-            link,
-            utc_ms,
-            student,
-            probes=equipment.probes,
-            canaries=equipment.trust_canaries,
-            worker=worker,
-            version=version,
-            spool=Spool(config.state.orders),
-            shelf=Shelf(equipment.bundle, config.state.releases) if student else None,
-            gate=equipment.gate,
-            auto_release=config.release.automatic,
-        )
+        with blame(path, "state.folder"):
+            aggregator = Aggregator(
+                config,
+                store,
+                link,
+                utc_ms,
+                kit.student,
+                probes=kit.probes,
+                canaries=kit.canaries,
+                worker=worker,
+                version=version,
+                spool=Spool(config.state.orders),
+                shelf=Shelf(equipment.bundle, config.state.releases) if kit.student else None,
+                gate=kit.gate,
+                auto_release=config.release.automatic,
+                canaries_sha256=equipment.canaries_sha256,
+                make_kit=workshop.other,
+            )
         stack.callback(aggregator.leave)
         log.info("federation %s, epoch %04x", config.federation, aggregator.state.epoch & 0xFFFF)
         if config.dashboard.enabled:
@@ -127,6 +131,7 @@ def _link_settings(config: Config) -> LinkSettings:
         port=config.broker.port,
         username=config.broker.username,
         tls=config.broker.tls,
+        proxy=config.broker.way,
         subscriptions=config.subscriptions,
         will=config.will,
         manual_ack=True,

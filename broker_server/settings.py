@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from broker_server.consensus import rows_in_block
+from broker_server.consensus import bodies_of, rows_in_block
 from broker_server.events import Schedule, Timetable
 from broker_server.methods import rule_named
 from broker_server.portions import grid
 from broker_server.rate import RateTerms
-from broker_server.rules import Need, RuleTerms
+from broker_server.rules import Clustering, Need, RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence
 from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
+from fd_protocol.label_set import label_set
 from fd_protocol.manifest import check_hex_digest
 from fd_protocol.messages import (
     MAX_PARTS,
@@ -32,6 +33,9 @@ from fd_runtime.link import Will
 
 YEAR_S = 366 * 86_400
 PAUSE, DEMAND = "pause", "demand"
+MOST_UNCOVERED = 0.3
+"""Twice what a fleet shows a quarter of whose probes are foreign (`coverage.WARN_UNCOVERED` has the figures)."""
+_MISSED_ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class RoundSettings:
         choose: which slice a round asks for: the next in "turn", or the one in "need", uncertain or old, beside which
             the consensus on the others stays published (`portions`).
         lease_rounds: age at which a slice is asked for again, whatever its need.
-        most_uncovered: share of probes that may lie far from every device; above it a round makes no consensus.
+        most_uncovered: share of probes that may lie far from every device; above it a round makes no consensus. None =
+            `MOST_UNCOVERED` with a method that asks for competence maps, and no limit with another.
         byte_budget: most payload bytes that a device may send a round.
         shards: upload topics; more than one only with as many ingest processes.
     """
@@ -76,7 +81,7 @@ class RoundSettings:
     slice_rounds: int = 1
     choose: Literal["turn", "need"] = "turn"
     lease_rounds: int = 50
-    most_uncovered: float = 1.0
+    most_uncovered: float | None = None
     byte_budget: int = 1 << 20
     shards: int = 1
 
@@ -89,7 +94,7 @@ class RoundSettings:
             raise InvalidValueError("slice_rounds and lease_rounds are at least 1, invite is not negative")
         if self.choose == "need" and not self.probes:
             raise InvalidValueError('choose = "need" goes with probes: how many a round asks for')
-        if not (0.0 < self.fraction <= 1.0 and 0.0 <= self.most_uncovered <= 1.0):
+        if not (0.0 < self.fraction <= 1.0 and 0.0 <= (self.most_uncovered or 0.0) <= 1.0):
             raise InvalidValueError("fraction lies in (0, 1], most_uncovered in [0, 1]")
         if not 0 < self.byte_budget <= MAX_PAYLOAD_BYTES or not 1 <= self.shards <= 4096:
             raise InvalidValueError(f"byte_budget lies in 1..{MAX_PAYLOAD_BYTES}, shards in 1..4096")
@@ -138,7 +143,9 @@ class MethodSettings:
     absence: Absence = Absence()
 
     def __post_init__(self) -> None:
-        rule_named(self.name, self.terms)
+        rule = rule_named(self.name, self.terms)
+        if self.downlink == "student" and isinstance(rule, Clustering):
+            raise InvalidValueError(f'downlink = "student" says one thing to all, {self.name} one to each cluster')
         check_temperature(self.temperature)
         if (self.codec is Codec.TOP_K) != (self.top_k > 0):
             raise InvalidValueError("top_k goes with codec top-k")
@@ -172,12 +179,19 @@ class ProbeSet:
         count: of probes.
         classes: of the task.
         task: digest of the task; devices of another one are not expected.
+        size_bytes: of the set's files.
     """
 
     public_set: bytes
     count: int
     classes: int
     task: bytes
+    size_bytes: int = 0
+
+    @property
+    def are_labels(self) -> bool:
+        """Whether there is no public set: the labels of the task stand in its place."""
+        return self.public_set == label_set(self.task)
 
     @property
     def whole(self) -> Slice:
@@ -210,10 +224,26 @@ class Settings:
         for digest in self.bundles:
             check_hex_digest(digest, "a bundle")
         needs = rule_named(self.method.name, self.method.terms).card.needs
-        if self.rounds.most_uncovered < 1 and Need.COMPETENCE not in needs:
+        if Need.SIZES in needs and not self.method.terms.sizes:
+            raise InvalidValueError(
+                f"{self.method.name} needs [method.terms.sizes]: DEVICE = its rows, as you know them; no device tells"
+            )
+        if Need.FEATURES in needs:
+            self._check_prototypes()
+        if self.method.downlink == "student" and Need.PUBLIC_SET not in needs:
+            raise InvalidValueError(f'downlink = "student" needs a public set, and {self.method.name} goes without')
+        if self.rounds.most_uncovered not in (None, 1.0) and Need.COMPETENCE not in needs:
             raise InvalidValueError(
                 f"rounds.most_uncovered goes with competence maps, and {self.method.name} asks for none"
             )
+
+    @property
+    def most_uncovered(self) -> float:
+        """Share of probes that may lie far from every device."""
+        if self.rounds.most_uncovered is not None:
+            return self.rounds.most_uncovered
+        needs = rule_named(self.method.name, self.method.terms).card.needs
+        return MOST_UNCOVERED if Need.COMPETENCE in needs else 1.0
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
@@ -235,18 +265,31 @@ class Settings:
         check_codec(self.method.codec, probes.classes, self.method.top_k)
         if self.rounds.probes > probes.count:
             raise InvalidValueError(f"rounds.probes is {self.rounds.probes}, the public set has {probes.count}")
-        if self.rounds.choose == "need":
-            self._check_blocks(probes)
+        self._check_blocks(probes)
 
-    def words(self, probes: ProbeSet) -> int:
-        """Return of how many rounds a device's contributions must be kept to have its last words about all probes."""
-        slices = len(grid(probes.whole, self.rounds.probes)) if self.rounds.probes else 1
-        return slices * self.rounds.slice_rounds if slices > 1 else 1
+    def _check_prototypes(self) -> None:
+        if self.method.codec in (Codec.TOP_K, Codec.TOP_1):
+            raise InvalidValueError(f"a prototype is a row of quantities: {self.method.codec.value} would not carry it")
+        if self.rounds.probes:
+            raise InvalidValueError(f"{self.method.name} asks for all prototypes in every round: rounds.probes is 0")
+
+    def kept_rounds(self, probes: ProbeSet) -> int:
+        """Return for how many rounds a device's last contribution about a slice is kept.
+
+        While it may be heard as the last words of an absent device, and until rounds have come back to its slice: the
+        device then sends a difference to it. A few rounds more, for the device may have missed some.
+        """
+        rounds, slices = self.rounds, len(grid(probes.whole, self.rounds.probes)) if self.rounds.probes else 1
+        cycle = 1 if slices < 2 else rounds.lease_rounds if rounds.choose == "need" else slices * rounds.slice_rounds
+        return max(self.method.absence.rounds, cycle + _MISSED_ROUNDS)
 
     def _check_blocks(self, probes: ProbeSet) -> None:
-        slices = grid(probes.whole, self.rounds.probes)
-        blocks = len(slices) * -(-self.rounds.probes // rows_in_block(probes.classes, probes.classes))
+        needs_all, size = self.rounds.choose == "need", self.rounds.probes or probes.count
+        bodies = bodies_of(rule_named(self.method.name, self.method.terms))
+        blocks_a_slice = -(-size // rows_in_block(probes.classes, probes.classes, bodies))
+        blocks = blocks_a_slice * (len(grid(probes.whole, size)) if needs_all else 1)
         if blocks > MAX_PARTS:
+            way_out = "raise" if needs_all else "lower"
             raise InvalidValueError(
-                f"the consensus would need {blocks} of at most {MAX_PARTS} blocks: raise rounds.probes"
+                f"the consensus would need {blocks} of at most {MAX_PARTS} blocks: {way_out} rounds.probes"
             )

@@ -1,7 +1,9 @@
 """Bundles of the student, as files: what releases are made of, and what devices will be given.
 
     state/releases/1.2.r3/            the bundle: the first bundle's graphs with the student's parameters
-    state/releases/1.2.r3.package     of it, without what the first bundle has: kilobytes
+    state/releases/web/v1/blobs/SHA256    its package, without what the first bundle has: kilobytes
+
+`web` is all that a web server needs to see (deploy/nginx): a package is asked for by its digest, nothing lists them.
 
 Putting the same weights twice gives the same files, so a crash in between does no harm.
 """
@@ -53,6 +55,11 @@ class Shelf:
     def family(self) -> str:
         return self.first.manifest.family
 
+    @property
+    def blobs(self) -> Path:
+        """Where packages lie, by digest."""
+        return self.folder / "web" / "v1" / "blobs"
+
     def put(self, number: int, weights: StudentWeights) -> Shelved:
         """Return release `number` of these weights, from the shelf if it lies there.
 
@@ -66,8 +73,10 @@ class Shelf:
         version = f"{self.first.manifest.version}.r{number}"
         bundle = self._known(self.folder / version, weights) or self._make(self.folder / version, weights, version)
         package = pack(bundle, parent=self.first)
-        write_atomically(self.folder / f"{version}.package", package)
-        return Shelved(bundle, sha256(package), len(package))
+        digest = sha256(package)
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.blobs / digest.hex(), package)
+        return Shelved(bundle, digest, len(package))
 
     def _known(self, folder: Path, weights: StudentWeights) -> Bundle | None:
         """Return the bundle in `folder` if it is whole and has these weights; anything else there goes."""

@@ -2,21 +2,23 @@
 
     share_k     = mean over probes of w_k(x) / sum_j w_j(x)       w_k(x) is the weight that the rule gave the voice
     agreement_k = share of probes where argmax p_k(x) = argmax z(x)
+    canaries_k  = share of the labelled probes where argmax p_k(x) is right
+    influence_k = what the consensus would lose on them without the voice (`influence`)
 
-The shares of a round sum to 1. A rule that weighs nobody (a median) gives each voice its own fading weight. Both need
+The shares of a round sum to 1. A rule that weighs nobody (a median) gives each voice its own fading weight. All need
 the finished consensus, so the voices are heard again: a pass over the store costs time, keeping them memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 
-from broker_server.rules import Rule, Voice, weigher_of
+from broker_server.influence import Gathered
+from broker_server.rules import Known, Rule, Scale, Voice, claims_of
 from fd_protocol.messages import ConsensusBlock
 from fd_protocol.payload import decode_body
 from fd_protocol.quantisers import I64
@@ -44,32 +46,44 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A device's part in a consensus; `trust` is what it has earned by now, its mean over classes, 0..1."""
+    """A device's part in a consensus.
+
+    Attributes:
+        source: of its voice.
+        share, agreement: see above.
+        trust: what it has earned by now, its mean over classes, 0..1; None = nothing.
+        canaries, influence: see above; None where no label is known, or of too many devices.
+    """
 
     source: Source
     share: float
     agreement: float
     trust: float | None = None
+    canaries: float | None = None
+    influence: float | None = None
 
 
 def standings(
-    hear: Callable[[], Iterable[tuple[Source, Voice]]], rule: Rule, chosen: I64, trust: Mapping[str, float]
-) -> Iterator[Standing]:
-    """Yield the standing of each voice.
+    speech: Iterable[tuple[Source, Voice]], rule: Rule, scale: Scale, chosen: I64, known: Known
+) -> tuple[Standing, ...]:
+    """Return the standing of each voice, without its trust.
 
     Args:
-        hear: begins to hear the voices as the rule heard them, one at a time; it is called more than once.
+        speech: the voices as the rule heard them, one at a time.
         rule: that joined them.
+        scale: what they weighed.
         chosen: the consensus' likeliest class on each probe, [n].
-        trust: that devices earned; one that is not in it earned none.
+        known: probes whose labels the server knows.
     """
-    weigh = weigher_of(rule, Afresh(lambda: (voice for _, voice in hear())))
-    totals = reduce(np.add, (weigh(voice) for _, voice in hear()))
-    for source, voice in hear():
-        pull = weigh(voice)
-        share = float((pull[totals > 0] / totals[totals > 0]).mean()) if totals.any() else 0.0
-        agreement = float((voice.integers.argmax(axis=1) == chosen).mean())
-        yield Standing(source, share, agreement, trust.get(voice.device))
+    stood, gathered, is_weighed = [], Gathered(rule, known), scale.totals > 0
+    for source, voice in speech:
+        pull, claims = scale.weigh(voice), claims_of(voice)
+        share = float((pull[is_weighed] / scale.totals[is_weighed]).mean()) if is_weighed.any() else 0.0
+        right = float((claims[known.rows] == known.labels).mean()) if len(known) else None
+        stood.append(Standing(source, share, float((claims == chosen).mean()), canaries=right))
+        gathered.take(voice)
+    influences = gathered.influences()
+    return tuple(replace(one, influence=influences.get(one.source.device)) for one in stood)
 
 
 @dataclass(frozen=True, slots=True)

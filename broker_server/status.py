@@ -9,7 +9,7 @@ from typing import Any
 
 from broker_server.config import Config
 from broker_server.events import Release
-from broker_server.federation import Federation, wake_at_ms
+from broker_server.federation import Federation, lacking_staged, wake_at_ms
 from broker_server.journal import Journal
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
@@ -60,6 +60,12 @@ class Status:
         return flat
 
 
+def _of_editions(state: Federation) -> dict[str, Any]:
+    current, staged = state.editions.current, state.editions.staged
+    facts = {} if current is None else {"edition": current.number, "public_set": current.public_set.hex()}
+    return facts if staged is None else {**facts, "staged": staged.number, "lacking": len(lacking_staged(state))}
+
+
 def _of_release(current: Release | None) -> dict[str, Any]:
     if current is None:
         return {"version": "the first bundle"}
@@ -80,11 +86,14 @@ def _facts(state: Federation) -> dict[str, Any]:
         asked = current.offer.slice
         facts["asks"] = f"probes {asked.start} to {asked.start + asked.count - 1}"
         facts |= {"warm_up": True} if current.is_warm_up else {}
+        facts |= {"trial_of_edition": current.trial_of} if current.trial_of else {}
         facts |= {"reason": current.reason} if current.reason else {}
     if state.consensus is not None:
         facts["consensus"] = {"round": state.consensus.round.number, **state.consensus.metrics}
     if state.student is not None:
         facts["student"] = {"round": state.student.round.number, **state.student.metrics}
+    if state.editions.count > 1:
+        facts["probes"] = _of_editions(state)
     if state.releases.count:
         facts["release"] = _of_release(state.releases.current)
     return facts

@@ -1,7 +1,7 @@
 """A federation's memory as one file: to another machine, or into a drawer.
 
     gzip of   frame*        frame = length (4 bytes, big-endian), then strict CBOR
-    first     {"format": "fedistill federation", "version": 1, "schema": 2, "federation": name}
+    first     {"format": "fedistill federation", "version": 1, "schema": 3, "federation": name}
     then      [table, {column: value}] for every row, every blob
     last      {"rows": count, "sha256": of all bytes before}
 
@@ -30,7 +30,7 @@ from fd_protocol import cbor
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_runtime.config import EX_DATAERR
 from fd_runtime.files import new_file
-from fd_runtime.store import JOURNAL, RECORDS, Store, StoreError
+from fd_runtime.store import GAINS, JOURNAL, Store, StoreError
 
 FORMAT, VERSION = "fedistill federation", 1
 MAX_FRAME_BYTES = 256 << 20
@@ -152,8 +152,8 @@ def _schema(path: Path, federation: str, head: cbor.Item) -> int:
     if head.get("federation") != federation:
         raise TransferError(path, f"holds federation {head.get('federation')!r}, the settings say {federation!r}")
     schema = head.get("schema")
-    if not isinstance(schema, int) or not JOURNAL <= schema <= RECORDS:
-        raise TransferError(path, f"made by a newer version (schema {schema!r}, this one knows {RECORDS})")
+    if not isinstance(schema, int) or not JOURNAL <= schema <= GAINS:
+        raise TransferError(path, f"made by a newer version (schema {schema!r}, this one knows {GAINS})")
     return schema
 
 

@@ -27,6 +27,19 @@ class TrustTable:
     by_device: Mapping[str, I64] = field(default_factory=dict)
     method: str = ""
 
+    @classmethod
+    def under(cls, method: str, data: bytes, classes: int) -> TrustTable:
+        """Return the table in `data` where it was earned under this rule, else an empty one.
+
+        What another rule gave may even be of other classes: those of a feature, where the probes are features.
+
+        Raises:
+            DecodeError: it is no table.
+        """
+        if not data or _parts(data)[0] != method:
+            return cls(classes)
+        return cls.from_bytes(data, classes)
+
     def of(self, device: str) -> I64:
         """Return int64 [classes]."""
         known = self.by_device.get(device)

@@ -10,6 +10,7 @@ Labels are read from the store one device at a time, so memory does not grow wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -44,6 +45,14 @@ class Absence:
         """Return the weight of a payload that is `age` rounds old; 0 = it does not count."""
         weight = self.decay**age
         return weight if weight >= self.least else 0.0
+
+    @property
+    def rounds(self) -> int:
+        """For how many rounds after its own a payload counts."""
+        if not self.decay:
+            return 0
+        rounds = int(math.log(self.least) / math.log(self.decay))  # off by one at times, as logarithms are
+        return next(age for age in (rounds + 1, rounds, rounds - 1) if self.weight(age))
 
 
 @dataclass(frozen=True, slots=True)

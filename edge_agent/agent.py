@@ -5,9 +5,9 @@
     worker --+                      +--> acknowledgement to the broker
 
 Order is the safety: bytes and event are durable before anything is published, and before the broker is told that a
-message was taken. Where the disk is full an event waits here, in order, unacknowledged, and the device says so.
+message was taken. Where the disk takes nothing an event waits here, in order, unacknowledged, and the device says so.
 
-What is deliberately absent: the rules of a round (`participant`), models (`worker`), threads.
+What is deliberately absent: the rules of a round (`participant`), models (`worker`), commands (`commands`), threads.
 """
 
 from __future__ import annotations
@@ -15,45 +15,82 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from edge_agent import participant, presence
+from edge_agent.commands.desk import CommandDesk
 from edge_agent.eligibility import Profile
 from edge_agent.events import (
+    BundleChanged,
     ClockTicked,
     Effect,
     Event,
     PrivateDataChanged,
+    ProbesNamed,
     ReceiptReceived,
     ReportSent,
     Send,
     SendReport,
     Task,
     Work,
+    WorkFailed,
 )
 from edge_agent.gathering import Consensus
-from edge_agent.incoming import Entry, is_server_birth, read
+from edge_agent.incoming import Entry, is_server_birth, read, release_for
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
-from edge_agent.participant import Participant
-from edge_agent.worker import Worker, WorkerRefusal, WorkerRefusedError
+from edge_agent.participant import Participant, Phase, one_line
+from edge_agent.process.attempts import MAX_LIVES, Attempts
+from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
+from edge_agent.speaking import Speaker
+from edge_agent.spool import Message, Spool
+from edge_agent.vitals import Vitals
+from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerDown, WorkerRefusal, WorkerRefusedError, WorkerUp
 from fd_protocol import codec
-from fd_protocol.errors import DecodeError
+from fd_protocol.errors import DecodeError, FedistillError, InvalidValueError
 from fd_protocol.label_set import label_set
-from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, DeviceState, Receipt, RoundOffer, Status
-from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
+from fd_protocol.messages import (
+    MAX_PAYLOAD_BYTES,
+    Contribution,
+    DeviceState,
+    Kind,
+    Receipt,
+    Release,
+    RoundOffer,
+    Status,
+)
+from fd_protocol.topics import Topics, parse
+from fd_runtime.link import (
+    MESSAGE_EXPIRED,
+    PACKET_TOO_LARGE,
+    Arrived,
+    Link,
+    LinkDown,
+    LinkEvent,
+    LinkUp,
+    Published,
+    PublishRefused,
+)
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.store import Store, StoreFullError, StoreUnwritableError
 
-Inbox: TypeAlias = "SimpleQueue[LinkEvent | Answer | WorkerRefusal | None]"
+Inbox: TypeAlias = "SimpleQueue[LinkEvent | Said | None]"
 
-DISK_FULL = "disk_full"
+DISK_FULL, DISK_READ_ONLY = "disk_full", "disk_read_only"
+KEEPS_AWAY = (DISK_FULL, DISK_READ_ONLY, WORKER_DOWN)
+"""Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
+_LOOK_MS = 60_000
+"""How often the agent looks whether a public set that is lacking has come."""
 
 log = logging.getLogger("edge-agent")
+
+
+class RestartWantedError(FedistillError):
+    """The device is to begin another life, with the settings of then."""
 
 
 class Agent:
@@ -66,6 +103,19 @@ class Agent:
         worker: holds the model; delivers to the link's queue, so that one wait hears everything.
         clock: monotonic milliseconds; where they start does not matter.
         version: of this program, for the birth.
+        on_spoke: hears of predictions that somebody wants to hear of.
+        spool: keeps what `say` is given until the broker has it; None = the link does, in memory.
+        on_release: hears which bundle devices of this family should run.
+        on_round_end: hears that a round has ended for this device.
+        find_set: looks on the disk for a public set, by digest, and tells how many probes it has; 0 = it is not there.
+        pid: of this process, and `since_utc_s` when this life began: for the vitals.
+        on_vitals: is told how the device is whenever that changes.
+        restart_worker: makes the worker begin anew, where it is a process.
+
+    Attributes:
+        connection: the last that the link told: up, or why not; None = nothing yet.
+        measured: the newest numbers that the worker told, by name.
+        alarms: what is wrong, by name.
     """
 
     def __init__(
@@ -77,27 +127,62 @@ class Agent:
         clock: Callable[[], int],
         *,
         version: str = "",
+        on_spoke: Callable[[Spoke], None] = lambda _: None,
+        spool: Spool | None = None,
+        on_release: Callable[[Release], None] = lambda _: None,
+        on_round_end: Callable[[], None] = lambda: None,
+        find_set: Callable[[bytes], int] = lambda _digest: 0,
+        pid: int = 0,
+        since_utc_s: int = 0,
+        on_vitals: Callable[[Vitals], None] = lambda _vitals: None,
+        restart_worker: Callable[[], None] = lambda: None,
     ) -> None:
+        self._find_set, self._look_at_ms = find_set, 0
         self._profile, self._link, self._worker = profile, link, worker
+        self._vitals, self._on_vitals = Vitals(pid, presence.boot_of(store), since_utc_s), on_vitals
+        self._restart_worker = restart_worker
+        self._desk: CommandDesk | None = None
+        self._wants_restart = False
         self._topics = Topics(profile.federation)
         self._version, self._boot = f"edge-agent {version}".strip(), presence.boot_of(store)
         self._inbox = cast("Inbox", link.events)
         self._journal = Journal(store, profile.federation)
         self._outbox = Outbox(link)
+        self._speaker = Speaker(link, self._topics.prediction(profile.device))
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
-        self._problem, self._disk_retry_ms = "", 0
+        self._on_spoke, self._on_release, self._on_round_end, self._spool = on_spoke, on_release, on_round_end, spool
+        self._attempts = Attempts(store, self._boot)
+        self.connection: LinkUp | LinkDown | None = None
+        self.measured: dict[str, float] = {}
+        self.alarms: dict[str, str] = {}
+        self._disk_retry_ms = 0
         self._reconciler: Reconciler[Participant, Event, Effect] = Reconciler(
             self._journal.replay(), participant.step, participant.outstanding, self._write, self._perform
         )
         # A machine that starts anew counts from zero; the agent's time goes on from what it last wrote down.
         self._clock, self._clock_offset_ms = clock, self.state.now_ms - clock()
         self._birth_token = self._announce()
-        self._take(Entry(PrivateDataChanged(profile.private_epoch)))
+        if not profile.has_store:  # else the worker tells of its rows as soon as it has them
+            self._take(Entry(PrivateDataChanged(profile.private_epoch)))
+        self._take(Entry(BundleChanged(profile.bundle)))
 
     @property
     def state(self) -> Participant:
         return self._reconciler.state
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a restart would interrupt nothing: no round is due or under way."""
+        return self.state.phase in (Phase.IDLE, Phase.AWAITING) and not self.state.is_due and not self._backlog
+
+    @property
+    def profile(self) -> Profile:
+        return self._profile
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
 
     @property
     def now_ms(self) -> int:
@@ -109,6 +194,7 @@ class Agent:
 
         Raises:
             WorkerRefusedError: the worker will not start with these settings.
+            RestartWantedError: `restart` was called.
         """
         before = self.state
         count = self._drain(self.wait_s(timeout_s))
@@ -116,7 +202,58 @@ class Agent:
         self._settle_backlog()
         self._reconciler.reconcile()
         self._outbox.keep(self._sends())
+        if self._spool is not None and self.is_connected:
+            self._spool.send(self._link, self.now_ms)
+        if self._desk is not None:
+            self._desk.tick()
+        if self._wants_restart:
+            raise RestartWantedError("settings have changed")
         return count > 0 or self.state is not before
+
+    @property
+    def is_connected(self) -> bool:
+        return isinstance(self.connection, LinkUp)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that `say` was given and the broker does not have."""
+        return 0 if self._spool is None else len(self._spool)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many of them it never got, by reason."""
+        return {} if self._spool is None else asdict(self._spool.losses)
+
+    def say(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expires_in_s: int | None = None,
+        durable: bool = True,
+    ) -> None:
+        """Publish what nobody receipts, now or when there is a broker; see `Spool`."""
+        if self._spool is None:
+            self._link.publish(topic, payload, retain=retain, expiry_s=expires_in_s)
+            return
+        expires_at_ms = 0 if expires_in_s is None else self.now_ms + 1000 * expires_in_s
+        self._spool.put(Message(topic, payload, retain, expires_at_ms), durable=durable)
+
+    def obey(self, desk: CommandDesk) -> None:
+        """Let `desk` have the commands that come in from now on."""
+        self._desk = desk
+
+    # What commands may do with it (`commands.body`).
+
+    def submit(self, job: Job) -> None:
+        self._worker.submit(job)
+
+    def restart_worker(self) -> None:
+        self._restart_worker()
+
+    def restart(self) -> None:
+        self._wants_restart = True
 
     def wake(self) -> None:
         """End the wait of a `pump`; may be called from a signal handler."""
@@ -129,6 +266,8 @@ class Agent:
     def wait_s(self, timeout_s: float) -> float:
         """Return after how many seconds, at most `timeout_s`, there is something to do even if nothing comes in."""
         wake_ms = self._disk_retry_ms if self._backlog else participant.wake_at_ms(self.state)
+        desk_s = self._desk.wait_s() if self._desk is not None else None
+        timeout_s = timeout_s if desk_s is None else min(timeout_s, desk_s)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self.now_ms) / 1000))
 
     # Coming in.
@@ -143,30 +282,67 @@ class Agent:
             self._handle(self._inbox.get_nowait())
         return 1 + more
 
-    def _handle(self, item: LinkEvent | Answer | WorkerRefusal | None) -> None:
+    def _handle(self, item: LinkEvent | Said | None) -> None:
         match item:
+            case Arrived() if self._desk is not None and _is_command(item):
+                self._desk.hear(item)
             case Arrived():
                 self._receive(item)
+            case Answer() if self._desk is not None and self._desk.answered(item):
+                pass
             case Answer(event, blobs):
                 self._take(Entry(event, blobs))
             case Published(token):
                 self._confirm(token)
             case PublishRefused(token, reason):
                 self._bear_refusal(token, reason)
+            case WorkerUp():
+                self._feel(is_worker_ready=True, worker_starts=self._vitals.worker_starts + 1)
+            case WorkerDown():
+                self._feel(is_worker_ready=False)
             case LinkUp():
-                log.info("connected")
-                if not self._birth_token:  # else the link itself is about to send it
-                    self._birth_token = self._announce()
-                self._send_again(self._outbox.unanswered())
+                self._feel(is_connected=True, link="")
+                self._come_up(item)
             case LinkDown(reason):
-                log.warning("not connected: %s", reason)
+                self._feel(is_connected=False, link=one_line(reason))
+                self._go_down(item)
             case WorkerRefusal(exit_code):
                 raise WorkerRefusedError(exit_code)
+            case PrivateRowsChanged() | Measured() | Spoke() | Alarm() | Beat():
+                self._notice(item)
+
+    def _come_up(self, up: LinkUp) -> None:
+        log.info("connected")
+        self.connection = up
+        self._outbox.fit(up.max_packet_bytes)
+        if not self._birth_token:  # else the link itself is about to send it
+            self._birth_token = self._announce()
+        self._send_again(self._outbox.unanswered())
+
+    def _go_down(self, down: LinkDown) -> None:
+        """Note it, and say it where it is news: an absent broker is tried many times a day."""
+        if self.connection != down:
+            log.warning("not connected: %s", down.reason)
+        self.connection = down
+
+    def _notice(self, notice: Notice) -> None:
+        match notice:
+            case PrivateRowsChanged(private_epoch):
+                self._take(Entry(PrivateDataChanged(self._profile.private_epoch + private_epoch)))
+            case Measured(values):
+                self.measured.update(values)
+            case Spoke():
+                self._speaker.say(notice)
+                self._on_spoke(notice)
+            case Alarm(name, text):
+                self._sound(name, text)
 
     def _receive(self, arrived: Arrived) -> None:
         """Take a message in; what is no message of ours is dropped with a word, and never comes again."""
         try:
-            entry = read(arrived.topic, arrived.payload, self._profile, self.now_ms)
+            entry = read(arrived.topic, arrived.payload, self._profile, self._probes_of, self.now_ms)
+            if (release := release_for(arrived.topic, arrived.payload, self._profile)) is not None:
+                self._on_release(release)
             if not arrived.retained and is_server_birth(arrived.topic, arrived.payload):
                 # What came to a broker that forgot its sessions, before the server was back, went to nobody.
                 self._send_again(self._outbox.unanswered())
@@ -179,22 +355,54 @@ class Agent:
         if isinstance(entry.event, ReceiptReceived):
             self._send_missing(entry.event.receipt)
         self._take(entry, arrived)
+        if isinstance(entry.event, ProbesNamed):
+            self._look_for_sets()
 
     def _confirm(self, token: int) -> None:
+        if self._speaker.settle(token) or (self._spool is not None and self._spool.confirm(token)):
+            return
         self._outbox.confirm(token)
+        if self._desk is not None:
+            self._desk.published(token)
         if token == self._birth_token:
             self._birth_token = 0
         if token == self._report_token and self.state.report is not None:
             self._take(Entry(ReportSent(self.state.report.round)))
+            self._on_round_end()
 
     def _bear_refusal(self, token: int, reason: str) -> None:
         """What the broker will never carry counts as refused, or as said: sending it again would be of no use."""
-        log.error("the broker refused a message: %s", reason)
+        if self._speaker.settle(token, reason):
+            return
+        if self._spool is not None and self._spool.confirm(token, is_refused=True):
+            log.warning("the broker refused a waiting message: %s", reason)
+            return
         send = self._outbox.owner(token)
-        if send is not None:
-            refusal = Receipt(send.round, send.kind, send.payload, Status.REFUSED, f"broker: {reason}")
-            self._take(Entry(ReceiptReceived(refusal)))
+        if send is not None and reason == PACKET_TOO_LARGE and self._outbox.cut_anew(send, self._upload_topic()):
+            self._send_again([send])
+            return
+        if send is not None and reason != MESSAGE_EXPIRED:  # the deadline has come then, and says so itself
+            self._take(Entry(ReceiptReceived(_refusal(send, f"broker: {reason}"))))
+        if send is not None or token in (self._birth_token, self._report_token):
+            log.error("the broker refused a message: %s", reason)
         self._confirm(token)
+
+    # Public sets.
+
+    def _probes_of(self, public_set: bytes) -> int:
+        """Return how many samples a public set has; 0: the device does not have it, on its disk neither."""
+        if not self._profile.probes_of(public_set) and (found := self._find_set(public_set)):
+            log.info("public set %s is here, %d probes", public_set.hex()[:16], found)
+            self._profile = replace(self._profile, further={**self._profile.further, public_set: found})
+            self._birth_token = self._announce()
+        return self._profile.probes_of(public_set)
+
+    def _look_for_sets(self) -> None:
+        """Look for the sets that the server speaks of; whoever delivers them puts them where `find_set` looks."""
+        self._look_at_ms = self.now_ms + _LOOK_MS
+        for public_set in self.state.named_sets:
+            if not self._probes_of(public_set):
+                log.warning("rounds are, or will be, about public set %s, which is not here", public_set.hex())
 
     # Taking in: the journal first, then the fold and what follows, then the acknowledgement.
 
@@ -203,18 +411,23 @@ class Agent:
         self._settle_backlog()
 
     def _settle_backlog(self) -> None:
-        if self._problem and self.now_ms < self._disk_retry_ms:
+        if not self._is_disk_well and self.now_ms < self._disk_retry_ms:
             return
         try:
             while self._backlog:
                 self._settle(*self._backlog[0])
                 self._backlog.popleft()
             self._journal.compact(self.state)
-        except StoreFullError as error:
+        except StoreUnwritableError as error:
             self._disk_retry_ms = self.now_ms + _DISK_RETRY_MS
-            self._say(DISK_FULL, str(error))
+            self._sound(DISK_FULL if isinstance(error, StoreFullError) else DISK_READ_ONLY, str(error))
         else:
-            self._say("", "the disk has room again")
+            self._sound(DISK_FULL, "")
+            self._sound(DISK_READ_ONLY, "")
+
+    @property
+    def _is_disk_well(self) -> bool:
+        return not self.alarms.keys() & {DISK_FULL, DISK_READ_ONLY}
 
     def _settle(self, entry: Entry, arrived: Arrived | None) -> None:
         before = self.state
@@ -234,8 +447,17 @@ class Agent:
     def _keep_time(self) -> None:
         wake_ms = participant.wake_at_ms(self.state)
         if not self._backlog and wake_ms is not None and self.now_ms >= wake_ms:
-            self._take(Entry(ClockTicked(self.now_ms)))
+            self._take(Entry(ClockTicked(self.now_ms, self._what_took_so_long())))
         self._send_again(self._outbox.overdue(self.now_ms))
+        if self.now_ms >= self._look_at_ms and any(not self._profile.probes_of(one) for one in self.state.named_sets):
+            self._look_for_sets()
+
+    def _what_took_so_long(self) -> str:
+        if isinstance(self.connection, LinkDown):
+            return f"not connected: {self.connection.reason}"
+        if self.state.phase is Phase.SUBMITTING:
+            return "no receipt"
+        return self.alarms.get(WORKER_DOWN, "the worker was not done")
 
     def _send_again(self, sends: Iterable[Send]) -> None:
         for send in sends:
@@ -252,7 +474,7 @@ class Agent:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Work():
-                self._worker.submit(self._job(effect))
+                self._begin(effect)
             case Send():
                 self._post(effect)
             case SendReport():
@@ -260,10 +482,25 @@ class Agent:
                 topic = self._topics.report(self._profile.device)
                 self._report_token = self._link.publish(topic, codec.encode(self.state.report))
 
+    def _begin(self, work: Work) -> None:
+        if self._attempts.begin(work) > MAX_LIVES:
+            reason = f"the device itself went down over it {MAX_LIVES} times"
+            log.error("%s: %s", work.task.value, reason)
+            self._inbox.put(Answer(WorkFailed(work, reason)))
+        else:
+            self._worker.submit(self._job(work))
+
     def _post(self, send: Send, only: Sequence[int] = ()) -> None:
+        expires_at_ms = self.state.deadline_ms if send.kind is Kind.CONTRIBUTION else None
+        payload, topic = self._journal.blob(send.payload), self._upload_topic()
+        try:
+            self._outbox.post(send, payload, topic, self.now_ms, only, expires_at_ms=expires_at_ms)
+        except InvalidValueError as error:
+            self._inbox.put(Answer(ReceiptReceived(_refusal(send, f"{PACKET_TOO_LARGE}: {error}"))))
+
+    def _upload_topic(self) -> str:
         assert self.state.offer is not None
-        topic = self._topics.upload(self._profile.device, self.state.offer.shards)
-        self._outbox.post(send, self._journal.blob(send.payload), topic, self.now_ms, only)
+        return self._topics.upload(self._profile.device, self.state.offer.shards)
 
     def _job(self, work: Work) -> Job:
         offer, consensus = self.state.offer, self.state.training
@@ -272,7 +509,7 @@ class Agent:
             case Task.WARM_UP:
                 return WarmUpJob(work, offer.training)
             case Task.MAP_COMPETENCE:
-                return CompetenceJob(work, self.state.private_epoch)
+                return CompetenceJob(work, self.state.private_epoch, offer.slice.public_set)
             case Task.PREDICT:
                 return PredictJob(work, offer, *self._base_for(offer))
             case Task.TRAIN:
@@ -281,35 +518,66 @@ class Agent:
                 return TrainJob(work, consensus.sha256, messages, offer.training, self._own_codes(consensus))
 
     def _base_for(self, offer: RoundOffer) -> tuple[bytes, bytes]:
-        """Return digest and codes of the base, if it is about the same probes in the same coding as `offer`."""
-        base = self.state.base
+        """Return digest and codes of the base about the offered probes, if it is in the same coding as `offer`."""
+        base = self.state.base_of(offer.slice)
         if base is None:
             return b"", b""
         last = codec.decode(self._journal.blob(base.payload), Contribution, limit=MAX_PAYLOAD_BYTES)
-        if (last.slice, last.codec, last.top_k) != (offer.slice, offer.codec, offer.top_k):
+        if (last.codec, last.top_k) != (offer.codec, offer.top_k):
             return b"", b""
         return base.payload, self._journal.blob(base.codes)
 
     def _own_codes(self, consensus: Consensus) -> bytes:
         """Return the codes that this device added to a consensus over labels: its target is made by the others."""
-        offer, submission, base = self.state.offer, self.state.submission, self.state.base
+        offer, submission = self.state.offer, self.state.submission
         if offer is None or offer.slice.public_set != label_set(self._profile.task):
             return b""
+        base = self.state.base_of(offer.slice)
         if submission is None or base is None or (offer.round, base.payload) != (consensus.round, submission.payload):
             return b""
         return self._journal.blob(base.codes)
 
-    def _say(self, problem: str, detail: str) -> None:
-        if problem != self._problem:
-            log.warning("%s", detail)
-            self._problem = problem
+    def _sound(self, name: str, text: str) -> None:
+        """Note an alarm, or with an empty text its end; the federation hears of those that keep the device away."""
+        if self.alarms.get(name, "") == text:
+            return
+        before = self._problem
+        if text:
+            log.warning("%s: %s", name, text)
+            self.alarms[name] = text
+        else:
+            log.warning("%s is over", name)
+            del self.alarms[name]
+        if self._problem != before:
+            self._feel(problem=self._problem)
             self._birth_token = self._announce()
+
+    @property
+    def _problem(self) -> str:
+        return next((name for name in KEEPS_AWAY if name in self.alarms), "")
+
+    def _feel(self, **changes: Any) -> None:
+        vitals = replace(self._vitals, **changes)
+        if vitals != self._vitals:
+            self._vitals = vitals
+            self._on_vitals(vitals)
 
     def _announce(self) -> int:
         return self._publish_state(presence.birth(self._profile, self._boot, self._version, problem=self._problem))
 
     def _publish_state(self, state: DeviceState) -> int:
         return self._link.publish(self._topics.state(self._profile.device), codec.encode(state), retain=True)
+
+
+def _refusal(send: Send, reason: str) -> Receipt:
+    return Receipt(send.round, send.kind, send.payload, Status.REFUSED, one_line(reason))
+
+
+def _is_command(arrived: Arrived) -> bool:
+    try:
+        return parse(arrived.topic).leaf == "cmd"
+    except DecodeError:
+        return False
 
 
 def _round_name(state: Participant) -> str:

@@ -6,12 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.configuration import load_settings
 from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
+from edge_agent.slots.shelf import Shelf
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.label_set import label_set
+from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
-from fd_runtime.config import load_toml
+from fd_runtime.public_sets import PublicSets
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
@@ -20,29 +23,75 @@ _PRIVATE_DATA, _PRIVATE_EPOCH = "private_data", "private_epoch"
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """Settings, and the artifacts that they name. Use `load_equipment`."""
+    """Settings, and the artifacts that they name. Use `load_equipment`.
+
+    Attributes:
+        path: of the settings file.
+        settings: what stands in it.
+        bundle: what runs: the settings' own, or one that came over the air.
+        public: the probes; None = the labels are.
+        checkpoint: of what is learnt with this bundle.
+        space: of the prototypes that may leave the device; None = none may.
+    """
 
     path: Path
     settings: AgentSettings
     bundle: Bundle
     public: PublicSet | None
+    checkpoint: Path
+    space: PrototypeSpace | None = None
+
+    @property
+    def further(self) -> PublicSets:
+        """The public sets beside that of the settings."""
+        return PublicSets(self.settings.state.public_sets, self.bundle.manifest.task.digest)
+
+    def find_set(self, digest: bytes) -> int:
+        """Look for a further public set and return the number of its samples; 0: it is not there, or of no use here."""
+        return 0 if self.public is None else self.further.count(digest)
 
     def profile(self, private_epoch: int) -> Profile:
         """Return what the federation needs to know."""
         manifest, device = self.bundle.manifest, self.settings.device
-        classes, public = len(manifest.task.classes), self.public
+        subject = self._subject()
         return Profile(
             device=device.id,
             federation=device.federation,
             task=manifest.task.digest,
-            classes=classes,
+            classes=subject.classes,
             bundle=self.bundle.digest,
             family=manifest.family,
             runtime=self.settings.model.runtime,
-            public_set=label_set(manifest.task.digest) if public is None else public.digest,
-            probes=classes if public is None else public.spec.count,
+            public_set=subject.digest,
+            probes=subject.count,
             private_epoch=private_epoch,
+            further=self._further(),
+            has_store=self.settings.store is not None,
         )
+
+    def _further(self) -> dict[bytes, int]:
+        if self.public is None:
+            return {}
+        return {digest: count for digest, count in self.further.held().items() if digest != self.public.digest}
+
+    def _subject(self) -> Subject:
+        """Return what rounds are about that this device takes part in."""
+        task = self.bundle.manifest.task
+        classes = len(task.classes)
+        if self.public is not None:
+            return Subject(self.public.digest, self.public.spec.count, classes)
+        if self.space is not None:
+            return Subject(self.space.digest, self.space.count, STATES)
+        return Subject(label_set(task.digest), classes, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A public set, or what stands in its place: its identity, its probes, and the classes of a probe."""
+
+    digest: bytes
+    count: int
+    classes: int
 
 
 def load_equipment(path: Path) -> Equipment:
@@ -52,15 +101,20 @@ def load_equipment(path: Path) -> Equipment:
         ConfigError: the file is wrong at a key.
         StartError: what a key names is missing, damaged, or does not fit the rest.
     """
-    settings = load_toml(path, AgentSettings)
+    settings = load_settings(path)
+    shelf = Shelf(settings.state.slots)
+    active = shelf.load().active
     with blame(path, "model.bundle"):
-        bundle = load_bundle(settings.model.bundle)
+        bundle = load_bundle(shelf.slot(active) if active else settings.model.bundle)
     with blame(path, "model.public_set"):
         public = _public_set(settings.model.public_set, bundle)
     with blame(path, "data.private"):
         if settings.data.private is not None and not settings.data.private.is_file():
             raise MissingArtifactError(settings.data.private)
-    return Equipment(path, settings, bundle, public)
+    with blame(path, "data.prototypes"):
+        space = PrototypeSpace.of(bundle.manifest) if settings.data.prototypes else None
+    checkpoint = shelf.checkpoint(active) if active else settings.state.checkpoint
+    return Equipment(path, settings, bundle, public, checkpoint, space)
 
 
 def _public_set(path: Path | None, bundle: Bundle) -> PublicSet | None:

@@ -154,10 +154,28 @@ class PrivateDataChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleChanged:
+    """The device runs the bundle of this digest: what was learnt with another one is not known to it."""
+
+    bundle: bytes = keyed(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesNamed:
+    """The server says which public sets rounds are about, or may come to be about; digests, the current one first."""
+
+    public_sets: tuple[bytes, ...] = keyed(1)
+
+
+@dataclass(frozen=True, slots=True)
 class ClockTicked:
-    """Time has come to `at_ms`; of interest where `participant.wake_at_ms` asked for it."""
+    """Time has come to `at_ms`; of interest where `participant.wake_at_ms` asked for it.
+
+    `why` says what has taken so long.
+    """
 
     at_ms: int = keyed(1)
+    why: str = keyed(2, default="")
 
 
 Event: TypeAlias = (
@@ -171,6 +189,8 @@ Event: TypeAlias = (
     | ReportSent
     | WorkFailed
     | PrivateDataChanged
+    | BundleChanged
+    | ProbesNamed
     | ClockTicked
 )
 

@@ -8,15 +8,16 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from edge_agent.clustering import centroids_of, nearest_distances
-from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes, each
+from edge_agent.nearest import nearest_targets
+from edge_agent.private_data import Private
+from edge_agent.seen import SeenProbes
 from fd_protocol.bodies import U8
 from fd_protocol.competence import quantise_distances
 from fd_protocol.errors import DecodeError
 from fd_protocol.manifest import Task
 from fd_protocol.messages import ConsensusBlock, Slice
-from fd_protocol.payload import Codes, decode_body
-from fd_protocol.soft_labels import SoftLabels
+from fd_protocol.payload import Codes
+from fd_protocol.soft_labels import SoftLabels, soften
 from fd_runtime.fitting import ProbeRows
 from fd_runtime.model import F32, Features
 
@@ -44,7 +45,7 @@ class Ground(Protocol):
         """
         ...
 
-    def lesson(self, blocks: Sequence[ConsensusBlock], own: Codes | None) -> ProbeRows:
+    def lesson(self, logits: Logits, blocks: Sequence[ConsensusBlock], own: Codes | None) -> ProbeRows:
         """Return what a consensus teaches. `own` are the device's labels in it, where it is known to hold them.
 
         Raises:
@@ -62,7 +63,7 @@ class ProbeGround:
         task: of both.
     """
 
-    def __init__(self, seen: SeenProbes, private: PrivateRows, task: Task) -> None:
+    def __init__(self, seen: SeenProbes, private: Private, task: Task) -> None:
         self._seen, self._private, self._task = seen, private, task
 
     @property
@@ -70,27 +71,27 @@ class ProbeGround:
         return self._seen.digest
 
     def standing(self) -> U8:
-        rows = each(self._private.samples, self._task, self._seen.space.locate)
+        rows = self._private.located(self._seen.space, self._task)
         return quantise_distances(nearest_distances(self._seen.points, centroids_of(rows)))
 
     def labels(self, logits: Logits, part: Slice, temperature: float) -> SoftLabels:
         return SoftLabels.of(logits(self._slice_of(part)), temperature)
 
-    def lesson(self, blocks: Sequence[ConsensusBlock], own: Codes | None) -> ProbeRows:  # noqa: ARG002 - all count
+    def lesson(
+        self,
+        logits: Logits,
+        blocks: Sequence[ConsensusBlock],
+        own: Codes | None,  # noqa: ARG002 - what it said itself counts like the others'
+    ) -> ProbeRows:
         features = np.concatenate([self._slice_of(block.slice) for block in blocks])
-        return ProbeRows(features, np.concatenate([codes.probabilities() for codes in codes_of(blocks)]))
+
+        def say(block: ConsensusBlock) -> F32:
+            return soften(logits(self._slice_of(block.slice)), block.temperature)
+
+        return ProbeRows(features, nearest_targets(blocks, say))
 
     def _slice_of(self, part: Slice) -> Features:
         stop = part.start + part.count
         if part.public_set != self.digest or stop > len(self._seen.features):
             raise DecodeError("unknown_public_set", f"no probes {part.start} to {stop}")
         return self._seen.features[part.start : stop]
-
-
-def codes_of(blocks: Sequence[ConsensusBlock]) -> list[Codes]:
-    """Return the codes in each block.
-
-    Raises:
-        DecodeError: a body does not hold its rows.
-    """
-    return [decode_body(block.body, block.codec, block.slice.count, block.slice.classes) for block in blocks]

@@ -16,7 +16,7 @@ from fd_protocol.messages import RoundOffer, TrainingTerms
 from fd_protocol.schema import from_item, keyed, to_item
 
 MAX_FRAME_BYTES = 64 << 20
-_LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,11 @@ class WarmUpJob:
 
 @dataclass(frozen=True, slots=True)
 class CompetenceJob:
-    """Map how far every probe of the public set is from the private rows."""
+    """Map how far every probe of a public set is from the private rows."""
 
     work: Work = keyed(1)
     private_epoch: int = keyed(2)
+    public_set: bytes = keyed(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def decode_answer(data: bytes) -> Answer:
 
 
 def write_frame(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.write(LENGTH.pack(len(data)) + data)
     pipe.flush()
 
 
@@ -108,10 +109,10 @@ def read_frame(pipe: IO[bytes]) -> bytes | None:
     Raises:
         DecodeError: a length beyond reason; the other side is not one of ours.
     """
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
         return None
-    (length,) = _LENGTH.unpack(head)
+    (length,) = LENGTH.unpack(head)
     if length > MAX_FRAME_BYTES:
         raise DecodeError("oversized", f"a frame of {length} bytes")
     data = pipe.read(length)

@@ -11,7 +11,8 @@ from fd_protocol.schema import from_item, to_item
 from fd_runtime.store import Store
 
 _SNAPSHOT_EVENTS = 32
-"""Events between two snapshots; what the state no longer names is deleted with each."""
+_SNAPSHOT_BYTES = 8 << 20
+"""Events, and bytes that they name, between two snapshots; what the state no longer names is deleted with each."""
 
 
 class Journal:
@@ -19,7 +20,7 @@ class Journal:
 
     def __init__(self, store: Store, federation: str) -> None:
         self._store, self._federation = store, federation
-        self._events = 0
+        self._events = self._bytes = 0
 
     def replay(self) -> Participant:
         """Return the state that the journal folds to.
@@ -46,6 +47,7 @@ class Journal:
             for event in events:
                 self._store.append(self._federation, *_row(event, at_ms))
         self._events += len(events)
+        self._bytes += sum(map(len, blobs))
 
     def blob(self, digest: bytes) -> bytes:
         return self._store.blob(digest)
@@ -56,12 +58,12 @@ class Journal:
         Raises:
             StoreFullError: no room; the journal is as it was.
         """
-        if self._events < _SNAPSHOT_EVENTS:
+        if self._events < _SNAPSHOT_EVENTS and self._bytes < _SNAPSHOT_BYTES:
             return
         with self._store.transaction():
             self._store.snapshot(self._federation, cbor.encode(to_item(state)))
             self._store.delete_blobs_except(named_blobs(state))
-        self._events = 0
+        self._events = self._bytes = 0
 
 
 def _row(event: Event, at_ms: int) -> tuple[str, int, bytes]:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_agent.ground import Logits, codes_of
+from edge_agent.ground import Logits
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
 from fd_protocol.errors import DecodeError
 from fd_protocol.label_set import MIN_LABEL_ROWS, SPEAKS, VOICE_ONE, label_set
 from fd_protocol.messages import ConsensusBlock, Slice
-from fd_protocol.payload import Codes
+from fd_protocol.payload import Codes, decode_body
 from fd_protocol.quantisers import I64
 from fd_protocol.soft_labels import F32, SoftLabels, soften
 from fd_runtime.fitting import LabelledRows, ProbeRows
@@ -54,11 +54,16 @@ class LabelGround:
                 table[label] = said[self._rows.labels == label].mean(axis=0)
         return SoftLabels(table[part.start : part.start + part.count], temperature)
 
-    def lesson(self, blocks: Sequence[ConsensusBlock], own: Codes | None) -> ProbeRows:
+    def lesson(
+        self,
+        logits: Logits,  # noqa: ARG002 - the target is made by the others alone
+        blocks: Sequence[ConsensusBlock],
+        own: Codes | None,
+    ) -> ProbeRows:
         for block in blocks:
             self._check(block.slice)
         labels = np.concatenate([np.arange(b.slice.start, b.slice.start + b.slice.count) for b in blocks])
-        consensus = np.concatenate([codes.probabilities() for codes in codes_of(blocks)])
+        consensus = np.concatenate([_consensus_of(block) for block in blocks])
         voices = np.concatenate([np.array(block.voices or [0] * block.slice.count, np.int64) for block in blocks])
         if own is not None and len(own) == len(labels):
             own_voices = np.where(self._standing[labels] < FAR, VOICE_ONE, 0)
@@ -78,6 +83,10 @@ class LabelGround:
     def _check(self, part: Slice) -> None:
         if part.public_set != self._digest or part.start + part.count > self._rows.classes:
             raise DecodeError("unknown_public_set", f"no labels {part.start} to {part.start + part.count}")
+
+
+def _consensus_of(block: ConsensusBlock) -> F32:
+    return decode_body(block.body, block.codec, block.slice.count, block.slice.classes).probabilities()
 
 
 def others(consensus: F32, voices: I64, own: F32, own_voices: I64) -> F32:

@@ -57,6 +57,7 @@ class Learner:
         path: of the checkpoint; None = nothing is kept.
         seed: what the order of rows is drawn from, beside what is learned.
         should_stop: asked after every step; True breaks the learning off.
+        publish: takes the parameters that are accepted and kept, for whoever predicts meanwhile.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Learner:
         *,
         seed: bytes,
         should_stop: Callable[[], bool] = lambda: False,
+        publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
-        self._tail, self._session = model.tail, model.train_session
+        self._tail, self._session, self._publish = model.tail, model.train_session, publish
         self._private, self._path, self._seed, self._should_stop = private, path, seed, should_stop
+        self._release_theta = model.train_session.state.theta
         self._release = self._score()
         self._bundle, self._is_warm = bundle, False
         self._trained: Trained | None = None
@@ -79,6 +82,13 @@ class Learner:
     def logits(self, features: Features) -> F32:
         """Return what the model says now: float32 [n, classes]."""
         return self._tail.logits(features)
+
+    def renew(self, private: PrivateFeatures) -> None:
+        """Go on with other private rows; what was learned stays, and the release is judged by the new hold-out."""
+        self._private = private
+        self._tail.load(self._release_theta)
+        self._release = self._score()
+        self._tail.load(self._session.state.theta)
 
     def warm_up(self, terms: TrainingTerms) -> None:
         """Fine-tune on private rows, unless that was done or there are none.
@@ -172,6 +182,7 @@ class Learner:
             checkpoints.save(self._path, Checkpoint.of(self._bundle, state, is_warm=is_warm, trained=trained))
         self._is_warm, self._trained = is_warm, trained
         self._tail.load(state.theta)
+        self._publish(state.theta)
 
     def _restore(self, state: OptimizerState) -> None:
         self._session.state = state
@@ -184,5 +195,6 @@ class Learner:
             if found is not None and found.bundle == self._bundle:
                 self._restore(found.state())
                 self._is_warm, self._trained = found.is_warm, found.trained
+                self._publish(self._session.state.theta)
         except (DigestError, DecodeError, ThetaError) as error:
             log.error("begun anew from the bundle: %s", error)  # noqa: TRY400 - the line says it all

@@ -9,11 +9,13 @@
 Rules:
 - A device predicts an open round before it trains on a consensus; an offer that comes while it trains waits.
 - Before its first contribution it warms up, unless it has trained already. It maps its competence once per public set
-  and private epoch; the map is owed until the server has answered it.
+  and private epoch; the map is owed until the server has answered it. With another bundle it warms up again.
 - One round, one payload: a retry sends the same bytes. Only `refused(unknown_base)` permits another encoding, once, of
   the same codes; any other refusal ends the round with its reason.
 - A newer offer ends the round before it. An epoch once left never comes back; a new one voids the base and the
   server's word on the map.
+- The next difference about a slice is to the last payload about it that the server has receipted. A base of each of the
+  latest slices is kept, so that rounds may go from one to another and come back.
 - Blocks of a consensus come in any order; they belong together by their consensus digest. A consensus is taken into
   training once, and none of an earlier round after it.
 - A deadline ends a contribution, never a training. Work that fails three times ends its phase, and the report says why.
@@ -31,6 +33,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from edge_agent.events import (
+    BundleChanged,
     ClockTicked,
     CompetenceMapped,
     ConsensusBlockReceived,
@@ -39,6 +42,7 @@ from edge_agent.events import (
     OfferReceived,
     Predicted,
     PrivateDataChanged,
+    ProbesNamed,
     ReceiptReceived,
     ReportSent,
     Send,
@@ -52,7 +56,7 @@ from edge_agent.events import (
 )
 from edge_agent.gathering import Consensus, gather, precedes
 from fd_protocol.identity import DIGEST_BYTES, MAX_TEXT_CHARACTERS, RoundId
-from fd_protocol.messages import Kind, Receipt, RoundOffer, RoundReport, Status
+from fd_protocol.messages import Kind, Receipt, RoundOffer, RoundReport, Slice, Status
 from fd_protocol.schema import keyed
 
 MAX_ATTEMPTS = 3
@@ -60,6 +64,8 @@ UNKNOWN_BASE = "unknown_base"
 DEADLINE = "deadline"
 NO_CONSENSUS = bytes(DIGEST_BYTES)
 """Stands in the report of a round that ended before its consensus."""
+MAX_BASES = 32
+"""Slices of which a base is kept. Those of one grid are disjoint, so together they are no more than the public set."""
 _REMEMBERED = 8
 """Epochs left and consensus digests taken that a device remembers."""
 
@@ -77,10 +83,11 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The last soft labels that the server is known to hold, by digest."""
+    """The last soft labels about `slice` that the server is known to hold, by digest."""
 
     payload: bytes = keyed(1)
     codes: bytes = keyed(2)
+    slice: Slice = keyed(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class Participant:
     private_epoch: int = keyed(9, default=0)
     competence: Competence | None = keyed(10, default=None)
     submission: Submission | None = keyed(11, default=None)
-    base: Base | None = keyed(12, default=None)
+    # 12 was the one base of agents that kept no more; theirs is sent in full once.
     gathering: Consensus | None = keyed(13, default=None)
     """The newest consensus, until training takes it."""
     training: Consensus | None = keyed(14, default=None)
@@ -122,6 +129,16 @@ class Participant:
     report: RoundReport | None = keyed(17, default=None)
     failures: int = keyed(18, default=0)
     """Failed attempts of this phase's work."""
+    bases: tuple[Base, ...] = keyed(19, default=())
+    """One a slice, the latest last."""
+    named_sets: tuple[bytes, ...] = keyed(20, default=())
+    """Digests of the public sets that rounds are about, or may come to be about, as the server says."""
+    bundle: bytes = keyed(21, default=b"")
+    """Digest of what the device runs; empty before the first start of an agent that tells."""
+
+    def base_of(self, part: Slice) -> Base | None:
+        """Return what a difference about `part` may build on."""
+        return next((base for base in self.bases if base.slice == part), None)
 
 
 def step(state: Participant, event: Event) -> Participant:
@@ -159,8 +176,8 @@ def named_blobs(state: Participant) -> frozenset[bytes]:
         named.add(state.competence.payload)
     if state.submission is not None:
         named |= {state.submission.payload, state.submission.codes, state.submission.full}
-    if state.base is not None:
-        named |= {state.base.payload, state.base.codes}
+    for base in state.bases:
+        named |= {base.payload, base.codes}
     for consensus in (state.gathering, state.training):
         named |= set(consensus.messages) if consensus is not None else set()
     return frozenset(named - {b""})
@@ -190,8 +207,13 @@ def _take(state: Participant, event: Event) -> Participant:
             return _count_failure(state, work, reason)
         case PrivateDataChanged(private_epoch) if private_epoch != state.private_epoch:
             return replace(state, private_epoch=private_epoch, competence=None)
-        case ClockTicked(at_ms):
-            return _tick(state, at_ms)
+        case ProbesNamed(public_sets):
+            return replace(state, named_sets=public_sets)
+        case BundleChanged(bundle) if bundle != state.bundle:
+            # The worker knows what it has learnt with this one, if anything: it is asked to warm up, and may decline.
+            return replace(state, bundle=bundle, is_warm=state.is_warm and not state.bundle)
+        case ClockTicked(at_ms, why):
+            return _tick(state, at_ms, why)
     return state
 
 
@@ -269,7 +291,7 @@ def _leave_epoch(state: Participant, epoch: int) -> Participant:
     return replace(
         state,
         left_epochs=(*state.left_epochs, epoch)[-_REMEMBERED:],
-        base=None,
+        bases=(),
         competence=None if competence is None else replace(competence, is_settled=False),
     )
 
@@ -299,12 +321,24 @@ def _settle(state: Participant, receipt: Receipt) -> Participant:
         return state
     match receipt.status:
         case Status.STORED | Status.DUPLICATE:
-            return replace(state, phase=Phase.AWAITING, base=Base(submission.payload, submission.codes))
+            return replace(state, phase=Phase.AWAITING, bases=_with_base(state, submission))
         case Status.REFUSED if receipt.reason == UNKNOWN_BASE and submission.payload != submission.full:
-            return replace(state, submission=replace(submission, payload=submission.full), base=None)
+            return replace(state, submission=replace(submission, payload=submission.full), bases=_other_bases(state))
         case Status.REFUSED:
             return _give_up(state, f"refused: {receipt.reason}")
     return state  # missing parts are sent again by the shell
+
+
+def _with_base(state: Participant, submission: Submission) -> tuple[Base, ...]:
+    """The oldest base gives way where there are many."""
+    assert state.offer is not None
+    return (*_other_bases(state), Base(submission.payload, submission.codes, state.offer.slice))[-MAX_BASES:]
+
+
+def _other_bases(state: Participant) -> tuple[Base, ...]:
+    """Return the bases but for that of the offered slice."""
+    assert state.offer is not None
+    return tuple(base for base in state.bases if base.slice != state.offer.slice)
 
 
 def _end_training(state: Participant, event: Trained) -> Participant:
@@ -321,25 +355,27 @@ def _count_failure(state: Participant, work: Work, reason: str) -> Participant:
     why = f"{work.task.value}: {reason}"
     if work.task is not Task.TRAIN or state.training is None:
         return _give_up(state, why)
-    report = RoundReport(state.training.round, state.training.sha256, accepted=False, reason=_one_line(why))
+    report = RoundReport(state.training.round, state.training.sha256, accepted=False, reason=one_line(why))
     return replace(state, phase=Phase.REPORTING, training=None, report=report)
 
 
-def _tick(state: Participant, at_ms: int) -> Participant:
+def _tick(state: Participant, at_ms: int, why: str) -> Participant:
     wake = wake_at_ms(state)
     if wake is None or at_ms < wake:
         return state
     state = replace(state, now_ms=at_ms, is_due=False)
-    return state if _is_busy(state) or state.phase is Phase.IDLE else _give_up(state, DEADLINE)
+    if _is_busy(state) or state.phase is Phase.IDLE:
+        return state
+    return _give_up(state, f"{DEADLINE}: {why}" if why else DEADLINE)
 
 
 def _give_up(state: Participant, reason: str) -> Participant:
     """The round ends without a contribution of ours."""
     assert state.offer is not None
-    report = RoundReport(state.offer.round, NO_CONSENSUS, accepted=False, reason=_one_line(reason))
+    report = RoundReport(state.offer.round, NO_CONSENSUS, accepted=False, reason=one_line(reason))
     return replace(state, phase=Phase.REPORTING, submission=None, report=report)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Whatever a library has to say about a failure, as a report may carry it."""
     return "".join(sign if sign.isprintable() else " " for sign in text)[:MAX_TEXT_CHARACTERS]

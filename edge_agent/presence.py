@@ -7,10 +7,17 @@ earlier life, published late, cannot kill a new one.
 from __future__ import annotations
 
 from edge_agent.eligibility import Profile
-from fd_protocol.messages import Codec, DeviceState
+from fd_protocol.messages import MAX_PUBLIC_SETS, Codec, DeviceState
 from fd_runtime.store import Store
 
-CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence")
+CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters", "commands")
+SESSION_S = 300
+"""How long the broker queues for a device that is away: longer than a line is cut for a moment, and no more.
+
+All that a device must hear is retained, and comes at every connection: offer, consensus, notices. What a longer session
+queues beside that is every consensus that was overwritten since. A receipt that went by costs one payload that is sent
+again, as it is after every reconnection that finds one unanswered.
+"""
 _BOOT = "boot"
 
 
@@ -18,7 +25,7 @@ def begin_life(store: Store) -> int:
     """Count another start of this device, durably, and return its number.
 
     Raises:
-        StoreFullError: there is no room to count it.
+        StoreUnwritableError: there is no room to count it.
     """
     boot = boot_of(store) + 1
     store.set_meta(_BOOT, boot.to_bytes(8, "big"))
@@ -42,6 +49,7 @@ def birth(profile: Profile, boot: int, agent: str, *, problem: str = "") -> Devi
         runtime=profile.runtime,
         capabilities=CAPABILITIES,
         problem=problem,
+        public_sets=profile.public_sets[-MAX_PUBLIC_SETS:],
     )
 
 

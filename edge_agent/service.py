@@ -1,25 +1,51 @@
 """A device as a process tree: this supervisor, which owns network and memory, and the worker, which owns the model.
 
-Numpy and the runtimes are the worker's alone; the supervisor stays small, and outlives it.
+Numpy and the runtimes are the worker's alone; the supervisor stays small, and outlives it. systemd, where it is there,
+hears from the loop alone how things stand (`process.herald`). A device may live several times in a process (`lives`):
+to change settings, or to switch to another bundle, is to begin anew, as after a power cut.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import logging
 import os
+import signal
+import ssl
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import TypeAlias, cast
 
-from edge_agent import presence
-from edge_agent.agent import Agent, Inbox
-from edge_agent.equipment import load_equipment, private_epoch_of
+from edge_agent import logs, presence, remote_config, vitals
+from edge_agent.agent import Agent, Inbox, RestartWantedError
+from edge_agent.commands.assembly import Tools, make_desk
+from edge_agent.configuration import load_settings, reload_settings
+from edge_agent.diagnosis import Seen, summary, waiting
+from edge_agent.equipment import Equipment, load_equipment, private_epoch_of
+from edge_agent.inference.settings import STDOUT_VARIABLE
+from edge_agent.lives import live_on
+from edge_agent.log_level import LogLevels
+from edge_agent.process.herald import Herald
+from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
+from edge_agent.process.standing import standing_of
 from edge_agent.settings import AgentSettings
-from edge_agent.worker import ProcessWorker
+from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.machine import Phase, Slots, Unhealthy
+from edge_agent.slots.shelf import Shelf
+from edge_agent.slots.telling import command_of
+from edge_agent.spool import Spool
+from edge_agent.worker import ProcessWorker, WorkerRefusedError
 from fd_protocol import codec
 from fd_protocol.topics import Topics
+from fd_runtime.artifacts import load_bundle
+from fd_runtime.config import load_toml
 from fd_runtime.link import LinkSettings, Will
+from fd_runtime.logs import Tail
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
 from fd_runtime.store import Store
@@ -27,34 +53,198 @@ from fd_runtime.store import Store
 _PUMP_S = 5.0
 """Longest wait: how late an overdue payload may be noticed."""
 
+log = logging.getLogger("edge-agent")
 
-def run(path: Path, *, version: str) -> None:
+
+def run(path: Path, *, version: str, tail: Tail | None = None) -> None:
     """Be the device that the settings file at `path` describes, until SIGINT or SIGTERM.
+
+    Args:
+        path: of the settings.
+        version: of this program.
+        tail: keeps the last lines of the log; None = nobody does.
 
     Raises:
         ConfigError, StartError: it cannot start; says the key.
         WorkerRefusedError: the worker cannot; it has said why.
     """
-    equipment = load_equipment(path)
-    settings = equipment.settings
+    faulthandler.enable()  # a watchdog that ends us shall see where we stood
+    settings = load_toml(path, AgentSettings)
     with ExitStack() as stack:
         with blame(path, "state.folder"):
             settings.state.folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(exclusive(settings.state.folder / "agent.lock"))
+            stack.enter_context(exclusive(settings.state.lock))
+            spool = Spool(settings.state.outbox, settings.outbox)
             store = stack.enter_context(closing(Store.open(settings.state.store)))
+        herald = Herald(Notifier.of(), settings.state.standing)
+        stack.callback(herald.stop)
+        house = _House(path, store, spool, herald, version, tail or Tail())
+        live_on(path, lambda: _live(house))
+
+
+@dataclass(frozen=True, slots=True)
+class _House:
+    """What outlives the lives of a device in this process."""
+
+    path: Path
+    store: Store
+    spool: Spool
+    herald: Herald
+    version: str
+    tail: Tail
+
+
+def _live(house: _House) -> None:
+    """Be the device for one life; raises as `run`, and RestartWantedError where another is to begin."""
+    path, store, herald = house.path, house.store, house.herald
+    with blame(path, "model.bundle"):
+        settings = load_settings(path)
+        shelf = Shelf(settings.state.slots)
+        begin(shelf, load_bundle(settings.model.bundle).digest.hex())
+    equipment, folder = load_equipment(path), settings.state.folder
+    with ExitStack() as stack:
+        with blame(path, "state.folder"):
             profile = equipment.profile(private_epoch_of(store, settings.data.private))
             boot = presence.begin_life(store)
-        with blame(path, "broker.tls"):
+        with blame(path, "broker"):
             link = MqttLink(_link_settings(settings, boot))
         stack.callback(close_soon, link)
+        inbox = cast("Inbox", link.events)
+        with blame(path, "releases.ca"):
+            trust = _trust(settings)
+        inherited = (os.dup(1),) if settings.outputs.stdout else ()
+        for descriptor in inherited:
+            stack.callback(os.close, descriptor)
         worker = ProcessWorker(
-            _worker_command(path), cast("Inbox", link.events).put, environment=_environment(settings)
+            _worker_command(path),
+            inbox.put,
+            environment=lambda: _environment(reload_settings(path, settings), *inherited),
+            settings=settings.process,
+            inherited=inherited,
         )
         stack.callback(worker.close)
+        logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
+        levels = LogLevels(
+            folder,
+            lambda: reload_settings(path, settings).log.level,
+            time.time,
+            time.monotonic,
+            lambda: worker.signal(signal.SIGUSR1),
+        )
+        keeper = Keeper(
+            shelf,
+            settings.releases,
+            trust,
+            trial_command(path),
+            lambda: _health(worker),
+            environment=_environment(settings),
+            on_change=lambda _: inbox.put(None),  # the loop below looks
+        )
+        stack.callback(keeper.close)
         with blame(path, "state.folder"):
-            agent = Agent(profile, store, link, worker, _monotonic_ms, version=version)
-        stack.callback(agent.leave)
-        until_signalled(lambda: agent.pump(_PUMP_S), agent.wake)
+            agent = Agent(
+                profile,
+                store,
+                link,
+                worker,
+                _monotonic_ms,
+                version=house.version,
+                spool=house.spool,
+                find_set=equipment.find_set,
+                on_release=keeper.nudge,
+                on_round_end=keeper.took_part,
+                pid=os.getpid(),
+                since_utc_s=int(time.time()),
+                on_vitals=lambda told: vitals.write(folder, told),
+                restart_worker=worker.restart,
+            )
+            tools = Tools(
+                path,
+                levels,
+                lambda: summary(_seen(equipment, agent, store, house.version, house.tail)),
+                time.time,
+                time.monotonic,
+            )
+            agent.obey(make_desk(agent, settings, store, link, tools))
+        vitals.write(folder, agent.vitals)
+        stack.push(_farewell(agent))
+        pump_s = min(_PUMP_S, herald.pause_s)
+
+        told = Slots()
+
+        def turn() -> None:
+            nonlocal told
+            agent.pump(pump_s)
+            if keeper.state != told:
+                told = keeper.state
+                _tell(agent, settings, told)
+            herald.turn(standing_of(agent, worker.standing, os.getpid()))
+            if keeper.state.awaits_restart and agent.is_quiet:
+                raise RestartWantedError("another bundle is to run")
+
+        try:
+            until_signalled(turn, agent.wake)
+        except WorkerRefusedError as error:
+            if keeper.state.phase is not Phase.COMMIT:
+                raise
+            keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
+            raise RestartWantedError("the bundle before is to run") from error
+
+
+def _tell(agent: Agent, settings: AgentSettings, slots: Slots) -> None:
+    """Tell the federation how far the way to another bundle is."""
+    command = command_of(slots, int(time.time()))
+    if command is not None:
+        topic = Topics(settings.device.federation).command(settings.device.id, command.command)
+        agent.say(topic, codec.encode(command), retain=True)
+
+
+def _health(worker: ProcessWorker) -> Health:
+    standing = worker.standing
+    return Health(standing.is_ready, standing.deaths, standing.last_death)
+
+
+def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
+    """Return whom packages are taken from; the device shows its certificate, where it has one."""
+    tls, ca = settings.broker.tls, settings.releases.ca
+    if tls is None and ca is None:
+        return None
+    context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
+    if tls is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
+
+
+def _seen(equipment: Equipment, agent: Agent, store: Store, version: str, tail: Tail) -> Seen:
+    settings = equipment.settings
+    blobs = {send.payload: len(store.blob(send.payload)) for send in waiting(agent.state)}
+    return Seen(
+        version=version,
+        state=agent.state,
+        vitals=agent.vitals,
+        runtime=settings.model.runtime,
+        bundle=equipment.bundle.digest,
+        public_set=equipment.public.digest if equipment.public is not None else b"",
+        store=settings.state.store,
+        now_utc_s=time.time(),
+        blob_bytes=blobs,
+        remote=remote_config.load(settings.state.folder).values,
+        log_level=logging.getLevelName(logging.getLogger().level).lower(),
+        log_counts=tail.counts,
+    )
+
+
+Farewell: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
+
+
+def _farewell(agent: Agent) -> Farewell:
+    """Say goodbye to the fleet when the device is stopped, and nothing where it goes on with another life."""
+
+    def leave(kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if kind is not RestartWantedError:
+            agent.leave()
+
+    return leave
 
 
 def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
@@ -66,9 +256,11 @@ def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
         port=broker.port,
         username=broker.username,
         tls=broker.tls,
+        proxy=broker.way,
         subscriptions=topics.device_filters(device.id),
         will=Will(topics.state(device.id), codec.encode(presence.will(boot))),
         manual_ack=True,
+        session_expiry_s=presence.SESSION_S,
     )
 
 
@@ -76,11 +268,18 @@ def _worker_command(path: Path) -> list[str]:
     return [sys.executable, "-m", "edge_agent.worker_process", str(path)]
 
 
-def _environment(settings: AgentSettings) -> dict[str, str]:
-    """Numpy's own threads buy nothing at the size of a tail; glibc's arenas and heap keep what large arrays leave."""
+def _environment(settings: AgentSettings, stdout: int | None = None) -> dict[str, str]:
+    """Numpy's own threads buy nothing at the size of a tail; glibc's arenas and heap keep what large arrays leave.
+
+    `stdout`: descriptor of our standard output, where the worker writes to it: its own carries answers.
+    """
     threads = str(settings.model.threads)
     allocator = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    return {**os.environ, **allocator, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    # What systemd wants to hear it wants to hear from the supervisor.
+    inherited = {name: value for name, value in os.environ.items() if name not in SYSTEMD_VARIABLES}
+    if stdout is not None:
+        inherited[STDOUT_VARIABLE] = str(stdout)
+    return {**inherited, **allocator, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
 
 
 def _monotonic_ms() -> int:

@@ -1,19 +1,38 @@
 """Every setting of a device, listed once: the keys of its TOML file.
 
 [device]  id, federation
-[broker]  host, port, username          [broker.tls]  ca, certificate, key
-[model]   bundle, public_set, runtime, threads
-[data]    private                       [state]       folder
+[broker]  host, port, username          [broker.tls]  ca, certificate, key, alpn
+                                        [broker.proxy] url, bypass
+[outbox]  max_messages, max_mb
+[store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
+[model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
+[inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
+[data]    private, prototypes           [state]       folder, runtime
+[process] start_s, hang_s, restart_min_s, restart_max_s
+[releases] url, ca, automatic, max_mb, trial_s, health_s
+[commands] allow, health_window_s       [log]         level, format
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.api.settings import ApiSettings
+from edge_agent.commands.settings import CommandSettings
+from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
+from edge_agent.private.settings import StoreSettings
+from edge_agent.process.settings import ProcessSettings
+from edge_agent.slots.settings import ReleaseSettings
+from edge_agent.sources.settings import SourceSettings
+from edge_agent.spool import SpoolSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
+from fd_runtime.config import remotely
+from fd_runtime.logs import LogSettings
+from fd_runtime.providers import GpuSettings, Placement, Provider
 from fd_runtime.starting import BrokerSettings
 
 
@@ -33,31 +52,50 @@ class DeviceSettings:
 class ModelSettings:
     """What runs: the folders of bundle and public set, the runtime, and the threads of one inference or train step.
 
-    Without a public set the labels of the task are the probes: for federations of method `per-label` alone.
+    Without a public set a device takes part in federations of method `per-label`, or of `prototypes` if it may.
+    `providers`: where onnxruntime may run the backbone, the best first.
     """
 
     bundle: Path
     public_set: Path | None = None
-    runtime: Runtime = "onnxruntime"
-    threads: int = 1
+    runtime: Runtime = remotely("onnxruntime", restart="agent")
+    threads: int = remotely(1, restart="worker")
+    providers: tuple[Provider, ...] = ("cpu",)
+    gpu: GpuSettings = field(default_factory=GpuSettings)
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.providers, self.gpu)
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 64:
             raise InvalidValueError("threads lie in 1..64")
+        if self.runtime != "onnxruntime" and self.providers != ("cpu",):
+            raise InvalidValueError(f"providers are onnxruntime's; {self.runtime} runs on the processor")
+        self.placement  # noqa: B018 - which refuses to exist with a list that is none
 
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """The private rows: an npz file of `x` [n, *sample_shape] and integer labels `y` [n]; None = there are none."""
+    """The private rows: an npz file of `x` [n, *sample_shape] and integer labels `y` [n]; None = there are none.
+
+    `prototypes`: whether the mean features of each class, over at least eleven of these rows, may leave the device, for
+    federations of method `prototypes`. Nothing else of a row ever does.
+    """
 
     private: Path | None = None
+    prototypes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing."""
+    """Where the device keeps its memory: journal, outbox and checkpoint. Made where it is missing.
+
+    In `runtime` it says how it is at the moment; None = in the folder too. On a tmpfs that costs no flash.
+    """
 
     folder: Path
+    runtime: Path | None = None
 
     @property
     def store(self) -> Path:
@@ -66,6 +104,35 @@ class StateSettings:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def outbox(self) -> Path:
+        return self.folder / "outbox"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "agent.lock"
+
+    @property
+    def standing(self) -> Path:
+        return (self.runtime or self.folder) / "standing.json"
+
+    @property
+    def slots(self) -> Path:
+        return self.folder / "slots"
+
+    @property
+    def read_files(self) -> Path:
+        return self.folder / "sources.db"
+
+    @property
+    def private_store(self) -> Path:
+        return self.folder / "private.db"
+
+    @property
+    def public_sets(self) -> Path:
+        """Further public sets by digest (`fd_runtime.public_sets`)."""
+        return self.folder / "public_sets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +144,20 @@ class AgentSettings:
     state: StateSettings
     broker: BrokerSettings = BrokerSettings()
     data: DataSettings = DataSettings()
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    store: StoreSettings | None = None
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    outputs: OutputSettings = field(default_factory=OutputSettings)
+    home_assistant: HomeAssistantSettings | None = None
+    api: ApiSettings | None = None
+    process: ProcessSettings = ProcessSettings()
+    outbox: SpoolSettings = SpoolSettings()
+    releases: ReleaseSettings = ReleaseSettings()
+    commands: CommandSettings = CommandSettings()
+    log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        for name in self.sources:
+            check_name(name, "the name of a source")
+        if self.data.prototypes and self.model.public_set is not None:
+            raise InvalidValueError("data.prototypes is for federations without a public set: leave one of them out")

@@ -2,37 +2,96 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from edge_agent.journal import Journal
+from edge_agent.look import Look, look
 from edge_agent.participant import Participant
-from edge_agent.presence import boot_of
+from edge_agent.process.standing import load
 from edge_agent.settings import AgentSettings
-from fd_runtime.artifacts import MissingArtifactError
-from fd_runtime.config import load_toml
+from edge_agent.slots.shelf import Shelf
+from edge_agent.vitals import Vitals
+from fd_protocol.messages import Command
+from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
 
 
-def facts(path: Path) -> dict[str, str]:
+def facts(path: Path) -> dict[str, Any]:
     """Return what is worth knowing about the device of the settings file at `path`, by name.
 
     Raises:
         ConfigError: the file is wrong at a key.
-        StartError: the device has never run, or its memory cannot be read.
+        NeverRunError: the device has no memory yet.
+        StartError: its memory cannot be read.
     """
-    settings = load_toml(path, AgentSettings)
-    with blame(path, "state.folder"):
-        if not settings.state.store.is_file():
-            raise MissingArtifactError(settings.state.store)
-        with closing(Store.open(settings.state.store)) as store:
-            known = {"device": settings.device.id, "federation": settings.device.federation}
-            return {**known, "starts": str(boot_of(store)), **_facts(Journal(store, known["federation"]).replay())}
+    seen = look(path).require_run()
+    device = seen.settings.device
+    told: dict[str, Any] = {"device": device.id, "federation": device.federation, "running": seen.is_running}
+    told |= {"starts": seen.boot}
+    if seen.is_running and seen.vitals is not None:
+        told |= {**_life(seen.vitals), **_standing(seen.settings)}
+    told |= {**_rounds(seen.state), **_slots(seen.settings)}
+    with blame(path, "model.public_set"):
+        if lacking := _lacking(seen.state, seen.settings):
+            told["lacks"] = f"public set {' '.join(lacking)}"
+    if seen.waiting:
+        told["outbox"] = {one.send.kind.value: f"{one.size_bytes} B of {one.send.round}" for one in seen.waiting}
+    if commands := _commands(seen):
+        told["commands"] = commands
+    if seen.remote.values:
+        told["set by the server"] = dict(seen.remote.values)
+    if seen.remote.trial:
+        told["on trial"] = f"settings of command {seen.remote.trial}"
+    return told
 
 
-def _facts(state: Participant) -> dict[str, str]:
-    known = {"phase": state.phase.value, "warmed up": "yes" if state.is_warm else "no"}
+def _life(vitals: Vitals) -> dict[str, Any]:
+    complaints = vitals.complaints()
+    return {
+        "well": not complaints,
+        **({"because": "; ".join(complaints)} if complaints else {}),
+        "connected": vitals.is_connected,
+        "worker": f"{'ready' if vitals.is_worker_ready else 'not ready'}, {vitals.worker_starts} starts",
+    }
+
+
+def _standing(settings: AgentSettings) -> dict[str, Any]:
+    """Return what it says of itself at the moment."""
+    standing = load(settings.state.standing)
+    if standing is None:
+        return {}
+    known: dict[str, Any] = {"connection": standing.connection}
+    if standing.advice:
+        known["what to do"] = standing.advice
+    if standing.last_death:
+        known["last worker"] = f"ended by {standing.last_death}"
+    if standing.waiting:
+        known["waiting"] = f"{standing.waiting} messages for the broker"
+    return {**known, **{f"alarm {name}": text for name, text in standing.alarms.items()}}
+
+
+def _slots(settings: AgentSettings) -> dict[str, Any]:
+    """Return what came over the air, if anything did."""
+    slots = Shelf(settings.state.slots).load()
+    known: dict[str, Any] = {"bundle": slots.active[:12]} if slots.active else {}
+    if slots.release is not None:
+        known["release"] = f"{slots.release.version}: {slots.phase.value}"
+    if slots.outcome:
+        known["last release"] = slots.outcome
+    return known
+
+
+def _lacking(state: Participant, settings: AgentSettings) -> list[str]:
+    """Return the digests of public sets that the server speaks of and that are not here; no file of them is checked."""
+    if settings.model.public_set is None:
+        return []
+    home = PublicSetSpec.from_json((settings.model.public_set / PUBLIC_SET_NAME).read_bytes()).digest
+    names = [one.hex() for one in state.named_sets if one != home]
+    return [name for name in names if not (settings.state.public_sets / name / PUBLIC_SET_NAME).is_file()]
+
+
+def _rounds(state: Participant) -> dict[str, Any]:
+    known: dict[str, Any] = {"phase": state.phase.value, "warmed up": state.is_warm}
     if state.offer is not None:
         known["round"] = str(state.offer.round)
     if state.objection:
@@ -42,3 +101,15 @@ def _facts(state: Participant) -> dict[str, str]:
     if state.taken_round is not None:
         known["learned from"] = str(state.taken_round)
     return known
+
+
+def _commands(seen: Look) -> dict[str, str]:
+    """What is under way, and the last end of each name."""
+    known = (*(one.command for one in seen.commands.ended), *(one.command for one in seen.commands.open))
+    last = {command.command: command for command in known}
+    return {name: _word(command) for name, command in sorted(last.items())}
+
+
+def _word(command: Command) -> str:
+    more = command.step or command.reason
+    return f"{command.state.value}{f' ({more})' if more else ''}"

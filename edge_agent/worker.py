@@ -1,32 +1,54 @@
 """The process that holds the model, seen from the supervisor.
 
-    supervisor --jobs, one at a time--> edge_agent.worker_process --answers--> supervisor
+    supervisor --jobs, one at a time--> edge_agent.worker_process --answers, and notices at any time--> supervisor
 
-The worker may be killed at any moment, by the kernel most of all: its job has then failed, it is started again, and the
-wait before a start doubles while it keeps dying. Only a worker that says its settings are wrong stays down.
+The worker may be killed at any moment, by the kernel most of all, or hang in a library: its job has then failed with
+the reason, it is started again, and the wait before a start doubles while it keeps dying. Only a worker that says its
+settings are wrong stays down. What a job that kills its worker again and again comes to is the participant's to say.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import IO, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
 
 from edge_agent.events import WorkFailed
-from edge_agent.jobs import Answer, Job, decode_answer, encode_job, read_frame, write_frame
+from edge_agent.jobs import Answer, Job, encode_job
+from edge_agent.process.child import Child
+from edge_agent.process.notices import Alarm, Beat, Notice
+from edge_agent.process.pipe import READY, decode_said
+from edge_agent.process.postmortem import Cause, Death, explain, oom_kills
+from edge_agent.process.settings import ProcessSettings
 from fd_protocol.errors import DecodeError, FedistillError
+from fd_runtime.config import EX_SOFTWARE
+from fd_runtime.waking import Waker
 
-READY = b"ready"
-"""The worker's first frame: everything is loaded."""
+WORKER_DOWN = "worker_down"
+"""Name of the alarm that the worker does not stay alive."""
+_DOWN_AFTER = 3
+"""Deaths in a row, without an answer and without a life of decent length, that make a worker count as down."""
 _REFUSALS = range(64, 79)
 """Exit codes of sysexits.h: the worker said in a line what is wrong, and it would say so again."""
-_CLOSE_S = 1.0
+_OVERSLEPT_S = 5.0
+"""Longer past its time, and the supervisor itself stood still: a frozen machine is no hang of the worker's."""
+_CLOSE_S = 3.0
 
 log = logging.getLogger("edge-agent")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUp:
+    """The worker has loaded everything and takes jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDown:
+    """The worker has ended; it is started again by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +64,9 @@ class WorkerRefusedError(FedistillError):
     def __init__(self, exit_code: int) -> None:
         self.exit_code = exit_code
         super().__init__("the worker did not start")
+
+
+Said: TypeAlias = "Answer | Notice | WorkerUp | WorkerDown | WorkerRefusal"
 
 
 class Worker(Protocol):
@@ -74,131 +99,235 @@ class InlineWorker:
         """Nothing is left behind."""
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerStanding:
+    """The worker as its owner may want to know it.
+
+    Attributes:
+        pid: of the process; 0 = there is none.
+        starts: how often it was started in this life of the supervisor.
+        last_death: why the one before ended; empty = none has.
+        deaths: how many there were in this life of the supervisor.
+        is_ready: it has loaded everything.
+    """
+
+    pid: int = 0
+    starts: int = 0
+    last_death: str = ""
+    deaths: int = 0
+    is_ready: bool = False
+
+
+@dataclass(slots=True)
+class _Life:
+    """One run of the worker.
+
+    Attributes:
+        kills: `oom_kills` when it began.
+        limit_s: when patience ends, on the monotonic clock.
+        is_ready: it has loaded everything.
+        last_words: the newest alarm about its own end.
+    """
+
+    child: Child
+    kills: Mapping[str, int]
+    begun_s: float
+    limit_s: float
+    is_ready: bool = False
+    last_words: Alarm | None = None
+
+
 class ProcessWorker:
     """Does jobs in a process of its own, so that running out of memory costs a job and not the device.
 
     Args:
-        command: starts the worker; jobs go to its standard input, answers come from its standard output.
-        deliver: takes the answers, from another thread.
-        environment: of the process; None = this one's.
-        restart_min_s: wait after the first death; doubles with each further one, up to `restart_max_s`.
-        restart_max_s: longest wait.
+        command: starts the worker; jobs go to its standard input, what it says comes from its standard output.
+        deliver: takes answers and notices, from another thread.
+        environment: returns that of the process, asked at each start; None = this one's.
+        settings: how patient to be.
+        inherited: descriptors that the worker keeps, beside the standard ones.
     """
 
     def __init__(
         self,
         command: Sequence[str],
-        deliver: Callable[[Answer | WorkerRefusal], None],
+        deliver: Callable[[Said], None],
         *,
-        environment: Mapping[str, str] | None = None,
-        restart_min_s: float = 0.5,
-        restart_max_s: float = 60.0,
+        environment: Callable[[], Mapping[str, str]] | None = None,
+        settings: ProcessSettings = ProcessSettings(),  # noqa: B008 - frozen
+        inherited: Sequence[int] = (),
     ) -> None:
-        self._command, self._deliver, self._environment = command, deliver, environment
-        self._restart_min_s, self._restart_max_s = restart_min_s, restart_max_s
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._inherited = tuple(inherited)
+        self._command, self._deliver, self._environment, self._settings = command, deliver, environment, settings
+        self._jobs: deque[Job] = deque()
         self._job: Job | None = None
         self._deaths = 0
+        self._closing, self._restarting = threading.Event(), threading.Event()
+        self._waker = Waker()
+        self._child: Child | None = None
+        self.standing = WorkerStanding()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        self._jobs.put(job)
+        self._jobs.append(job)
+        self._waker.wake()
 
     def close(self) -> None:
         self._closing.set()
-        self._jobs.put(None)
-        with self._lock:
-            if self._process is not None:
-                self._process.kill()
+        self._waker.wake()
         self._thread.join(_CLOSE_S)
 
+    def restart(self) -> None:
+        """End the process; another begins with the settings of then. A job under way has failed."""
+        self._restarting.set()
+        self._waker.wake()
+
+    def signal(self, number: int) -> None:
+        """Send a signal that the worker has a handler for; one that is not ready yet gets none."""
+        child = self._child
+        if child is not None and self.standing.is_ready:
+            child.signal(number)
+
     def _run(self) -> None:
+        try:
+            self._keep_alive()
+        except Exception:  # a mistake of ours: a device without its worker must not look well
+            log.exception("the worker's keeper ends")
+            self._deliver(WorkerRefusal(EX_SOFTWARE))
+        self._waker.close()
+
+    def _keep_alive(self) -> None:
         while not self._closing.is_set():
-            process = self._start()
-            if process is not None:
-                is_ready = _is_ready(process)
-                if is_ready:
-                    self._serve(process)
-                exit_code = _end(process)
-                if not is_ready and exit_code in _REFUSALS:
-                    self._deliver(WorkerRefusal(exit_code))
+            life = self._begin()
+            if life is not None:
+                death = self._serve(life)
+                if isinstance(death, WorkerRefusal):
+                    self._deliver(death)
                     return
+                if death is not None:
+                    self._bury(death)
             self._closing.wait(self._backoff_s())
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
-        """Start the worker; None: the system would not, or nobody wants it any more."""
-        with self._lock:
-            if self._closing.is_set():
-                return None
-            try:
-                # A session of its own: Ctrl-C in a terminal is for the supervisor, which ends the worker itself.
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=self._environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                log.warning("the worker does not start: %s", error)
-                return None
-            return self._process
+    def _begin(self) -> _Life | None:
+        """Start the worker; None: the system would not."""
+        now_s = time.monotonic()
+        try:
+            life = _Life(
+                Child(self._command, None if self._environment is None else self._environment(), self._inherited),
+                oom_kills(),
+                now_s,
+                now_s + self._settings.start_s,
+            )
+        except OSError as error:
+            log.warning("the worker does not start: %s", error)
+            self._count_death(Death(Cause.CRASH, f"it does not start: {error}"))
+            return None
+        self._restarting.clear()  # it begins with what is so now
+        self._child = life.child
+        self.standing = replace(self.standing, pid=life.child.pid, starts=self.standing.starts + 1)
+        return life
 
-    def _serve(self, process: subprocess.Popen[bytes]) -> None:
-        """Give the worker jobs until it dies or the supervisor goes."""
-        while not self._closing.is_set():
-            job = self._job = self._job or self._jobs.get()
-            if job is None or process.poll() is not None:  # it died while it had nothing to do: no job's fault
-                return
-            answer = _ask(process, job)
-            self._job = None
-            if answer is None:
-                self._bury(process, job)
-                return
-            self._deaths = 0
-            self._deliver(answer)
+    def _serve(self, life: _Life) -> Death | WorkerRefusal | None:
+        """Give the worker jobs until it dies, and say of what; None: the supervisor goes."""
+        child = life.child
+        try:
+            while not child.is_gone:
+                if self._closing.is_set() or self._restarting.is_set():
+                    child.kill()
+                    self._fail_job("the worker was restarted")
+                    return None
+                if time.monotonic() > life.limit_s:
+                    return self._end_hung(life)
+                self._turn(life)
+        except DecodeError as error:
+            child.kill()
+            return Death(Cause.CRASH, f"it talked nonsense: {error}")
+        finally:
+            was_ready, self.standing = self.standing.is_ready, replace(self.standing, is_ready=False)
+            exit_status = child.end()
+            if was_ready and not self._closing.is_set():
+                self._deliver(WorkerDown())
+        if not life.is_ready and exit_status in _REFUSALS:
+            return WorkerRefusal(exit_status)
+        if life.last_words is not None and life.last_words.name != Cause.HANG.value:
+            return Death(Cause(life.last_words.name), life.last_words.text)
+        return explain(exit_status, oom_kills(), life.kills)
 
-    def _bury(self, process: subprocess.Popen[bytes], job: Job) -> None:
-        reason = f"the worker died ({_end(process)})"
-        if not self._closing.is_set():
-            log.warning("%s: %s", job.work.task.value, reason)
+    def _turn(self, life: _Life) -> None:
+        if life.is_ready and self._job is None and self._jobs:
+            self._job = self._jobs.popleft()
+            life.child.send(encode_job(self._job))
+        frames = life.child.turn(life.limit_s - time.monotonic(), self._waker)
+        now_s = time.monotonic()
+        if now_s > life.limit_s + _OVERSLEPT_S:
+            life.limit_s = now_s + self._settings.hang_s
+        for frame in frames:
+            self._hear(life, frame, now_s)
+
+    def _hear(self, life: _Life, frame: bytes, now_s: float) -> None:
+        """Take in a frame; beats and answers are signs of life, mere news is none.
+
+        Raises:
+            DecodeError: it is nonsense.
+        """
+        if frame == READY:
+            life.is_ready, life.limit_s = True, now_s + self._settings.hang_s
+            self.standing = replace(self.standing, is_ready=True)
+            self._deliver(WorkerUp())
+            return
+        said = decode_said(frame)
+        if isinstance(said, Alarm) and said.name in _LAST_WORDS:
+            life.last_words = said
+            return
+        if isinstance(said, Beat | Answer) and life.is_ready:
+            life.limit_s, life.last_words = now_s + self._settings.hang_s, None
+            if now_s > life.begun_s + self._settings.restart_max_s:
+                self._be_well()
+        if isinstance(said, Answer):
+            self._finish()
+        if not isinstance(said, Beat):
+            self._deliver(said)
+
+    def _finish(self) -> None:
+        if self._job is None:
+            raise DecodeError("malformed", "an answer to no job")
+        self._job = None
+        self._be_well()
+
+    def _end_hung(self, life: _Life) -> Death:
+        life.child.end_hung()
+        what = life.last_words.text if life.last_words is not None else "not a word from it"
+        limit_s = self._settings.hang_s if life.is_ready else self._settings.start_s
+        return Death(Cause.HANG, f"{what}; {limit_s:g} s allowed")
+
+    def _bury(self, death: Death) -> None:
+        over = f" over {self._job.work.task.value}" if self._job is not None else ""
+        log.warning("the worker died%s: %s", over, death)
+        self._fail_job(f"the worker died of {death}")
+        self._count_death(death)
+
+    def _fail_job(self, reason: str) -> None:
+        job, self._job = self._job, None
+        if job is not None and not self._closing.is_set():
             self._deliver(Answer(WorkFailed(job.work, reason)))
 
-    def _backoff_s(self) -> float:
+    def _count_death(self, death: Death) -> None:
+        deaths = self.standing.deaths + 1
+        self.standing = replace(self.standing, pid=0, last_death=str(death), deaths=deaths, is_ready=False)
         self._deaths += 1
-        return min(self._restart_max_s, self._restart_min_s * 2.0 ** min(self._deaths - 1, 16))
+        if self._deaths == _DOWN_AFTER:
+            self._deliver(Alarm(WORKER_DOWN, str(death)))
+
+    def _be_well(self) -> None:
+        if self._deaths >= _DOWN_AFTER:
+            self._deliver(Alarm(WORKER_DOWN, ""))
+        self._deaths = 0
+
+    def _backoff_s(self) -> float:
+        doublings = min(max(self._deaths - 1, 0), 16)
+        return min(self._settings.restart_max_s, self._settings.restart_min_s * 2.0**doublings)
 
 
-def _is_ready(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        return read_frame(_pipe(process.stdout)) == READY
-    except DecodeError:
-        return False
-
-
-def _ask(process: subprocess.Popen[bytes], job: Job) -> Answer | None:
-    """Return the answer to `job`; None: the worker died over it, or answered nonsense."""
-    try:
-        write_frame(_pipe(process.stdin), encode_job(job))
-        data = read_frame(_pipe(process.stdout))
-        return None if data is None else decode_answer(data)
-    except (BrokenPipeError, DecodeError):
-        return None
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # Popen was asked for it
-    return pipe
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code of a process that has closed its pipe, or will be killed for not having."""
-    try:
-        return process.wait(_CLOSE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+_LAST_WORDS = frozenset(cause.value for cause in Cause)
+"""Names of alarms that a worker sends about itself, before it ends."""

@@ -1,68 +1,166 @@
 """`python -m edge_agent.worker_process agent.toml`: the process that holds the model.
 
-Jobs come on standard input, answers go to what was standard output; whatever a library prints goes to standard error.
-It ends with its supervisor: between jobs it sees the pipe close, inside a training it looks who its parent is.
+Jobs come on standard input, answers and notices go to what was standard output; whatever a library prints goes to
+standard error, and so does where it stood when it was killed for hanging. It ends with its supervisor: between jobs it
+sees the pipe close, inside a training and in its heart it looks who its parent is. What kills it, it says first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from edge_agent import log_level, logs
+from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.equipment import Equipment, load_equipment
-from edge_agent.jobs import decode_job, encode_answer, read_frame, write_frame
+from edge_agent.inference.serving import Surroundings, serving
+from edge_agent.jobs import decode_job, read_frame
+from edge_agent.keeping import kept
 from edge_agent.learner import BrokenOffError
+from edge_agent.private.renewal import Renewal
 from edge_agent.private_data import PrivateRows, load_private_rows
-from edge_agent.seen import SeenProbes
-from edge_agent.worker import READY
+from edge_agent.process.heart import Heart, Pulse
+from edge_agent.process.notices import Alarm
+from edge_agent.process.pipe import Mouth
+from edge_agent.process.postmortem import cause_of
+from edge_agent.seen import Seeing, SeenProbes, SeenSets
+from edge_agent.sources.memory import Memory
+from edge_agent.sources.opening import open_sources
+from edge_agent.sources.source import Source
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.logs import set_up_logs
+from fd_runtime.opening import LoadedModel
+from fd_runtime.placing import open_placed
 from fd_runtime.starting import blame, exclusive
+
+_CRASH = 1
+"""Exit status of a death, which another start may spare us; those of sysexits.h are refusals."""
+_OOM_SCORE = "500"
+"""Where memory is short the kernel shall take the worker before the supervisor, and before most else."""
+
+log = logging.getLogger("edge-agent")
 
 
 def main(arguments: list[str]) -> int:
-    logging.basicConfig(format="%(asctime)s worker %(levelname)s %(message)s", level=logging.INFO)
-    supervisor = os.getppid()
-    answers = _take_standard_output()
+    faulthandler.enable()
+    _offer_oneself()
+    mouth = Mouth(_take_standard_output())
     try:
-        equipment = load_equipment(Path(arguments[0]))
-        # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
-        with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
-            _serve(_core(equipment, supervisor), sys.stdin.buffer, answers)
+        path = Path(arguments[0])
+        settings = load_settings(path)
+        tail = set_up_logs(settings.log, who="worker")
+        log_level.follow(settings.state.folder, lambda: reload_settings(path, settings).log.level, time.time)
+        logs.write_at_signal(tail, settings.state.folder / logs.WORKER_TAIL)
+        return _run(path, mouth, os.getppid())
     except (BrokenOffError, BrokenPipeError):
         return 0
     except (FedistillError, OSError) as error:
         sys.stderr.write(f"edge-agent: {error}\n")
         return exit_code_for(error)
+    except Exception as error:
+        log.exception("the worker ends")
+        mouth.tell(Alarm(cause_of(error).value, f"{type(error).__name__}: {error}"))
+        return _CRASH
+
+
+def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
+    def is_orphaned() -> bool:
+        return os.getppid() != supervisor
+
+    equipment = load_equipment(path)
+    heart = Heart(mouth.tell, equipment.settings.process.hang_s, is_orphaned)
+    pulse = heart.watch("the job")
+    heart.start()
+    # A worker whose supervisor was killed may still be ending: what it saves must not come after ours.
+    with exclusive(equipment.settings.state.folder / "worker.lock", wait=True):
+        _work(equipment, mouth, pulse, heart.watch("inference"), is_orphaned)
     return 0
 
 
-def _serve(core: WorkerCore, jobs: IO[bytes], answers: IO[bytes]) -> None:
-    write_frame(answers, READY)
+def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is_orphaned: Callable[[], bool]) -> None:
+    """Serve live samples and do jobs, side by side, until the supervisor goes."""
+
+    def should_stop() -> bool:
+        pulse.beat()
+        return is_orphaned()
+
+    settings, path = equipment.settings, equipment.path
+    with blame(path, "data.private"):
+        fixed = _private_rows(equipment)
+    with blame(path, "model.runtime"):
+        model = open_placed(
+            equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.model.placement
+        )
+    log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
+    with ExitStack() as stack:
+        with blame(path, "store"):
+            store = stack.enter_context(kept(settings, equipment.bundle.manifest, mouth.tell))
+        renewal = None if store is None else Renewal(store, fixed, model, pulse.beat)
+        around = Surroundings(
+            (lambda: fixed) if store is None else store.rows,
+            sources=stack.enter_context(_sources(equipment)),
+            store=store,
+            refresh=(lambda: None) if store is None else store.refresh,
+            tell=mouth.tell,
+            alive=inference.beat,
+            version=version("fedistill"),
+        )
+        served = stack.enter_context(serving(path, settings, equipment.bundle, model, around))
+        core = WorkerCore(
+            model,
+            _seeing(equipment, model, pulse),
+            fixed if renewal is None else renewal.rows(),
+            equipment.checkpoint,
+            device=settings.device.id,
+            space=equipment.space,
+            should_stop=should_stop,
+            publish=served.take_weights,
+        )
+        renew = (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
+        served.begin()
+        _serve(core, renew, sys.stdin.buffer, mouth, pulse)
+
+
+def _serve(core: WorkerCore, renew: Callable[[], None], jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:
+    pulse.rest()
+    mouth.ready()
     while (data := read_frame(jobs)) is not None:
-        write_frame(answers, encode_answer(core.handle(decode_job(data))))
+        pulse.beat()
+        renew()
+        mouth.answer(core.handle(decode_job(data)))
+        pulse.rest()
 
 
-def _core(equipment: Equipment, supervisor: int) -> WorkerCore:
+def _seeing(equipment: Equipment, model: LoadedModel, pulse: Pulse) -> Seeing | None:
+    """Return who shows the public sets of the device; None: it has none."""
+    if equipment.public is None:
+        return None
+    home = SeenProbes(equipment.public, model, pulse.beat)
+    return SeenSets(home, equipment.further.find, model, pulse.beat)
+
+
+@contextmanager
+def _sources(equipment: Equipment) -> Iterator[Mapping[str, Source]]:
+    """Yield where live samples come from, by name."""
     settings = equipment.settings
-    with blame(equipment.path, "data.private"):
-        private = _private_rows(equipment)
-    with blame(equipment.path, "model.runtime"):
-        model = equipment.bundle.open(settings.model.runtime, threads=settings.model.threads)
-    return WorkerCore(
-        model,
-        None if equipment.public is None else SeenProbes(equipment.public, model),
-        private,
-        settings.state.checkpoint,
-        device=settings.device.id,
-        should_stop=lambda: os.getppid() != supervisor,
-    )
+    if not settings.sources:
+        yield {}
+        return
+    with blame(equipment.path, "sources"), closing(Memory(settings.state.read_files)) as memory:
+        yield open_sources(settings.sources, equipment.bundle.manifest.task, memory, device=settings.device.id)
 
 
 def _private_rows(equipment: Equipment) -> PrivateRows:
@@ -77,6 +175,11 @@ def _take_standard_output() -> IO[bytes]:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers
+
+
+def _offer_oneself() -> None:
+    with contextlib.suppress(OSError):  # no Linux, or no /proc: the kernel then chooses by size
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 
 from fd_protocol.documents import to_json
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.identity import sha256
 from fd_protocol.manifest import check_hex_digest
 from fd_protocol.messages import Slice
 from fd_protocol.quantisers import I64
@@ -54,6 +55,11 @@ class Canaries:
         check_hex_digest(self.public_set_sha256, "public_set_sha256")
         if {*self.trust.probes} & {*self.release.probes}:
             raise InvalidValueError("a probe is a canary for trust and for release")
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of `to_json`, however the file is laid out that they were read from."""
+        return sha256(self.to_json())
 
     def to_json(self) -> bytes:
         return to_json(self)

@@ -28,6 +28,9 @@ KINDS: Mapping[int, type] = {
     8: messages.Contribution,
     9: messages.CompetenceMap,
     10: messages.Release,
+    11: messages.Command,
+    13: messages.ProbeNotice,
+    15: messages.Prediction,
 }
 """The messages and their numbers, which stand under key 0. A number is never used again."""
 _NUMBERS = {cls: number for number, cls in KINDS.items()}

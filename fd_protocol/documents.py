@@ -1,7 +1,8 @@
 """Documents that people read, JSON and TOML, <-> frozen dataclasses, driven by the annotations.
 
 Fields are the keys, defaults the defaults, nested dataclasses the tables, `__post_init__` the rules. Field types may
-be: str, int, float, bool, an Enum, a Literal, another dataclass, `X | None`, `tuple[X, ...]` and `Mapping[str, X]`.
+be: str, int, float, bool, an Enum, a Literal, another dataclass, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, and
+Any for what only others can check.
 Whoever reads a document may add types of its own (`Place.extra`). What is wrong is told in one line: source, dotted
 key, problem.
 
@@ -74,7 +75,7 @@ def build(cls: type[T], table: Any, place: Place) -> T:
     table = _typed(dict, table, place)
     for name in table:
         if name not in fields:
-            place.inside(name).fail(f"unknown key{_nearest(name, fields)}")
+            place.inside(name).fail(f"unknown key{nearest(name, fields)}")
     for name, field in fields.items():
         if name not in table and _is_required(field):
             place.inside(name).fail("missing")
@@ -93,6 +94,8 @@ def convert(hint: Any, value: Any, place: Place) -> Any:
         InvalidDocumentError: of the place's type.
     """
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if hint in place.extra:
         return place.extra[hint](_typed(str, value, place))
     if origin in (Union, types.UnionType):
@@ -167,6 +170,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return what to say of an unknown `name`, to follow `unknown key`: the nearest of `names`, else all of them."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"

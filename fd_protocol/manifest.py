@@ -17,6 +17,7 @@ from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_jso
 from fd_protocol.errors import DigestError, InvalidValueError
 from fd_protocol.identity import check_name, sha256
 from fd_protocol.layout import ThetaLayout
+from fd_protocol.reference import Reference
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -108,10 +109,19 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """A model reads sample * scale + offset, in float32."""
+    """What a model reads of a recording: an image is brought into the sample's shape; then sample * scale + offset.
+
+    In float32. Workstation and device do it by the same functions: `fd_runtime.images`, `fd_runtime.space`.
+
+    Attributes:
+        scale, offset: see above.
+        fit: how an image of other proportions gets into the shape: `crop` cuts off what stands over, `pad` adds black,
+            None stretches it.
+    """
 
     scale: float = 1.0
     offset: float = 0.0
+    fit: Literal["crop", "pad"] | None = None
 
     def __post_init__(self) -> None:
         if self.scale == 0.0:
@@ -123,6 +133,11 @@ class Task:
     """What every model of a federation agrees on: the classes in order, and what a sample is.
 
     With a `vocabulary` samples are token numbers below it (int32, and nothing preprocesses them), else quantities.
+
+    Attributes:
+        time_axis: the axis of `sample_shape` along which time runs, where a sample is a window of readings.
+        columns: names of the numbers of a sample, or of a reading where there is a `time_axis`, in their order. With
+            them a table, or a sensor's message, cannot be read in another order than the model was trained in.
     """
 
     classes: tuple[str, ...]
@@ -130,6 +145,8 @@ class Task:
     sample_dtype: Literal["uint8", "float32", "int32"]
     preprocessing: Preprocessing = Preprocessing()
     vocabulary: int | None = None
+    time_axis: int | None = None
+    columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self._check_tokens()
@@ -138,6 +155,25 @@ class Task:
         if not all(0 < len(name) <= 64 for name in self.classes):
             raise InvalidValueError("a class name has 1 to 64 characters")
         check_shape(self.sample_shape, "sample_shape")
+        self._check_columns()
+
+    @property
+    def reading_shape(self) -> tuple[int, ...]:
+        """Shape of a sample, or of one reading where it is a window of them."""
+        if self.time_axis is None:
+            return self.sample_shape
+        return self.sample_shape[: self.time_axis] + self.sample_shape[self.time_axis + 1 :]
+
+    def _check_columns(self) -> None:
+        if self.time_axis is not None and not 0 <= self.time_axis < len(self.sample_shape):
+            raise InvalidValueError(f"time_axis {self.time_axis} is no axis of a sample of {list(self.sample_shape)}")
+        if self.columns is None:
+            return
+        if len(set(self.columns)) < len(self.columns) or not all(0 < len(name) <= 64 for name in self.columns):
+            raise InvalidValueError("columns have names of 1 to 64 characters, each once")
+        if len(self.columns) != math.prod(self.reading_shape):
+            count = math.prod(self.reading_shape)
+            raise InvalidValueError(f"{len(self.columns)} columns are named, {count} numbers make a reading")
 
     def _check_tokens(self) -> None:
         if (self.sample_dtype == "int32") != (self.vocabulary is not None):
@@ -207,6 +243,7 @@ class Manifest:
         costs: None if nobody counted.
         licence: SPDX expression of the weights; None if nobody said.
         parent: digest of the bundle that this one is a new release of; None for a first one.
+        reference: what devices compare their samples with; None if nobody measured.
     """
 
     format: int
@@ -222,6 +259,7 @@ class Manifest:
     costs: Costs | None = None
     licence: str | None = None
     parent: str | None = None
+    reference: Reference | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

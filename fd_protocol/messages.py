@@ -1,8 +1,10 @@
 """Every message on the wire, one frozen dataclass each; an invalid one cannot exist.
 
-    server -> all      RoundOffer, ConsensusBlock, ServerState, Release
+    server -> all      RoundOffer, ConsensusBlock, ServerState, Release, ProbeNotice
     device -> server   DeviceState (birth and will), Part (of a Contribution or a CompetenceMap), RoundReport
+    device -> anyone   Prediction, where the device's owner wants that
     server -> device   Receipt
+    both ways          Command, retained: the server asks, the device writes what became of it on the same topic
 
 The bodies of soft labels are opaque bytes here: `fd_protocol.payload` turns them into numbers where numbers are wanted,
 so that a supervisor needs no numpy.
@@ -30,20 +32,30 @@ from fd_protocol.terms import (
 )
 
 __all__ = [
+    "MAX_ARGUMENTS",
     "MAX_CELLS",
     "MAX_CLASSES",
+    "MAX_CLUSTERS",
+    "MAX_COMMAND_CHARACTERS",
     "MAX_NAMED",
     "MAX_PARTS",
     "MAX_PART_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_PROBES",
+    "MAX_PUBLIC_SETS",
+    "MAX_RESULTS",
     "Codec",
+    "Command",
+    "CommandState",
     "CompetenceMap",
     "ConsensusBlock",
     "Contribution",
     "DeviceState",
     "Kind",
     "Part",
+    "Prediction",
+    "ProbeNotice",
+    "PublicSetRef",
     "Receipt",
     "Release",
     "RoundOffer",
@@ -65,8 +77,16 @@ _PART_INDICES = frozenset(range(MAX_PARTS))
 MAX_BUNDLES = 256
 MAX_NAMED = 256
 """Devices that an offer may name: 16 kB of it."""
+MAX_CLUSTERS = 16
+"""Of a consensus that is one for each cluster of devices."""
 MAX_METRICS = 64
 MAX_CAPABILITIES = 64
+MAX_PUBLIC_SETS = 8
+"""Public sets that a device says it has."""
+MAX_ARGUMENTS = 16
+MAX_RESULTS = 64
+MAX_COMMAND_CHARACTERS = 8192
+"""Of all that a command says, so that it fits a packet in any script: 4 bytes a character at most."""
 
 
 class Kind(str, Enum):
@@ -220,7 +240,8 @@ class ConsensusBlock:
     """The consensus of a fixed block of probes. Retained under `consensus/{block}`, overwritten each round.
 
     `consensus_sha256` is the SHA-256 over the concatenated bodies of all `blocks`, in order: a mixture of two rounds
-    cannot pass for either.
+    cannot pass for either. Where like-minded devices have a consensus of their own, `body` is what all together say,
+    for whoever knows no clusters.
     """
 
     round: RoundId = keyed(1)
@@ -234,6 +255,11 @@ class ConsensusBlock:
     body: bytes = keyed(8)
     voices: tuple[int, ...] = keyed(9, default=())
     """Of a block over labels (`fd_protocol.label_set`): the weight behind each row, 4096 a device; else empty."""
+    clusters: tuple[bytes, ...] = keyed(10, default=())
+    """What each cluster of devices says of the same probes, coded as `body` is; none = there are no clusters."""
+    clusters_sha256: bytes = keyed(11, default=b"")
+    """SHA-256 over the `clusters` of all blocks that were made together, block by block. Blocks that stay from an
+    earlier round keep theirs: cluster 1 of one round has nothing to do with cluster 1 of another."""
 
     def __post_init__(self) -> None:
         check_digest(self.consensus_sha256, "consensus_sha256")
@@ -243,6 +269,16 @@ class ConsensusBlock:
         require(0 < len(self.body) <= MAX_PART_BYTES, "a block has 1 to 60000 bytes")
         require(len(self.voices) in (0, self.slice.count), "a block tells the voices of each row, or of none")
         require(all(0 <= weight < 1 << 31 for weight in self.voices), "the voices of a row weigh 0 to 2^31")
+        self._check_clusters()
+
+    def _check_clusters(self) -> None:
+        require(len(self.clusters) != 1, "one cluster is no cluster")
+        require(len(self.clusters) <= MAX_CLUSTERS and all(self.clusters), "at most 16 clusters, each with a body")
+        require(bool(self.clusters) == bool(self.clusters_sha256), "clusters, and nothing else, have a digest")
+        if self.clusters_sha256:
+            check_digest(self.clusters_sha256, "clusters_sha256")
+        size = len(self.body) + sum(map(len, self.clusters))
+        require(size <= MAX_PART_BYTES, "the bodies of a block have at most 60000 bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,14 +299,17 @@ class DeviceState:
     """Codecs and features this agent understands; the server asks for nothing else."""
     problem: str = keyed(9, default="")
     """What keeps the device from taking part, one word such as `disk_full`; empty = nothing."""
+    public_sets: tuple[bytes, ...] = keyed(10, default=())
+    """Digests of the public sets that it has; empty = it does not say."""
 
     def __post_init__(self) -> None:
         require(0 <= self.boot < 1 << 63, "a boot counter fits 63 bits")
         require(len(self.capabilities) <= MAX_CAPABILITIES, "at most 64 capabilities")
+        require(len(self.public_sets) <= MAX_PUBLIC_SETS, "a device says at most 8 public sets")
         for text in (self.agent, self.runtime, self.problem, *self.capabilities):
             check_text(text, "what a device says of itself")
-        for digest in filter(None, (self.bundle, self.task)):
-            check_digest(digest, "bundle and task")
+        for digest in (*filter(None, (self.bundle, self.task)), *self.public_sets):
+            check_digest(digest, "bundle, task and public set")
         if self.family:
             check_name(self.family, "family")
 
@@ -318,6 +357,38 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicSetRef:
+    """A public set by the digest of its description, which holds the digest of every file of it."""
+
+    public_set: bytes = keyed(1)
+    count: int = keyed(2)
+    """Probes in it."""
+    size_bytes: int = keyed(3)
+    """Of its files together."""
+
+    def __post_init__(self) -> None:
+        check_digest(self.public_set, "public_set")
+        require(0 < self.count <= MAX_PROBES, "a public set has 1 to 2^20 probes")
+        require(0 <= self.size_bytes < 1 << 40, "a public set has less than 2^40 bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNotice:
+    """Which public sets rounds are about. Retained under `probes`, overwritten at every change.
+
+    A nudge, no delivery: it names bytes by digest and says nothing of where they are. A device that lacks one of them
+    takes no part in its rounds, and goes on learning from the others.
+    """
+
+    current: PublicSetRef = keyed(1)
+    coming: tuple[PublicSetRef, ...] = keyed(2, default=())
+    """Sets that may take its place, and may be tried in a round before they do; at most 8 with it."""
+
+    def __post_init__(self) -> None:
+        require(len(self.coming) < MAX_PUBLIC_SETS, "a notice names at most 8 public sets")
+
+
+@dataclass(frozen=True, slots=True)
 class RoundReport:
     """What a device says after a round: numbers only, nothing of a sample."""
 
@@ -336,3 +407,76 @@ class RoundReport:
         for name, value in self.metrics.items():
             check_text(name, "metric")
             require(math.isfinite(value), f"metric {name} is not finite")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a device's model says of a live sample, where its owner wants that said. Nothing of the sample is in it."""
+
+    sample_id: str = keyed(1)
+    """Opaque: the same for the same sample of a device, and says nothing of it."""
+    label: str = keyed(2)
+    """Name of the likeliest class."""
+    confidence: float = keyed(3)
+    """Its probability, with the device's own correction by the class prior where that is on."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.sample_id) and bool(self.label), "a prediction names a sample and a class")
+        check_text(self.sample_id, "sample_id")
+        check_text(self.label, "label")
+        require(0.0 <= self.confidence <= 1.0, "a confidence lies in [0, 1]")
+
+
+class CommandState(str, Enum):
+    """Where a command stands: asked for, being done, or at one of its two ends."""
+
+    INIT = "init"
+    EXECUTING = "executing"
+    SUCCESSFUL = "successful"
+    FAILED = "failed"
+
+    @property
+    def has_ended(self) -> bool:
+        return self in (CommandState.SUCCESSFUL, CommandState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An order to one device as a state machine, retained under `cmd/{command}` and overwritten at every step.
+
+        server: INIT --> device: EXECUTING [step] --> SUCCESSFUL (result) | FAILED (reason)
+
+    The last state stays until the next command of this name: there is nothing to delete. A device does an id once,
+    however often it hears of it. What it does not know fails as `unsupported`.
+    """
+
+    id: str = keyed(1)
+    command: str = keyed(2)
+    """What to do; also the last level of the topic."""
+    state: CommandState = keyed(3)
+    expires_utc_s: int = keyed(4)
+    """A device that hears of it, or gets to it, later does not begin it."""
+    arguments: Mapping[str, str] = field(default_factory=dict, metadata={"key": 5})
+    step: str = keyed(6, default="")
+    """What of it is being done, one word such as `download` or `health`; empty where it has no parts."""
+    reason: str = keyed(7, default="")
+    """Why it failed: a word of `a-z_`, perhaps a colon and more."""
+    result: Mapping[str, str] = field(default_factory=dict, metadata={"key": 8})
+    """What came of it: numbers and words, nothing of a sample."""
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_name(self.command, "command")
+        require(0 < self.expires_utc_s < 1 << 40, "expires_utc_s is seconds since 1970")
+        require(len(self.arguments) <= MAX_ARGUMENTS, f"a command has at most {MAX_ARGUMENTS} arguments")
+        require(len(self.result) <= MAX_RESULTS, f"a result has at most {MAX_RESULTS} entries")
+        texts = [text for table in (self.arguments, self.result) for pair in table.items() for text in pair]
+        for text in (*texts, self.reason):
+            check_text(text, "what a command says")
+        require(sum(map(len, texts)) <= MAX_COMMAND_CHARACTERS, "a command says at most 8192 characters")
+        require("" not in self.arguments and "" not in self.result, "arguments and results have names")
+        if self.step:
+            check_name(self.step, "step")
+        require(not self.step or self.state is CommandState.EXECUTING, "a step goes with state executing")
+        require((self.state is CommandState.FAILED) == bool(self.reason), "a failure, and nothing else, has a reason")
+        require(not self.result or self.state.has_ended, "a result goes with an end")

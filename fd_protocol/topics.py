@@ -3,13 +3,14 @@
     fd/v1/{fed}/round                      retained RoundOffer
     fd/v1/{fed}/consensus/{block}          retained ConsensusBlock
     fd/v1/{fed}/release/{family}           retained Release: a nudge
+    fd/v1/{fed}/probes                     retained ProbeNotice: a nudge
     fd/v1/{fed}/srv/{aggregator}           retained ServerState, and the aggregator's will
     fd/v1/{fed}/dev/{device}/state         retained DeviceState: birth and will
     fd/v1/{fed}/dev/{device}/up/{shard}    Part
     fd/v1/{fed}/dev/{device}/report        RoundReport
     fd/v1/{fed}/dev/{device}/receipt       Receipt, to the device
-    fd/v1/{fed}/dev/{device}/cmd/{name}    commands as retained state machines
-    fd/v1/{fed}/dev/{device}/prediction    opt-in
+    fd/v1/{fed}/dev/{device}/cmd/{name}    retained Command: both sides write it
+    fd/v1/{fed}/dev/{device}/prediction    Prediction, opt-in
 
 A device may write its own state, up/+, report, cmd/+ and prediction, and nothing else. No `$share` anywhere: it loses
 messages and can be hijacked by any certificate of the fleet.
@@ -26,7 +27,7 @@ from fd_protocol.identity import check_name
 ROOT = "fd/v1"
 _DEVICE_WRITES = ("state", "up/+", "report", "cmd/+", "prediction")
 _DEVICE_READS = ("receipt", "cmd/+")
-_FLEET_READS = ("round", "consensus/+", "release/+", "srv/+")
+_FLEET_READS = ("round", "consensus/+", "release/+", "probes", "srv/+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class Topics:
     def release(self, family: str) -> str:
         return f"{self.base}/release/{check_name(family, 'family')}"
 
+    @property
+    def probes(self) -> str:
+        return f"{self.base}/probes"
+
     def server(self, aggregator: str) -> str:
         return f"{self.base}/srv/{aggregator}"
 
@@ -81,14 +86,20 @@ class Topics:
     def receipt(self, device: str) -> str:
         return self.device(device, "receipt")
 
+    def command(self, device: str, name: str) -> str:
+        return self.device(device, f"cmd/{check_name(name, 'command')}")
+
+    def prediction(self, device: str) -> str:
+        return self.device(device, "prediction")
+
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to."""
-        fleet = (self.round, f"{self.base}/consensus/+", f"{self.base}/release/+", f"{self.base}/srv/+")
-        return (*fleet, self.receipt(device))
+        fleet = tuple(f"{self.base}/{leaf}" for leaf in _FLEET_READS)
+        return (*fleet, self.receipt(device), self.device(device, "cmd/+"))
 
     def server_filters(self) -> tuple[str, ...]:
         """What an aggregator subscribes to."""
-        return tuple(self.device("+", leaf) for leaf in ("state", "up/+", "report"))
+        return tuple(self.device("+", leaf) for leaf in ("state", "up/+", "report", "cmd/+"))
 
 
 def parse(topic: str) -> Address:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Literal
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Manifest, Role
 from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec, SetFile
+from fd_runtime.providers import ON_CPU, Placement
 
 if TYPE_CHECKING:  # numpy and the runtimes come in where a model is opened, and not before
     import numpy as np
     import numpy.typing as npt
 
-    from fd_runtime.model import PrivateTrainSession
+    from fd_runtime.model import PrivateTrainSession, Tail
     from fd_runtime.opening import LoadedModel
     from fd_runtime.space import Space
 
@@ -66,17 +67,29 @@ class Bundle:
             raise MissingArtifactError(self.folder / role.value)
         return read_file(self.folder, self.manifest.files[role])
 
-    def open(self, runtime: Runtime, *, threads: int = 1) -> LoadedModel:
+    def open(self, runtime: Runtime, *, threads: int = 1, placement: Placement = ON_CPU) -> LoadedModel:
         """Load backbone, tail and train step with the bundle's own theta.
+
+        Args:
+            runtime: of all three.
+            threads: of one run.
+            placement: where onnxruntime may run the backbone; the others stay on the processor.
 
         Raises:
             UnverifiedRuntimeError: the bundle was not proven on `runtime`.
+            NoProviderError: nothing of `placement` works here, or the runtime has no providers.
             MissingArtifactError, DigestError: as `read`.
             ModelError: the runtime refuses a graph.
         """
         from fd_runtime.opening import open_model  # noqa: PLC0415 - brings numpy
 
-        return open_model(self, runtime, threads)
+        return open_model(self, runtime, threads, placement)
+
+    def open_tail(self, runtime: Runtime, *, threads: int = 1) -> Tail:
+        """Load one more tail with the bundle's own theta, to predict with while another trains; raises as `open`."""
+        from fd_runtime.opening import open_tail  # noqa: PLC0415 - brings numpy
+
+        return open_tail(self, runtime, threads)
 
     def open_private_step(self, *, threads: int = 1) -> PrivateTrainSession:
         """Load the train step of DP-SGD with the bundle's own theta, on onnxruntime.

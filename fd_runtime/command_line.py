@@ -6,6 +6,7 @@ An error is one line on stderr and an exit code, never a trace; `init` writes a 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from errno import EEXIST
@@ -17,8 +18,8 @@ from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_USAGE, exit_code_for
 from fd_runtime.files import write_atomically
 
-EX_INTERRUPTED = 130
-"""128 + SIGINT, as a shell would say."""
+EX_INTERRUPTED, EX_PIPE = 130, 141
+"""128 + SIGINT and 128 + SIGPIPE, as a shell would say."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +34,12 @@ def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     """Parse, run, and return the exit code; errors that we raise on purpose, and those of files, become one line."""
     arguments = parser.parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code  # noqa: TRY300 - what is left to be written may fail too
+    except BrokenPipeError:  # whoever read along has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_PIPE
     except (FedistillError, OSError) as error:
         print(f"{parser.prog}: {_line(error)}", file=sys.stderr)  # noqa: T201 - a program's last words
         return exit_code_for(error)

@@ -3,8 +3,8 @@
 The dataclass is the whole description (`fd_protocol.documents`); settings may also be a `Path`, and a relative one
 counts from the file's folder.
 
-`FEDISTILL__SECTION__KEY=value` overrides `section.key`. The value of a text, path or choice is taken as it stands, any
-other is read as TOML.
+What overrides a key of the file is one text (`Override`): `FEDISTILL__SECTION__KEY=value` of the environment, or what a
+program was told in another way. The text for a text, path or choice is taken as it stands, any other is read as TOML.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Mapping
-from dataclasses import is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fd_protocol.documents import InvalidDocumentError, Place, build, convert
+from fd_protocol.documents import InvalidDocumentError, Place, build, convert, nearest
 from fd_protocol.errors import DecodeError, DigestError, InvalidValueError
 
 if sys.version_info >= (3, 11):
@@ -48,6 +48,17 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that f
 )
 
 
+Restart = Literal["nothing", "worker", "agent"]
+"""What of a device starts anew where a setting has changed."""
+REMOTE = "remote"
+"""Under this name the metadata of a field says that a server may change it, and what starts anew then (`Restart`)."""
+
+
+def remotely(default: Any, *, restart: Restart) -> Any:
+    """A dataclass field that a server may change on a device: never one that loosens privacy, or names peer or data."""
+    return field(default=default, metadata={REMOTE: restart})
+
+
 class ConfigError(InvalidDocumentError):
     """A setting is wrong. Its text is one line: `agent.toml: broker.port: expected an integer, found text 'x'`."""
 
@@ -62,24 +73,53 @@ def exit_code_for(error: BaseException) -> int:
     return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), EX_SOFTWARE)
 
 
-def load_toml(path: Path, cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
-    """Return the `cls` that the file at `path` and the environment describe.
+@dataclass(frozen=True, slots=True)
+class Override:
+    """`text` in the place of what the file says under the dotted `key`; errors about it name `source`."""
+
+    source: str
+    key: str
+    text: str
+
+
+def load_toml(
+    path: Path, cls: type[T], environ: Mapping[str, str] = os.environ, overrides: Sequence[Override] = ()
+) -> T:
+    """Return the `cls` that the file at `path` describes; `overrides` win over it, and the environment over both.
 
     Raises:
         ConfigError: no such file, no TOML, a key that is unknown, missing, of the wrong type, or refused.
     """
-    table = _read(path)
-    for variable, text in sorted(environ.items()):
-        if variable.startswith(ENVIRONMENT_PREFIX):
-            _override(table, cls, variable, text)
+    table = read_table(path)
+    for override in (*overrides, *environment_overrides(environ)):
+        _override(table, cls, override)
     return build(cls, table, _place(path, path.parent))
+
+
+def build_settings(table: Any, cls: type[T], path: Path) -> T:
+    """Return the `cls` that `table` describes, as the file at `path` would; raises as `load_toml`."""
+    return build(cls, table, _place(path, path.parent))
+
+
+def environment_overrides(environ: Mapping[str, str] = os.environ) -> tuple[Override, ...]:
+    """Return what the environment overrides, in the order of names."""
+    return tuple(
+        Override(variable, variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), text)
+        for variable, text in sorted(environ.items())
+        if variable.startswith(ENVIRONMENT_PREFIX)
+    )
 
 
 def _place(source: Path | str, folder: Path) -> Place:
     return Place(source, ConfigError, {Path: lambda text: folder / Path(text).expanduser()})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """Return what stands in the TOML file at `path`, unchecked.
+
+    Raises:
+        ConfigError: no such file, or no TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -90,18 +130,31 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "", f"not TOML: {' '.join(str(error).split())}") from error
 
 
-def _override(table: dict[str, Any], cls: Any, variable: str, text: str) -> None:
-    """Set in `table` what an environment variable says, after a look whether its type is right."""
-    *sections, last = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+def value_of(cls: Any, key: str, text: str, source: object) -> Any:
+    """Return `text` as TOML would have it under the dotted `key` of `cls`.
+
+    Raises:
+        ConfigError: about `source`; there is no such key, or the text is of the wrong type.
+    """
+    table: dict[str, Any] = {}
+    _override(table, cls, Override(str(source), key, text))
+    for name in key.split("."):
+        table = table[name]
+    return table
+
+
+def _override(table: dict[str, Any], cls: Any, override: Override) -> None:
+    """Set in `table` what an override says, after a look whether its type is right."""
+    *sections, last = override.key.split(".")
     hint = cls
-    place = _place(variable, Path())
+    place = _place(override.source, Path())
     for section in sections:
         hint, place = _member(hint, section, place), place.inside(section)
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             place.expect("a table", table)
     hint, place = _member(hint, last, place), place.inside(last)
-    table[last] = _value(hint, text, place)
+    table[last] = _value(hint, override.text, place)
     convert(hint, table[last], place)
 
 
@@ -110,7 +163,9 @@ def _member(hint: Any, name: str, place: Place) -> Any:
     if get_origin(hint) is not None and issubclass(get_origin(hint), Mapping):
         return get_args(hint)[1]
     members = get_type_hints(hint) if is_dataclass(hint) else {}
-    return _not_none(members.get(name)) or place.inside(name).fail("unknown key")
+    if name not in members:
+        place.inside(name).fail(f"unknown key{nearest(name, members) if members else ''}")
+    return not_none(members[name])
 
 
 def _value(hint: Any, text: str, place: Place) -> Any:
@@ -134,7 +189,8 @@ def toml_value(text: str) -> Any:
         raise InvalidValueError(f"{text!r} is not a TOML value") from error
 
 
-def _not_none(hint: Any) -> Any:
+def not_none(hint: Any) -> Any:
+    """Return X of `X | None`; any other annotation as it is."""
     if get_origin(hint) in (Union, types.UnionType):
         return next(argument for argument in get_args(hint) if argument is not types.NoneType)
     return hint

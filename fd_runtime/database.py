@@ -1,26 +1,31 @@
 """One SQLite file: opened, written in transactions, viewed beside its writer, copied. The only home of `sqlite3`.
 
 A write is on the disk when its transaction ends (WAL, synchronous=FULL), and only then. A `Database` belongs to one
-thread; `reader()` gives another thread its own view. It has a version, that of the newest tables in it
-(`fd_runtime.tables`); `open` takes it as it is.
+thread, unless its tables say otherwise; `reader()` gives another thread its own view. It has a version, that of the
+newest tables in it (`fd_runtime.tables`); `open` takes it as it is.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fd_protocol.errors import FedistillError
-from fd_runtime.tables import JOURNAL, SCHEMAS
+from fd_runtime.config import EX_IOERR
+from fd_runtime.tables import FEDERATED, JOURNAL, Tables
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11
 
+_READERS_MS = 200
+"""How long those who read are waited for, before old pages are left to a later try."""
 _COPY_PAGES = 2048
-"""Between two words on progress."""
+"""Of 4 KiB, between two words on progress."""
+_PAGE_BYTES = 4096
+_CHECKPOINT_PAGES = 1000  # as SQLite has it
 
 
 class StoreError(FedistillError):
@@ -31,19 +36,37 @@ class StoreError(FedistillError):
         super().__init__(f"store {path or 'in memory'}: {detail}")
 
 
-class StoreFullError(StoreError):
-    """No room on the device. The transaction was rolled back; the store goes on working once there is room."""
+class StoreUnwritableError(StoreError):
+    """The disk takes nothing. The transaction was rolled back; the store goes on working once it takes something."""
+
+    exit_code = EX_IOERR
+
+
+class StoreFullError(StoreUnwritableError):
+    """No room on the device."""
+
+
+class StoreReadOnlyError(StoreUnwritableError):
+    """The disk is failing, or was mounted read-only, as Linux does with one that fails."""
+
+
+_UNWRITABLE: Mapping[str, type[StoreError]] = {
+    "disk is full": StoreFullError,
+    "readonly database": StoreReadOnlyError,
+    "disk I/O error": StoreReadOnlyError,
+}
+"""What SQLite says; its codes reach Python from 3.11 on."""
 
 
 class Database:
     """One file, or one in memory. Use `open` or `view`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, tables: Tables = FEDERATED) -> None:
         self.path = path
-        self._connection = connection
+        self._connection, self._tables = connection, tables
 
     @classmethod
-    def open(cls, path: Path | None) -> Self:
+    def open(cls, path: Path | None, tables: Tables = FEDERATED) -> Self:
         """Open or create the database at `path`; None keeps it in memory.
 
         Raises:
@@ -51,7 +74,10 @@ class Database:
         """
         try:
             # isolation_level=None: the module opens and ends transactions itself.
-            database = cls(sqlite3.connect(path or ":memory:", isolation_level=None), path)
+            connection = sqlite3.connect(
+                path or ":memory:", isolation_level=None, check_same_thread=not tables.is_shared
+            )
+            database = cls(connection, path, tables)
         except sqlite3.Error as error:
             raise StoreError(path, str(error)) from error
         database._prepare()
@@ -86,16 +112,19 @@ class Database:
     def _prepare(self) -> None:
         self._execute("PRAGMA journal_mode=WAL")
         self._execute("PRAGMA synchronous=FULL")
-        self._execute(f"PRAGMA journal_size_limit={64 << 20}")
-        if self.version > len(SCHEMAS):
-            raise StoreError(
-                self.path, f"made by a newer version (schema {self.version}, this one knows {len(SCHEMAS)})"
-            )
+        tables, known = self._tables, len(self._tables.schemas)
+        self._execute(f"PRAGMA journal_size_limit={tables.log_bytes}")
+        pages = min(_CHECKPOINT_PAGES, max(1, tables.log_bytes // _PAGE_BYTES))
+        self._execute(f"PRAGMA wal_autocheckpoint={pages}")
+        if tables.is_forgetful:
+            self._execute("PRAGMA secure_delete=ON")
+        if self.version > known:
+            raise StoreError(self.path, f"made by a newer version (schema {self.version}, this one knows {known})")
         self.upgrade(JOURNAL)
 
     @property
     def version(self) -> int:
-        """JOURNAL or RECORDS; 0 before there is anything."""
+        """JOURNAL, RECORDS or GAINS; 0 before there is anything."""
         (version,) = self._execute("PRAGMA user_version").fetchone()
         return int(version)
 
@@ -104,7 +133,7 @@ class Database:
         if self.version >= version:
             return
         with self.transaction():
-            for schema in SCHEMAS[self.version : version]:
+            for schema in self._tables.schemas[self.version : version]:
                 for statement in schema.split(";"):
                     self._execute(statement)
             self._execute(f"PRAGMA user_version={max(version, self.version)}")
@@ -142,8 +171,8 @@ class Database:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> StoreError:
-        full = "disk is full" in str(error)
-        return (StoreFullError if full else StoreError)(self.path, str(error))
+        kinds = (kind for text, kind in _UNWRITABLE.items() if text in str(error))
+        return next(kinds, StoreError)(self.path, str(error))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -206,10 +235,27 @@ class Database:
         if faults := self.faults():
             raise StoreError(self.path, f"the copy is not sound: {faults[0]}")
 
-    def rewrite(self) -> None:
-        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again."""
+    def rewrite(self) -> bool:
+        """Write the file anew, so that nothing is left in it of what was deleted; needs as much room again.
+
+        Returns whether that is so by now. False: somebody still reads an older moment; then `drop_old_pages` is due.
+        """
         self._execute("VACUUM")
+        return self.drop_old_pages()
+
+    def flush(self) -> None:
+        """Write the log back to the file, and leave the log empty: what was deleted stood in it too."""
         self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def drop_old_pages(self) -> bool:
+        """Bring all into the file and empty the journal beside it, unless somebody still reads an older moment."""
+        (patience_ms,) = self._execute("PRAGMA busy_timeout").fetchone()
+        self._execute(f"PRAGMA busy_timeout={_READERS_MS}")
+        try:
+            (is_busy, *_) = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._execute(f"PRAGMA busy_timeout={patience_ms}")
+        return not is_busy
 
     def seal(self) -> None:
         """Bring all into the one file, which can be moved then; the next `open` undoes it."""

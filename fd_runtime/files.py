@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, is_durable: bool = True) -> None:
     """Replace `path` by `data`, so that a reader, a crash or a power cut sees the old file or the new one.
 
-    The file never exists with wider permissions than `mode`.
+    The file never exists with wider permissions than `mode`. Where it need not outlast a power cut (`is_durable` false)
+    the disk is spared: after one the file may be empty.
 
     Raises:
         OSError: the folder is missing or full; `path` is as it was.
@@ -24,14 +25,16 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
             os.fchmod(file.fileno(), mode)
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
-    _sync_folder(path.parent)
+    if is_durable:
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -53,10 +56,10 @@ def new_file(path: Path) -> Iterator[Path]:
     finally:
         for left in path.parent.glob(f"{glob.escape(part.name)}*"):  # a database has files beside it
             left.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A rename is durable once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

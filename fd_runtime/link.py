@@ -17,9 +17,10 @@ What is deliberately absent: durability. Whoever must not lose a message keeps i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
@@ -31,6 +32,26 @@ QUOTA_EXCEEDED = "Quota exceeded"
 MESSAGE_EXPIRED = "Message expired"  # ours: MQTT lets the broker drop it without a word
 
 _TOPIC_MAX_BYTES = 65_535
+_PUBLISH_OVERHEAD_BYTES = 1 + 4 + 2 + 2 + 1 + 5
+"""Type, length, topic length, packet id, property length, expiry."""
+
+
+class Hindrance(str, Enum):
+    """Kinds of reasons for having no connection, as far as one waits differently, or the owner must do something."""
+
+    UNREACHABLE = "unreachable"
+    CLOCK = "clock"
+    """A certificate is not valid yet: this machine's clock has not been set."""
+    CERTIFICATE = "certificate"
+    """The broker's certificate does not convince us, or ours does not convince the broker."""
+    REFUSED = "refused"
+    """The broker answered, and will not have us."""
+    TAKEN_OVER = "taken_over"
+    """Another client came under our name, and the broker keeps one of a name."""
+    HUNG_UP = "hung_up"
+    """There was a connection, and the broker ended it without a word."""
+    LOST = "lost"
+    """There was a connection, and it broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +64,11 @@ class LinkUp:
 
 @dataclass(frozen=True, slots=True)
 class LinkDown:
-    """A connection ended or could not be made. The link tries again by itself."""
+    """A connection ended or could not be made. The link tries again by itself, after `retry_s`."""
 
     reason: str
+    kind: Hindrance = field(default=Hindrance.UNREACHABLE, compare=False)
+    retry_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +119,50 @@ class Link(Protocol):
         """Leave without the will. What was not yet acknowledged is forgotten."""
 
 
+def packet_bytes(topic: str, payload_bytes: int) -> int:
+    """Return the most bytes that a publish takes on the wire."""
+    return _PUBLISH_OVERHEAD_BYTES + len(topic.encode()) + payload_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of one identity: whom it trusts, its chain (leaf first), its private key."""
+    """PEM files of one identity: whom it trusts, its chain (leaf first), its private key.
+
+    `alpn` names protocols for a gateway that shares a port, 443 mostly, between MQTT and others by that name.
+    """
 
     ca: Path
     certificate: Path
     key: Path
+    alpn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A way out of a closed network: `http` for one that knows CONNECT, `socks5`. The proxy resolves the broker's name.
+
+    `bypass` lists hosts that are reached without it, as NO_PROXY does.
+    """
+
+    kind: Literal["http", "socks5"]
+    host: str
+    port: int
+    username: str = ""
+    password: str = field(default="", repr=False)
+    bypass: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.host) and 0 < self.port < 65_536, f"no proxy at {self.host!r} port {self.port}")
+
+    def __str__(self) -> str:
+        return f"{self.kind} proxy {self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """TLS of a client without a certificate: whom it trusts; None = whom the system trusts."""
+
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +181,20 @@ class LinkSettings:
     Attributes:
         client_id: names the session at the broker; one at a time, a second connection ends the first.
         tls: None means plain TCP, fit for loopback only.
+        password: beside `username`, where the broker asks for one.
+        proxy: what stands between us and the broker; None = the environment says (`dialling.proxy_of`).
         session_expiry_s: how long the broker queues for us while we are away.
         receive_maximum: un-acknowledged messages the broker may have under way to us.
-        reconnect_min_s, reconnect_max_s: the first and the longest wait between two connections, before jitter.
+        reconnect_min_s, reconnect_max_s: the longest of the first waits between two connections, and of all.
+        stable_s: a connection that lasts for that long makes the next wait a first one.
     """
 
     client_id: str
     host: str = "127.0.0.1"
     port: int = 8883
     username: str | None = None
-    tls: TlsFiles | None = None
+    tls: TlsFiles | Trust | None = None
+    proxy: Proxy | None = None
     subscriptions: tuple[str, ...] = ()
     will: Will | None = None
     manual_ack: bool = False
@@ -139,6 +203,8 @@ class LinkSettings:
     receive_maximum: int = 20
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 60.0
+    password: str | None = field(default=None, repr=False)
+    stable_s: float = 60.0
 
     def __post_init__(self) -> None:
         require(bool(self.client_id), "client_id must not be empty: a session needs a name")

@@ -11,6 +11,7 @@ flipped here and nowhere else.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeAlias, cast
 
@@ -114,7 +115,10 @@ class LiteRtTrainSession(TrainGraph):
 
 
 class Session:
-    """One interpreter on one thread; tensors go by name, and the batch axis follows the arrays that are fed."""
+    """One interpreter on one thread; tensors go by name, and the batch axis follows the arrays that are fed.
+
+    Callers may be of several threads: an interpreter keeps its tensors in itself, so they take turns.
+    """
 
     def __init__(self, model: bytes, runtime: TfliteRuntime) -> None:
         """Load any file of `model_export.tflite`.
@@ -135,6 +139,7 @@ class Session:
         self._output_indices = {name: details["index"] for name, details in runner.get_output_details().items()}
         self._resizable = [name for name, details in self._inputs.items() if _OPEN in details["shape_signature"]]
         self._rows = 1
+        self._turn = threading.Lock()
 
     @property
     def outputs(self) -> Collection[str]:
@@ -156,14 +161,15 @@ class Session:
         Raises:
             ModelError: an input is missing, or has the wrong type or shape.
         """
-        try:
-            self._resize(feed)
-            for name, details in self._inputs.items():
-                self._interpreter.set_tensor(details["index"], feed[name])
-            self._interpreter.invoke()
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{self._runtime} refuses the inputs: {error}") from error
-        return {name: self._interpreter.get_tensor(index) for name, index in self._output_indices.items()}
+        with self._turn:
+            try:
+                self._resize(feed)
+                for name, details in self._inputs.items():
+                    self._interpreter.set_tensor(details["index"], feed[name])
+                self._interpreter.invoke()
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise ModelError(f"{self._runtime} refuses the inputs: {error}") from error
+            return {name: self._interpreter.get_tensor(index) for name, index in self._output_indices.items()}
 
     def _resize(self, feed: Mapping[str, _Array]) -> None:
         """Give the open axis as many rows as are fed; `strict` refuses any other change before it does harm."""

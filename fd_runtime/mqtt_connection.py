@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from queue import SimpleQueue
 from typing import Any
 
@@ -24,23 +25,33 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fd_protocol.errors import InvalidValueError
+from fd_protocol.errors import FedistillError, InvalidValueError
+from fd_runtime.dialling import DIAL_S, dial, proxy_of
 from fd_runtime.link import (
     MESSAGE_EXPIRED,
     PACKET_TOO_LARGE,
     Arrived,
+    Hindrance,
     LinkEvent,
     LinkSettings,
     LinkUp,
     Published,
     PublishRefused,
     TlsFiles,
+    Trust,
+    packet_bytes,
 )
+from fd_runtime.waking import Waker
 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
-_PUBLISH_OVERHEAD_BYTES = 1 + 4 + 2 + 2 + 1 + 5  # type, length, topic length, packet id, property length, expiry
 _IN_FLIGHT_MAX = 100  # what a lost connection makes us send twice
 _TICK_S = 1.0  # how often keepalive is looked at
+_TAKEN_OVER = 0x8E  # reason code of a DISCONNECT, MQTT 5 section 3.14.2.1
+_NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID
+
+
+class ClockNotSetError(FedistillError):
+    """No certificate can be checked: it is too early by this machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Message:
 
     @property
     def packet_bytes(self) -> int:
-        return _PUBLISH_OVERHEAD_BYTES + len(self.topic.encode()) + len(self.payload)
+        return packet_bytes(self.topic, len(self.payload))
 
 
 class Connection:
@@ -64,6 +75,7 @@ class Connection:
     Attributes:
         was_up: the broker took us in, and what we listen to is subscribed.
         end_reason: why it is over: what the broker said, else what the network did.
+        end_kind: what kind of reason that is.
     """
 
     def __init__(
@@ -75,6 +87,8 @@ class Connection:
     ) -> None:
         self.was_up = False
         self.end_reason = ""
+        self.end_kind = Hindrance.UNREACHABLE
+        self._up_at_s: float | None = None
         self._settings = settings
         self._outbox = outbox
         self._events = events
@@ -91,13 +105,15 @@ class Connection:
         self._client = self._make_client()
 
     def _make_client(self) -> paho.Client:
-        client = paho.Client(
+        client = _Client(
+            self._settings,
             CallbackAPIVersion.VERSION2,
             client_id=self._settings.client_id,
             protocol=paho.MQTTv5,
             manual_ack=self._settings.manual_ack,
         )
         client.max_inflight_messages = 0  # the window is kept here
+        client.connect_timeout = DIAL_S
         client.enable_logger(self._last_error.logger)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -110,17 +126,25 @@ class Connection:
     def is_open(self) -> bool:
         return self._client.socket() is not None
 
+    @property
+    def up_s(self) -> float:
+        """Return for how long it has been up; 0 = it never was."""
+        return 0.0 if self._up_at_s is None else time.monotonic() - self._up_at_s
+
     def open(self) -> None:
         """Send CONNECT; its answer comes in a `turn`.
 
         Raises:
+            ClockNotSetError: it is of no use to try.
             OSError: nobody is there, or TLS could not be agreed on.
         """
         settings, client = self._settings, self._client
         if settings.username is not None:
-            client.username_pw_set(settings.username)
+            client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
-            client.tls_set_context(tls_context(settings.tls))  # read anew: a renewed certificate counts at once
+            context = tls_context(settings.tls)  # read anew: a renewed certificate counts at once
+            _check_clock(context)
+            client.tls_set_context(context)
         if settings.will is not None:
             delay = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=settings.will.delay_s)
             client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=True, properties=delay)
@@ -132,19 +156,19 @@ class Connection:
         # By default paho's first connection wipes the session that the last process left for us.
         client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session)
 
-    def turn(self, woken: socket.socket) -> None:
+    def turn(self, waker: Waker) -> None:
         """Wait for the broker, a command or a tick, then read and write what is due."""
         sock: Any = self._client.socket()
         if sock is None:
             return
         poller = select.poll()  # no limit on descriptors, unlike select
         poller.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
-        poller.register(woken, select.POLLIN)
+        poller.register(waker, select.POLLIN)
         # What TLS has decrypted already shows on no descriptor.
         has_pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         ready = dict(poller.poll(0 if has_pending else _TICK_S * 1000))
-        if woken.fileno() in ready:
-            woken.recv(4096)
+        if waker.fileno() in ready:
+            waker.rest()
         due = ready.get(sock.fileno(), 0)
         if due & ~select.POLLOUT or has_pending:
             self._client.loop_read()
@@ -199,7 +223,7 @@ class Connection:
 
     def _on_connect(self, _client: Any, _data: Any, flags: paho.ConnectFlags, code: ReasonCode, granted: Any) -> None:
         if code.is_failure:
-            self.end_reason = str(code)
+            self.end_reason, self.end_kind = str(code), Hindrance.REFUSED
             return
         self._window = min(getattr(granted, "ReceiveMaximum", _IN_FLIGHT_MAX), _IN_FLIGHT_MAX)
         self._max_packet_bytes = getattr(granted, "MaximumPacketSize", _PACKET_MAX_BYTES)
@@ -215,13 +239,14 @@ class Connection:
         for topic_filter, code in zip(self._settings.subscriptions, codes, strict=True):
             if code.is_failure:
                 self.end_reason = f"subscription to {topic_filter} refused: {code}"
+                self.end_kind = Hindrance.REFUSED
                 self.leave()
                 return
         if self._greeting is not None:
             self._come_up(self._greeting)
 
     def _come_up(self, greeting: LinkUp) -> None:
-        self.was_up = True
+        self.was_up, self._up_at_s, self.end_kind = True, time.monotonic(), Hindrance.LOST
         self._events.put(greeting)
         for early in self._early:
             self._events.put(early)
@@ -244,14 +269,37 @@ class Connection:
             del self._outbox[token]
             self._events.put(Published(token))
 
-    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
+    def _on_disconnect(
+        self, _client: Any, _data: Any, flags: paho.DisconnectFlags, code: ReasonCode, _properties: Any
+    ) -> None:
+        if code.value == _TAKEN_OVER:
+            self.end_kind = Hindrance.TAKEN_OVER
+        elif self.was_up and not flags.is_disconnect_packet_from_server and not self._last_error.text:
+            self.end_kind = Hindrance.HUNG_UP
+            self.end_reason = self.end_reason or "the broker ended the connection without a word"
         self.end_reason = self.end_reason or self._explain(self._last_error.text or str(code))
 
     def _explain(self, network_error: str) -> str:
         """Under TLS 1.3 a client learns too late, and often not at all, that its certificate was refused."""
         if self._settings.tls is None or self._greeting is not None:
             return network_error
+        self.end_kind = Hindrance.CERTIFICATE
         return f"the broker hung up unanswered, as it does on a certificate it does not accept: {network_error}"
+
+
+class _Client(paho.Client):
+    """paho, but for the way in which it dials: its own knows proxies by a library that breaks TLS behind some of them.
+
+    `_create_socket_connection` is the one method of paho's that is replaced; a test sees to it that paho calls it.
+    """
+
+    def __init__(self, settings: LinkSettings, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._way = settings.host, settings.port, settings.proxy
+
+    def _create_socket_connection(self) -> socket.socket:
+        host, port, chosen = self._way
+        return dial(host, port, proxy_of(host, chosen))
 
 
 class _LastError(logging.Handler):
@@ -267,22 +315,49 @@ class _LastError(logging.Handler):
         self.text = record.getMessage()
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return a client's side of mutual TLS, 1.2 or newer, that checks the broker's name.
+def tls_context(files: TlsFiles | Trust) -> ssl.SSLContext:
+    """Return a client's side of TLS, 1.2 or newer, mutual where it has a certificate; it checks the broker's name.
 
     Raises:
         InvalidValueError: a file is missing, or is not the PEM it should be.
     """
-    for path in (files.ca, files.certificate, files.key):
-        if not path.is_file():
+    paths = [files.ca] if isinstance(files, Trust) else [files.ca, files.certificate, files.key]
+    for path in paths:
+        if path is not None and not path.is_file():
             raise InvalidValueError(f"tls: no file {path}")
     try:
         context = ssl.create_default_context(cafile=files.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(files.certificate, files.key)
+        if isinstance(files, TlsFiles):
+            context.load_cert_chain(files.certificate, files.key)
+            if files.alpn:
+                context.set_alpn_protocols(list(files.alpn))
     except OSError as error:
-        raise InvalidValueError(f"tls: {files.ca}, {files.certificate} or {files.key}: {error}") from error
+        raise InvalidValueError(f"tls: {' or '.join(map(str, paths))}: {error}") from error
     return context
+
+
+def _check_clock(context: ssl.SSLContext) -> None:
+    """Raises: ClockNotSetError: nothing that we trust exists yet, by this clock, so nobody need be asked."""
+    begins = [ssl.cert_time_to_seconds(str(certificate["notBefore"])) for certificate in context.get_ca_certs()]
+    now_s = time.time()
+    if begins and now_s < min(begins):
+        raise ClockNotSetError(
+            f"the clock says {_date(now_s)}, the certificates begin on {_date(min(begins))}: waiting until it is set"
+        )
+
+
+def _date(utc_s: float) -> str:
+    return datetime.fromtimestamp(utc_s, timezone.utc).strftime("%Y-%m-%d")
+
+
+def hindrance_of(error: Exception) -> Hindrance:
+    """Return what kind of reason an exception is that ended the making of a connection."""
+    if isinstance(error, ClockNotSetError):
+        return Hindrance.CLOCK
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Hindrance.CLOCK if error.verify_code == _NOT_YET_VALID else Hindrance.CERTIFICATE
+    return Hindrance.UNREACHABLE
 
 
 def _properties(packet_type: int, **values: int) -> Properties:

@@ -15,17 +15,17 @@ What is deliberately absent: QoS 0 and 2, topic aliases, durability.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import random
-import socket
 import threading
 import time
 from collections import deque
 from queue import SimpleQueue
 
-from fd_runtime.link import Arrived, LinkDown, LinkEvent, LinkSettings, check_topic
-from fd_runtime.mqtt_connection import Connection, Message, tls_context
+from fd_runtime.dialling import check_proxy, proxy_of
+from fd_runtime.link import Arrived, Hindrance, LinkDown, LinkEvent, LinkSettings, check_topic
+from fd_runtime.mqtt_connection import Connection, Message, hindrance_of, tls_context
+from fd_runtime.reconnecting import Retries
+from fd_runtime.waking import Waker
 
 _CLOSE_S = 5.0
 
@@ -34,21 +34,20 @@ class MqttLink:
     """A `Link` to a real broker. Connects as soon as it is made.
 
     Raises:
-        InvalidValueError: a TLS file is missing or not what it should be.
+        InvalidValueError: a TLS file is missing or not what it should be, or the proxy is none that we can use.
     """
 
     def __init__(self, settings: LinkSettings) -> None:
         if settings.tls is not None:
             tls_context(settings.tls)  # the caller's mistake shows here, not in a thread
+        check_proxy(proxy_of(settings.host, settings.proxy))
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
         self._settings = settings
         self._tokens = itertools.count(1)
         self._commands: deque[Message | Arrived] = deque()
         self._outbox: dict[int, Message] = {}
         self._closing = threading.Event()
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name=f"link {settings.client_id}", daemon=True)
         self._thread.start()
 
@@ -63,39 +62,36 @@ class MqttLink:
 
     def close(self) -> None:
         self._closing.set()
-        self._wake()
+        self._waker.wake()
         self._thread.join(_CLOSE_S)
 
     def _submit(self, command: Message | Arrived) -> None:
         self._commands.append(command)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: awake already; closed: nobody is left to wake
-            self._waker.send(b"\0")
+        self._waker.wake()
 
     def _run(self) -> None:
-        failures = 0
+        retries = Retries(self._settings)
         while not self._closing.is_set():
             connection = Connection(self._settings, self._outbox, self.events, self._tokens)
-            self.events.put(LinkDown(self._serve(connection)))
-            failures = 0 if connection.was_up else failures + 1
-            self._closing.wait(_backoff_s(self._settings, failures))
+            kind, reason = self._serve(connection)
+            kind, wait_s = retries.after(kind, connection.up_s)
+            self.events.put(LinkDown(reason, kind, wait_s))
+            self._closing.wait(wait_s)
         self._waker.close()
-        self._woken.close()
 
-    def _serve(self, connection: Connection) -> str:
+    def _serve(self, connection: Connection) -> tuple[Hindrance, str]:
         """Run one connection to its end and return why it ended."""
         try:
             connection.open()
             while connection.is_open:
                 self._obey(connection)
-                connection.turn(self._woken)
+                connection.turn(self._waker)
         except Exception as error:  # noqa: BLE001 - a foreign broker's bytes in a foreign parser: the link outlives both
-            return str(error) or type(error).__name__
+            kind = hindrance_of(error)
+            return Hindrance.LOST if connection.was_up else kind, str(error) or type(error).__name__
         finally:
             connection.abandon()
-        return connection.end_reason
+        return connection.end_kind, connection.end_reason
 
     def _obey(self, connection: Connection) -> None:
         is_closing = self._closing.is_set()  # asked first: what was published before `close` is still sent
@@ -109,9 +105,3 @@ class MqttLink:
         connection.send_waiting()
         if is_closing:
             connection.leave()
-
-
-def _backoff_s(settings: LinkSettings, failures: int) -> float:
-    """Doubling, up to the longest wait; the upper half is drawn, so that a fleet does not come back in one second."""
-    longest_s = min(settings.reconnect_max_s, settings.reconnect_min_s * 2.0 ** min(failures, 32))
-    return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, not a secret

@@ -11,6 +11,7 @@ Traps that this module exists for (each measured or met):
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,11 +22,17 @@ from fd_protocol.layout import ThetaLayout
 from fd_runtime.model import F32, Features, Inputs, ModelError, OptimizerState
 from fd_runtime.onnx_parameters import with_parameters
 from fd_runtime.onnx_references import check_self_contained
+from fd_runtime.providers import MAX_ROWS, NAMES, ON_CPU, NoProviderError, Options, Placement, Provider, ladder
 from fd_runtime.train_graph import Arrays, PrivateTrainGraph, StepGraph, TrainGraph
 
 # Official wheels since 1.29 report usage to their maker unless told before the import; the switch inside is too late.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions  # type: ignore[attr-defined]
+from onnxruntime import (  # type: ignore[attr-defined]
+    GraphOptimizationLevel,
+    InferenceSession,
+    SessionOptions,
+    get_available_providers,
+)
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
 _REFUSALS = (
@@ -38,20 +45,36 @@ _REFUSALS = (
 )
 _DISABLED_OPTIMIZERS = ["QDQPropagationTransformer"]
 """It would pull a QuantizeLinear before the MaxPool of a float layer, whose uint8 kernel is ten times slower there."""
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = MAX_ROWS
 """Bounds the memory of a thousand probes in a convolution to that of a batch; more rows at once are no faster."""
+_ON_CPU: list[tuple[str, Options]] = [(NAMES["cpu"], {})]
+
+log = logging.getLogger("fedistill.onnxruntime")
 
 
 class OnnxBackbone:
-    """A frozen graph `input` -> `features`."""
+    """A frozen graph `input` -> `features`.
 
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
-        """Load the graph.
+    Attributes:
+        provider: on which it runs.
+    """
+
+    def __init__(
+        self, model: bytes, *, threads: int = 1, placement: Placement = ON_CPU, sample_shape: tuple[int, ...] = ()
+    ) -> None:
+        """Load the graph on the first provider of `placement` that works here.
+
+        Args:
+            model: serialized.
+            threads: of one run.
+            placement: where it may run.
+            sample_shape: of its input without the rows; a GPU's compiler wants to know.
 
         Raises:
             ModelError: onnxruntime refuses it.
+            NoProviderError: no provider of `placement` is offered, or works.
         """
-        self._session = _open(model, threads)
+        self._session, self.provider = _open_placed(model, threads, placement, sample_shape)
 
     def extract(self, samples: Inputs) -> Features:
         """Return the features of preprocessed samples [n, *sample_shape]: uint8 [n, F] from an int8 backbone."""
@@ -138,12 +161,39 @@ class OnnxGraph:
         return dict(zip(self._outputs, _run(self._session, self._outputs, feed), strict=True))
 
 
-def _open(model: bytes, threads: int, *, quantised: bool = True, fused: bool = True) -> InferenceSession:
+def _open_placed(
+    model: bytes, threads: int, placement: Placement, sample_shape: tuple[int, ...]
+) -> tuple[InferenceSession, Provider]:
+    """Open a frozen graph on the first provider that works. See `OnnxBackbone`."""
+    for provider, listed in ladder(placement, get_available_providers(), {"input": sample_shape}):
+        try:
+            session = _open(model, threads, listed)
+        except ModelError as error:
+            if provider == "cpu":  # then it is the graph
+                raise
+            log.warning("%s does not work here: %s", provider, error)
+            continue
+        # A wheel with CUDA in it offers CUDA; where its libraries are missing the session falls back without an error.
+        if session.get_providers()[0] == NAMES[provider]:
+            return session, provider
+        log.warning("%s is offered, but its libraries do not load here", provider)
+    raise NoProviderError(f"none of {', '.join(placement.providers)} works here")
+
+
+def _open(
+    model: bytes,
+    threads: int,
+    providers: Sequence[tuple[str, Options]] = _ON_CPU,
+    *,
+    quantised: bool = True,
+    fused: bool = True,
+) -> InferenceSession:
     """Open a graph.
 
     Args:
         model: serialized.
         threads: of one run.
+        providers: names and options, the one that is meant first.
         quantised: integer kernels may take over from DequantizeLinear and float ops.
         fused: onnxruntime may rewrite the graph.
     """
@@ -160,18 +210,17 @@ def _open(model: bytes, threads: int, *, quantised: bool = True, fused: bool = T
     if not fused:  # rewritten nodes run in another order: up to twice the memory that was planned, and no less time
         options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return InferenceSession(
-            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
-        )
+        return InferenceSession(model, options, providers=providers, disabled_optimizers=_DISABLED_OPTIMIZERS)
     except _REFUSALS as error:
         raise ModelError(f"onnxruntime refuses the graph: {error}") from error
 
 
 def _by_rows(session: InferenceSession, name: str, rows: Features, output: str) -> Any:
     """Return `output` for all rows of the input `name`, a batch at a time."""
-    starts = range(0, max(1, len(rows)), _ROWS_AT_ONCE)
-    parts = [_run(session, [output], {name: rows[start : start + _ROWS_AT_ONCE]})[0] for start in starts]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(rows) <= _ROWS_AT_ONCE:
+        return _run(session, [output], {name: rows})[0]
+    starts = range(0, len(rows), _ROWS_AT_ONCE)
+    return np.concatenate([_run(session, [output], {name: rows[start : start + _ROWS_AT_ONCE]})[0] for start in starts])
 
 
 def _run(session: InferenceSession, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:

@@ -16,30 +16,43 @@ from fd_protocol.public_set import SetFile
 from fd_runtime.artifacts import Bundle, PublicSet, Runtime, TfliteRuntime, UnverifiedRuntimeError
 from fd_runtime.model import Backbone, Features, Inputs, OptimizerState, PrivateTrainSession, Tail, TrainSession
 from fd_runtime.npy import from_npy
+from fd_runtime.providers import ON_CPU, NoProviderError, Placement, Provider
 from fd_runtime.space import Space
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A bundle on a runtime. Without a backbone the tail is the whole network."""
+    """A bundle on a runtime. Without a backbone the tail is the whole network.
+
+    Attributes:
+        provider: on which the backbone runs; the processor on other runtimes than onnxruntime, and without backbone.
+    """
 
     manifest: Manifest
     backbone: Backbone | None
     tail: Tail
     train_session: TrainSession
+    provider: Provider = "cpu"
 
     def features(self, inputs: Inputs) -> Features:
         """Return what the tail reads for preprocessed samples [n, *sample_shape]."""
         return inputs if self.backbone is None else self.backbone.extract(inputs)
 
 
-def open_model(bundle: Bundle, runtime: Runtime, threads: int) -> LoadedModel:
+def open_model(bundle: Bundle, runtime: Runtime, threads: int, placement: Placement = ON_CPU) -> LoadedModel:
     """See `Bundle.open`."""
+    if runtime != "onnxruntime" and placement.providers != ON_CPU.providers:
+        raise NoProviderError(f"providers are onnxruntime's; {runtime} runs on the processor")
     manifest = bundle.manifest
     if runtime not in manifest.verified_on:
         proven = ", ".join(manifest.verified_on)
         raise UnverifiedRuntimeError(f"bundle {manifest.name} was proven on {proven}, not on {runtime}")
-    return _OPENERS[runtime](bundle, _fresh_state(bundle), threads)
+    return _OPENERS[runtime](bundle, _fresh_state(bundle), threads, placement)
+
+
+def open_tail(bundle: Bundle, runtime: Runtime, threads: int) -> Tail:
+    """See `Bundle.open_tail`."""
+    return _TAIL_OPENERS[runtime](bundle, _fresh_state(bundle), threads)
 
 
 def open_private_step(bundle: Bundle, threads: int) -> PrivateTrainSession:
@@ -72,43 +85,74 @@ def open_space(public: PublicSet) -> Space:
         raise DecodeError("malformed", str(error)) from error
 
 
-def _on_onnxruntime(bundle: Bundle, state: OptimizerState, threads: int) -> LoadedModel:
-    from fd_runtime.onnx_model import OnnxBackbone, OnnxTail, OnnxTrainSession  # noqa: PLC0415 - see the module
+def _on_onnxruntime(bundle: Bundle, state: OptimizerState, threads: int, placement: Placement) -> LoadedModel:
+    from fd_runtime.onnx_model import OnnxBackbone, OnnxTrainSession  # noqa: PLC0415 - see the module
 
-    manifest = bundle.manifest
+    manifest, backbone = bundle.manifest, None
+    if manifest.features:
+        shape = manifest.task.sample_shape
+        content = bundle.read(Role.BACKBONE)
+        backbone = OnnxBackbone(content, threads=threads, placement=placement, sample_shape=shape)
     return LoadedModel(
         manifest,
-        OnnxBackbone(bundle.read(Role.BACKBONE), threads=threads) if manifest.features else None,
-        OnnxTail(bundle.read(Role.TAIL), manifest.layout, threads=threads),
+        backbone,
+        _onnxruntime_tail(bundle, state, threads),
         OnnxTrainSession(bundle.read(Role.TRAIN_STEP), state, threads=threads),
+        backbone.provider if backbone else "cpu",
     )
 
 
-def _on_tflite(runtime: TfliteRuntime, bundle: Bundle, state: OptimizerState, _threads: int) -> LoadedModel:
-    from fd_runtime.litert_model import LiteRtBackbone, LiteRtTail, LiteRtTrainSession  # noqa: PLC0415 - see the module
+def _onnxruntime_tail(bundle: Bundle, _state: OptimizerState, threads: int) -> Tail:
+    from fd_runtime.onnx_model import OnnxTail  # noqa: PLC0415 - see the module
+
+    return OnnxTail(bundle.read(Role.TAIL), bundle.manifest.layout, threads=threads)
+
+
+def _on_tflite(
+    runtime: TfliteRuntime, bundle: Bundle, state: OptimizerState, threads: int, _placement: Placement
+) -> LoadedModel:
+    from fd_runtime.litert_model import LiteRtBackbone, LiteRtTrainSession  # noqa: PLC0415 - see the module
 
     return LoadedModel(
         bundle.manifest,
         LiteRtBackbone(bundle.read(Role.BACKBONE_TFLITE), runtime) if bundle.manifest.features else None,
-        LiteRtTail(bundle.read(Role.TAIL_TFLITE), state.theta, runtime),
+        _tflite_tail(runtime, bundle, state, threads),
         LiteRtTrainSession(bundle.read(Role.TRAIN_STEP_TFLITE), state, runtime),
     )
 
 
-def _on_numpy(bundle: Bundle, state: OptimizerState, _threads: int) -> LoadedModel:
-    from fd_runtime.numpy_model import DenseChain, NumpyTail, NumpyTrainSession  # noqa: PLC0415 - see the module
+def _tflite_tail(runtime: TfliteRuntime, bundle: Bundle, state: OptimizerState, _threads: int) -> Tail:
+    from fd_runtime.litert_model import LiteRtTail  # noqa: PLC0415 - see the module
+
+    return LiteRtTail(bundle.read(Role.TAIL_TFLITE), state.theta, runtime)
+
+
+def _on_numpy(bundle: Bundle, state: OptimizerState, threads: int, _placement: Placement) -> LoadedModel:
+    from fd_runtime.numpy_model import DenseChain, NumpyTrainSession  # noqa: PLC0415 - see the module
 
     if bundle.manifest.features is not None:
         raise UnverifiedRuntimeError(f"bundle {bundle.manifest.name} has a backbone, which numpy cannot run")
-    chain = DenseChain(bundle.manifest.layout)
-    return LoadedModel(bundle.manifest, None, NumpyTail(chain, state.theta), NumpyTrainSession(chain, state))
+    session = NumpyTrainSession(DenseChain(bundle.manifest.layout), state)
+    return LoadedModel(bundle.manifest, None, _numpy_tail(bundle, state, threads), session)
 
 
-_OPENERS: Mapping[Runtime, Callable[[Bundle, OptimizerState, int], LoadedModel]] = {
+def _numpy_tail(bundle: Bundle, state: OptimizerState, _threads: int) -> Tail:
+    from fd_runtime.numpy_model import DenseChain, NumpyTail  # noqa: PLC0415 - see the module
+
+    return NumpyTail(DenseChain(bundle.manifest.layout), state.theta)
+
+
+_OPENERS: Mapping[Runtime, Callable[[Bundle, OptimizerState, int, Placement], LoadedModel]] = {
     "onnxruntime": _on_onnxruntime,
     "litert": partial(_on_tflite, "litert"),
     "tflite-runtime": partial(_on_tflite, "tflite-runtime"),
     "numpy": _on_numpy,
+}
+_TAIL_OPENERS: Mapping[Runtime, Callable[[Bundle, OptimizerState, int], Tail]] = {
+    "onnxruntime": _onnxruntime_tail,
+    "litert": partial(_tflite_tail, "litert"),
+    "tflite-runtime": partial(_tflite_tail, "tflite-runtime"),
+    "numpy": _numpy_tail,
 }
 
 

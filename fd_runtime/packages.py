@@ -62,6 +62,20 @@ def pack(artifact: Bundle | PublicSet, *, parent: Bundle | None = None) -> bytes
     return buffer.getvalue()[:end]
 
 
+def described(package: bytes) -> Manifest | PublicSetSpec:
+    """Return the document that a package begins with; none of the files is looked at.
+
+    Raises:
+        DecodeError: not a package.
+        InvalidManifestError: its document is wrong at a key.
+    """
+    document, description = next(_members(package), ("", b""))
+    _vouched(document, description)
+    if document == MANIFEST_NAME:
+        return Manifest.from_json(description)
+    return PublicSetSpec.from_json(description)
+
+
 def unpack(package: bytes, folder: Path, *, parent: Path | None = None) -> Bundle | PublicSet:
     """Write what is in a package into `folder` and return it loaded, every digest checked.
 

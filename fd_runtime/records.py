@@ -1,4 +1,4 @@
-"""Rows that people look back at: maps of column names to values, in the tables that `tables.RECORDS` adds.
+"""Rows that people look back at, as maps of column names to values, in whatever tables a program asks for.
 
 Names of tables and columns are the caller's own words, never what a peer sent.
 """
@@ -24,7 +24,7 @@ class Change(NamedTuple):
 
 
 class Records(Database):
-    """The tables of records in a database."""
+    """A database, by rows."""
 
     def merge(self, table: str, key: Row, values: Row, add: Row | None = None) -> None:
         """Make one `Change`."""
@@ -36,6 +36,11 @@ class Records(Database):
             return
         statement = _upsert(table, *(tuple(part) for part in changes[0]))
         self._execute_all(statement, [(*c.key.values(), *c.values.values(), *c.add.values()) for c in changes])
+
+    def fill(self, table: str, column: str, source: str, where: Row) -> None:
+        """Set `column` to `source` in the rows that `rows` would return, where it is not known yet."""
+        statement = f"UPDATE {table} SET {column} = {source} WHERE {_all_of(where)} AND {column} IS NULL"  # noqa: S608
+        self._execute(statement, tuple(where.values()))
 
     def rows(
         self, table: str, where: Row, order: str = "", limit: int = -1, *, columns: str = "*"
@@ -52,7 +57,10 @@ class Records(Database):
         return int(number)
 
     def spread(self, table: str, value: str, by: str, where: Row) -> dict[Any, tuple[float, float, float]]:
-        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`."""
+        """Return (least, mean, most) of what is known of `value` in the rows of each value of column `by`.
+
+        `value` is an expression of columns.
+        """
         statement = f"""SELECT {by}, min({value}), avg({value}), max({value}) FROM {table}
             WHERE {_all_of(where)} AND {value} IS NOT NULL GROUP BY {by}"""  # noqa: S608 - see above
         found = self._execute(statement, tuple(where.values())).fetchall()
@@ -77,5 +85,5 @@ def _upsert(table: str, key: tuple[str, ...], values: tuple[str, ...], add: tupl
 
 
 def _all_of(where: Row) -> str:
-    """`fed` is an equality, `number <` a comparison."""
-    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where)
+    """`fed` is an equality, `number <` a comparison; of nothing all is true."""
+    return " AND ".join(f"{name} ?" if " " in name else f"{name} = ?" for name in where) or "true"

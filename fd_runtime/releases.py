@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Role
+from fd_protocol.reference import Reference
 from fd_runtime import golden
 from fd_runtime.artifacts import Bundle, Runtime, load_bundle
 from fd_runtime.files import claim, write_atomically
@@ -62,6 +63,7 @@ def release(parent: Bundle, theta: F32, folder: Path, *, version: str, prove: Pr
         parent.manifest,
         version=version,
         parent=parent.digest.hex(),
+        reference=_without_confidence(parent.manifest.reference),
         files={role.value: FileEntry.of(paths[role], content) for role, content in contents.items()},
     )
     claim(folder)  # not before the manifest has checked itself
@@ -69,6 +71,11 @@ def release(parent: Bundle, theta: F32, folder: Path, *, version: str, prove: Pr
         write_atomically(folder / paths[role], content)
     known = Golden.from_bytes(contents[Role.GOLDEN], parent.manifest.task)
     return seal(Bundle(folder, manifest), known.samples, known.labels, prove)
+
+
+def _without_confidence(reference: Reference | None) -> Reference | None:
+    """The backbone and its features stay; how sure the old parameters were says nothing of the new ones."""
+    return None if reference is None else replace(reference, confidence=None)
 
 
 def seal(

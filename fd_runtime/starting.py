@@ -8,17 +8,36 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_runtime.config import EX_TEMPFAIL, exit_code_for
-from fd_runtime.link import Link, TlsFiles
+from fd_runtime.link import Link, Proxy, TlsFiles
+from fd_runtime.proxies import parse_proxy
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FAREWELL_S = 1.0
 _LOCKS = Path("/proc/locks")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """The way out of a closed network: `http://user:word@proxy:3128` or `socks5://proxy:1080`.
+
+    `bypass` lists hosts that are reached without it, with commas between them.
+    """
+
+    url: str = field(repr=False)
+    bypass: str = ""
+
+    def __post_init__(self) -> None:
+        parse_proxy(self.url)
+
+    @property
+    def parsed(self) -> Proxy:
+        return parse_proxy(self.url, self.bypass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +48,15 @@ class BrokerSettings:
     port: int = 8883
     tls: TlsFiles | None = None
     username: str | None = None
+    proxy: ProxySettings | None = None
+
+    @property
+    def way(self) -> Proxy | None:
+        """The proxy on the way there that these settings name."""
+        return None if self.proxy is None else self.proxy.parsed
 
     def __post_init__(self) -> None:
-        if self.tls is None and self.host not in _LOOPBACK:
+        if self.tls is None and self.host not in LOOPBACK:
             raise InvalidValueError(f"a broker on {self.host} needs [broker.tls]: without it anyone can read along")
 
 

@@ -8,7 +8,8 @@
 
 and, where a program asks for them (`upgrade`), tables of records that people look back at (`fd_runtime.records`):
 rounds, hearings, devices, commands. An agent's database stays at version 1, so that the agent of the version before
-reads it still.
+reads it still. A program may also bring tables of its own in the place of all of these (`fd_runtime.tables`): rows,
+named values and transactions are the same.
 
 When a write is durable, and who may read meanwhile, says `fd_runtime.database`.
 """
@@ -21,12 +22,14 @@ from functools import cached_property
 from typing import Any
 
 from fd_protocol.identity import sha256
-from fd_runtime.database import StoreError, StoreFullError
+from fd_runtime.database import StoreError, StoreFullError, StoreReadOnlyError, StoreUnwritableError
 from fd_runtime.records import Change, Records, Row, Value
-from fd_runtime.tables import JOURNAL, RECORD_TABLES, RECORDS
+from fd_runtime.tables import FEDERATED, GAINS, JOURNAL, META_TABLE, RECORD_TABLES, RECORDS, Tables
 
 __all__ = [
+    "GAINS",
     "JOURNAL",
+    "META_TABLE",
     "RECORDS",
     "Change",
     "MissingBlobError",
@@ -36,6 +39,9 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreFullError",
+    "StoreReadOnlyError",
+    "StoreUnwritableError",
+    "Tables",
     "Value",
 ]
 
@@ -141,6 +147,7 @@ class Store(Records):
         self.put_payloads(federation, [row])
 
     def put_payloads(self, federation: str, rows: Iterable[PayloadRow]) -> None:
+        """Keep each of `rows`, as `put_payload` does."""
         values = [(federation, row.kind, row.device, row.round, row.epoch, row.sha256, row.content) for row in rows]
         self._execute_all("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
@@ -193,6 +200,11 @@ class Store(Records):
         statement = "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1 AND instr(value, ?2)"
         return self._execute(statement, (prefix, holding)).rowcount
 
+    def metas(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Return (key, value) of all keys that begin with `prefix`, in their order."""
+        statement = "SELECT key, value FROM meta WHERE key >= ?1 AND key < ?1 || char(1114111) ORDER BY key"
+        return [(key, bytes(value)) for key, value in self._execute(statement, (prefix,))]
+
     def meta(self, key: str) -> bytes | None:
         row = self._execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return bytes(row[0]) if row else None
@@ -240,10 +252,27 @@ class Store(Records):
         statement = "SELECT fed FROM snapshots UNION SELECT fed FROM events UNION SELECT fed FROM payloads"
         return {name for (name,) in self._execute(statement)}
 
+    def census(self) -> dict[str, Any]:
+        """Return how much there is of what, and no content: events by kind, blobs and their bytes, names of values."""
+        kinds = self._execute("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind").fetchall()
+        count, size = self._execute("SELECT count(*), coalesce(sum(length(bytes)), 0) FROM blobs").fetchone()
+        names = self._execute("SELECT key FROM meta ORDER BY key").fetchall()
+        return {
+            "version": self.version,
+            "events": dict(kinds),
+            "blobs": count,
+            "blob_bytes": size,
+            "values": [name for (name,) in names],
+        }
+
     def faults(self) -> list[str]:
-        """Return what is wrong: damage that SQLite finds, and payloads whose content is gone."""
+        """Return what is wrong: damage that SQLite finds, else payloads whose content is gone."""
         lost = "SELECT device, round FROM payloads LEFT JOIN blobs ON blobs.sha256 = content WHERE blobs.sha256 IS NULL"
         found = super().faults()
-        return found or [
-            f"the payload of {row['device']} in round {row['round']} has no content" for row in self._stream(lost)
-        ]
+        if found or self._tables is not FEDERATED:
+            return found
+        try:
+            rows = list(self._stream(lost))
+        except StoreError as error:
+            return [str(error)]
+        return [f"the payload of {row['device']} in round {row['round']} has no content" for row in rows]

@@ -1,14 +1,19 @@
 """The tables of a store, version by version.
 
-What a table is for says `fd_runtime.store`; what the columns of records mean says the program whose records they are.
+What a table is for says `fd_runtime.store`; what the columns of records mean says the program whose records they are. A
+program may bring tables of its own in the place of these.
 """
 
 from __future__ import annotations
 
-JOURNAL, RECORDS = 1, 2
-"""Versions of a database: journal, blobs and payloads alone; tables of records beside them."""
+from dataclasses import dataclass
 
-_JOURNAL = """
+JOURNAL, RECORDS, GAINS = 1, 2, 3
+"""Versions of a database: journal, blobs and payloads alone; tables of records beside them; in these, what each device
+gained and gave."""
+
+META_TABLE = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+_JOURNAL = f"""
 CREATE TABLE events (seq INTEGER PRIMARY KEY, fed TEXT NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
                      body BLOB NOT NULL);
 CREATE TABLE snapshots (fed TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -17,7 +22,7 @@ CREATE TABLE payloads (fed TEXT, kind TEXT, device TEXT, round INTEGER, epoch IN
                        content BLOB NOT NULL, PRIMARY KEY (fed, kind, device, round, epoch)) WITHOUT ROWID;
 CREATE TABLE parts (fed TEXT, kind TEXT, device TEXT, part INTEGER, sha256 BLOB NOT NULL, body BLOB NOT NULL,
                     PRIMARY KEY (fed, kind, device, part));
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+{META_TABLE}
 """
 _RECORDS = """
 CREATE TABLE rounds (fed TEXT, number INTEGER, epoch INTEGER NOT NULL DEFAULT 0, opened_ms INTEGER NOT NULL DEFAULT 0,
@@ -52,6 +57,35 @@ CREATE TABLE commands (fed TEXT, id TEXT, at_ms INTEGER NOT NULL DEFAULT 0, who 
                        arguments TEXT NOT NULL DEFAULT '{}', outcome TEXT NOT NULL DEFAULT '',
                        PRIMARY KEY (fed, id)) WITHOUT ROWID;
 """
+_GAINS = """
+ALTER TABLE hearings ADD COLUMN canaries REAL;
+ALTER TABLE hearings ADD COLUMN influence REAL;
+ALTER TABLE devices ADD COLUMN first_canaries REAL;
+ALTER TABLE devices ADD COLUMN last_canaries REAL;
+ALTER TABLE devices ADD COLUMN first_hold_out REAL;
+ALTER TABLE devices ADD COLUMN last_hold_out REAL;
+ALTER TABLE devices ADD COLUMN influence REAL;
+"""
 RECORD_TABLES = ("rounds", "hearings", "devices", "commands")
-SCHEMAS = (_JOURNAL, _RECORDS)
-"""What each version adds to the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a database holds, and how it keeps it.
+
+    Attributes:
+        schemas: statements, parted by `;`, that each version adds to the one before; `META_TABLE` is one of them where
+            named values are asked for.
+        is_shared: several threads use it, one at a time: whoever opens it has a lock.
+        is_forgetful: what is deleted is overwritten in the file (`secure_delete`), and gone from the log after `flush`.
+        log_bytes: the write-ahead log beside the file is written back, and cut, at about this size.
+    """
+
+    schemas: tuple[str, ...]
+    is_shared: bool = False
+    is_forgetful: bool = False
+    log_bytes: int = 64 << 20
+
+
+FEDERATED = Tables((_JOURNAL, _RECORDS, _GAINS))
+"""Of an agent, which stays at the first version, and of a server."""

@@ -21,7 +21,7 @@ from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.playing import Job, Played, play_all
 from fleet_sim.report import Curve, Report
-from fleet_sim.rules import PLAYED, check_playable
+from fleet_sim.rules import PLAYED, check_has_probes
 from fleet_sim.scenario import Scenario
 
 
@@ -46,7 +46,7 @@ class AttackPlan:
         if unknown := [name for name in self.attacks if name not in ATTACKS]:
             raise InvalidValueError(f"no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
         for name in self.rules:
-            check_playable(name)
+            check_has_probes(name)
         devices = self.scenario.devices
         if most := [share for share in self.shares if attackers_of(devices, share) >= devices]:
             raise InvalidValueError(f"at a share of {most[0]:g} nobody is honest")

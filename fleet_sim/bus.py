@@ -5,11 +5,11 @@
     while broker.turn(): ...                                             one step of every message under way
 
 Nothing moves outside `turn`, nothing depends on time or threads: equal seeds give equal histories. Kept from MQTT:
-sessions that queue while a client is away, retained messages, wills, redelivery of what was not acknowledged, message
-expiry, the receive maximum, order within a topic.
+sessions that queue while a client is away, and expire; retained messages, wills, redelivery of what was not
+acknowledged, message expiry, the receive maximum, order within a topic.
 
 What is deliberately absent: ACLs and TLS (the tests of the real broker have them), QoS 0 and 2, `$share`, will delays
-(a will is due at once, the harder case), session expiry.
+(a will is due at once, the harder case).
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ class Faults:
 
 @dataclass(slots=True)
 class _Session:
-    """What the broker keeps of a client, connected or not."""
+    """What the broker keeps of a client, connected or not; `expires_at_s` is infinite while it is connected."""
 
     settings: LinkSettings
+    expires_at_s: float = math.inf
     queue: deque[Message] = field(default_factory=deque)
     unacked: dict[int, Message] = field(default_factory=dict)
 
@@ -156,7 +157,7 @@ class InMemoryBroker:
 
     def _connect(self, link: BusLink) -> None:
         client = link.settings.client_id
-        session = self._sessions.get(client)
+        session = self._session_of(client)
         link.is_up, link.was_told = True, False
         link.acks.clear()
         link.events.put(LinkUp(session is not None, self._max_packet_bytes))
@@ -165,6 +166,11 @@ class InMemoryBroker:
             left = (*session.unacked.values(), *session.queue)
             fresh.queue.extend(message for message in left if not message.retain)  # those come anew, below
         fresh.queue.extend(self._retained.matching(link.settings.subscriptions))
+
+    def _session_of(self, client: str) -> _Session | None:
+        """Return what is kept of a client; None: nothing, or not any more."""
+        session = self._sessions.get(client)
+        return session if session is not None and session.expires_at_s > self._now_s() else None
 
     def _subscribe(self, client: str, settings: LinkSettings) -> _Session:
         """Return a fresh session in the place of the client's last one."""
@@ -272,6 +278,9 @@ class InMemoryBroker:
         if link.is_up:
             link.is_up = False
             link.events.put(LinkDown(reason))
+            session = self._sessions.get(link.settings.client_id)
+            if session is not None:
+                session.expires_at_s = self._now_s() + session.settings.session_expiry_s
 
     def _strikes(self, probability: float) -> bool:
         return probability > 0 and bool(self._rng.random() < probability)

@@ -36,7 +36,7 @@ from fleet_sim.cells import Cell, read_cell
 from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
 from fleet_sim.rule_cells import play_rule
-from fleet_sim.rules import PLAYED, check_playable
+from fleet_sim.rules import PLAYED
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
 from fleet_sim.worlds import Samples, World, digits
 
@@ -85,7 +85,7 @@ class Comparison:
             if name not in BASELINES and name not in names():
                 raise InvalidValueError(f"no method {name!r}; there are {', '.join((*names(), *BASELINES))}")
             if name not in BASELINES:
-                check_playable(name)
+                playing(self.scenario, name)  # refuses to exist where it cannot be played
         if not (self.methods and self.seeds and self.tuning_seeds) or self.budget < 1:
             raise InvalidValueError("a comparison needs methods, seeds, and seeds and a budget for tuning")
         if shared := {*self.seeds} & {*self.tuning_seeds}:
@@ -239,7 +239,7 @@ class _Stage:
         (seed, name), scenario = place, self.comparison.scenario
         world = self.comparison.world(seed)
         if name not in BASELINES:
-            scenario = replace(scenario, method=replace(scenario.method, name=name))
+            scenario = playing(scenario, name)
             path = self._cell(place, _identity(world), scenario)
             return _kept(path, lambda: play_rule(scenario, world, self._equipment(world, seed, "tail"), seed))
         baseline, knobs = BASELINES[name], _settings(name, chosen)
@@ -258,6 +258,11 @@ class _Stage:
         """Return the methods, in order, but for those that need what the worlds lack."""
         world = self.comparison.world(self.comparison.seeds[0])
         return [name for name in self.comparison.methods if name not in BASELINES or BASELINES[name].is_possible(world)]
+
+
+def playing(scenario: Scenario, rule: str) -> Scenario:
+    """Return the scenario with this rule."""
+    return replace(scenario, method=replace(scenario.method, name=rule))
 
 
 def _part(method: str) -> Part:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 from edge_agent.jobs import Answer, Job
 from edge_agent.private_data import PrivateRows
 from edge_agent.worker import Worker
+from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.artifacts import Bundle
 from fd_runtime.model import F32, Features
 
@@ -25,12 +26,16 @@ class CorePlan:
         bundle: of its family.
         private: its rows, perhaps none.
         checkpoint: where what it learns is kept; None = nowhere.
+        has_public_set: whether it is asked about probes.
+        space: of the prototypes that it tells, where it is not; None = it is asked about labels.
     """
 
     device: str
     bundle: Bundle
     private: PrivateRows
     checkpoint: Path | None = None
+    has_public_set: bool = True
+    space: PrototypeSpace | None = None
 
 
 class Core(Protocol):

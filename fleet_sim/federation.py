@@ -21,14 +21,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from broker_server.equipment import probe_set
 from broker_server.federation import wake_at_ms
-from broker_server.settings import RoundSettings, Settings
+from broker_server.settings import ProbeSet, RoundSettings, Settings
 from broker_server.student import Student
 from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
 from edge_agent.private_data import PrivateRows
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind, RoundOffer
+from fd_protocol.prototypes import PrototypeSpace
 from fd_protocol.soft_labels import soften
 from fd_runtime.artifacts import Bundle
 from fd_runtime.model import F32
@@ -46,6 +48,7 @@ from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import Observer, RoundResult
 from fleet_sim.parties import REST_S, Clock, Device, Server
+from fleet_sim.rules import stated
 from fleet_sim.scenario import Crashes, Scenario
 from fleet_sim.shared_models import SharedModels
 from fleet_sim.worlds import Samples, World
@@ -103,6 +106,8 @@ class Simulation:
         self.scenario, self._world, self._equipment, self._folder = scenario, world, equipment, folder
         self._lab = lab or Lab(world, equipment.bundles)
         self._cores = cores or SharedModels(equipment.public)
+        public = equipment.public if scenario.has_public_set else None
+        self._probes = probe_set(equipment.bundles[scenario.models.families[0]], public, scenario.method)
         self._bus_dice, self._entropy, self._crash_dice, lies = np.random.default_rng([seed, 2]).spawn(4)
         self.clock = Clock()
         self.broker = InMemoryBroker(self._bus_dice, scenario.faults, now_s=self.clock.now_s)
@@ -260,6 +265,7 @@ class Simulation:
             minimum_online=scenario.devices,
             count=scenario.rounds,
             fraction=scenario.fraction,
+            most_uncovered=1.0,  # what comes of foreign probes is one of the things to be seen here
             **asdict(scenario.ask),
         )
         if scenario.is_timed:
@@ -268,28 +274,32 @@ class Simulation:
         settings = Settings(
             FEDERATION,
             rounds=rounds,
-            method=scenario.method,
+            method=stated(scenario.method, {device.id: len(device.plan.private) for device in self.devices}),
             training=scenario.training,
         )
-        bundle = equipment.bundles[scenario.models.student]
-        inputs = preprocessed(equipment.public.probes(), equipment.task)
         return Server(
             settings,
             self.broker,
             self.clock,
-            equipment.probes,
+            self._probes,
             self._entropy.bytes,
-            student=Student(bundle.open("onnxruntime"), bundle.digest, inputs, scenario.student, equipment.canaries),
+            student=self._student() if scenario.has_public_set else None,
             canaries=equipment.canaries if scenario.canaries else None,
             path=self._folder / "server.db" if self._folder else None,
         )
 
+    def _student(self) -> Student:
+        bundle, equipment = self._equipment.bundles[self.scenario.models.student], self._equipment
+        inputs = preprocessed(equipment.public.probes(), equipment.task)
+        return Student(bundle.open("onnxruntime"), bundle.digest, inputs, self.scenario.student, equipment.canaries)
+
     def _make_device(self, number: int, held: Samples) -> Device:
         bundle = self._bundle_of(number)
-        profile = _profile(number, bundle.manifest.family, bundle.digest, self._equipment)
+        profile = _profile(number, bundle.manifest.family, bundle.digest, self._probes)
         path = self._folder / f"{profile.device}.checkpoint" if self._folder else None
         private = PrivateRows(held.values, held.labels)
-        plan = CorePlan(profile.device, bundle, private, path)
+        space = PrototypeSpace.of(bundle.manifest) if self.scenario.tells_prototypes else None
+        plan = CorePlan(profile.device, bundle, private, path, self.scenario.has_public_set, space)
         device = partial(Device, number, profile, self.broker, self.clock, self._cores, plan)
         tamper = self._falsify if number < self.scenario.attack.devices else None
         if self.boards is None:
@@ -342,15 +352,15 @@ def _settle(turn: Callable[[], bool]) -> None:
     raise StuckError(f"still busy after {_TURNS_MAX} turns")
 
 
-def _profile(number: int, family: str, bundle: bytes, equipment: Equipment) -> Profile:
+def _profile(number: int, family: str, bundle: bytes, probes: ProbeSet) -> Profile:
     return Profile(
         device=f"device-{number}",
         federation=FEDERATION,
-        task=equipment.task.digest,
-        classes=len(equipment.task.classes),
+        task=probes.task,
+        classes=probes.classes,
         bundle=bundle,
         family=family,
         runtime="onnxruntime",
-        public_set=equipment.public.digest,
-        probes=equipment.public.spec.count,
+        public_set=probes.public_set,
+        probes=probes.count,
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from broker_server.aggregator import Aggregator
+from broker_server.kits import MakeKit
+from broker_server.orders import Spool
 from broker_server.settings import ProbeSet, Settings
 from broker_server.student import Learner
 from edge_agent import presence
@@ -104,6 +106,7 @@ class Device:
             subscriptions=topics.device_filters(self.id),
             will=Will(topics.state(self.id), codec.encode(presence.will(boot))),
             manual_ack=True,
+            session_expiry_s=presence.SESSION_S,
         )
         self._link = self.broker.link(settings, self.line)
         self.core = self.cores.open(self.plan)
@@ -168,6 +171,8 @@ class Server:
     student: Learner | None = None
     canaries: LabelledProbes | None = None
     path: Path | None = None
+    spool: Spool | None = None
+    make_kit: MakeKit | None = None
     store: Store = field(init=False)
     aggregator: Aggregator = field(init=False)
 
@@ -192,6 +197,8 @@ class Server:
             probes=self.probes,
             canaries=self.canaries,
             entropy=self.entropy,
+            spool=self.spool,
+            make_kit=self.make_kit,
         )
 
     def crash(self) -> None:

@@ -36,7 +36,8 @@ def play_rule(scenario: Scenario, world: World, equipment: Equipment, seed: int)
         simulation = Simulation(scenario, world, equipment, seed, lab=lab, folder=folder)
         rounds = list(heard_rounds(simulation))
         results, trust = [result for result, _ in rounds], rounds[-1][1]
-        standings = (_student(name, simulation, lab, results), _clients(name, simulation, lab, results))
+        student = (_student(name, simulation, lab, results),) if scenario.has_public_set else ()
+        standings = (*student, _clients(name, simulation, lab, results))
         return Cell(seed, name, standings, last_round(simulation, world, equipment, trust))
 
 
@@ -71,7 +72,7 @@ def last_round(simulation: Simulation, world: World, equipment: Equipment, trust
     ended = simulation.server.aggregator.state.round
     assert ended is not None
     voices = last_voices(simulation.server, trust)
-    return metrics_of(simulation.scenario.method, voices, ended.offer.slice, world, equipment)
+    return metrics_of(simulation.server.settings.method, voices, ended.offer.slice, world, equipment)
 
 
 def metrics_of(
@@ -79,8 +80,9 @@ def metrics_of(
 ) -> RoundMetrics:
     """Return whom the rule listens to on the probes `part`.
 
-    Nobody gains and no class is covered where the probes have no labels.
+    Nobody gains and no class is covered where the probes have no labels, or there are none.
     """
-    labels = equipment.public_probes.labels[part.start : part.start + part.count]
+    are_probes = part.public_set == equipment.public.digest
+    labels = equipment.public_probes.labels[part.start : part.start + part.count] if are_probes else None
     metrics = examine(rule_named(method.name, method.terms), voices, labels)
     return metrics if world.are_probes_labelled else replace(metrics, gains={}, classes=())

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from broker_server.rules import Need
 from broker_server.settings import MethodSettings, RoundSettings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
@@ -38,7 +39,7 @@ from fleet_sim.partitions import (
     PartitionTerms,
     SensorShift,
 )
-from fleet_sim.rules import check_playable
+from fleet_sim.rules import needs_of
 from fleet_sim.worlds import NEW_CLASS, Cut, World, cut_world, disturbed
 from model_export.augment import Augmentation
 from model_export.pretrain import PretrainTerms
@@ -196,11 +197,34 @@ class Scenario:
     measuring: MeasuringTerms = MeasuringTerms()
 
     def __post_init__(self) -> None:
-        check_playable(self.method.name)
+        if not self.has_public_set:
+            self._check_without_public_set()
         if self.rounds < 1 or not 0 <= self.attack.devices < self.devices:
             raise InvalidValueError("rounds and honest devices are at least 1")
         if self.image_shift is not None and self.sensor_shift is not None:
             raise InvalidValueError("samples are images or not: image_shift or sensor_shift")
+
+    @property
+    def has_public_set(self) -> bool:
+        """Whether rounds are about probes; else about the labels of the task, or class prototypes, by the rule."""
+        return Need.PUBLIC_SET in needs_of(self.method)
+
+    @property
+    def tells_prototypes(self) -> bool:
+        """Whether devices tell class prototypes."""
+        return Need.FEATURES in needs_of(self.method)
+
+    def _check_without_public_set(self) -> None:
+        name = self.method.name
+        if self.canaries or self.attack.devices or self.ask != AskTerms():
+            name = self.method.name
+            raise InvalidValueError(
+                f"{name!r} goes without a public set: there are no probes to check, lie of or choose"
+            )
+        if self.tells_prototypes and (self.models.every_layer_trains or len({*self.models.families}) > 1):
+            raise InvalidValueError(
+                f"{self.method.name!r} needs one int8 backbone: one family, and not every layer trains"
+            )
 
     @property
     def is_timed(self) -> bool:

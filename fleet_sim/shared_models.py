@@ -11,6 +11,7 @@ What is deliberately absent: threads. The devices of a process take turns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from edge_agent.jobs import Job
 from edge_agent.seen import SeenProbes
 from edge_agent.worker import Worker
 from edge_agent.worker_core import WorkerCore
+from fd_protocol.errors import DecodeError
 from fd_runtime.artifacts import PublicSet
 from fd_runtime.model import F32, Batch, Features, OptimizerState, Tail, TrainSession, check_theta
 from fd_runtime.opening import LoadedModel
@@ -25,11 +27,11 @@ from fleet_sim.cores import Core, CorePlan, Deliver
 
 
 class SharedModels:
-    """`cores.Cores` in this process; jobs are done when they are settled."""
+    """`cores.Cores` in this process; jobs are done when they are settled. All devices have all the public sets."""
 
-    def __init__(self, public: PublicSet) -> None:
-        self._public = public
-        self._opened: dict[bytes, tuple[SharedModel, SeenProbes]] = {}
+    def __init__(self, *publics: PublicSet) -> None:
+        self._publics = {public.digest: public for public in publics}
+        self._opened: dict[bytes, tuple[SharedModel, _SharedSets]] = {}
         self._jobs: list[tuple[Deliver, Core, Job]] = []
 
     def open(self, plan: CorePlan) -> WorkerCore:
@@ -37,9 +39,10 @@ class SharedModels:
         bundle = plan.bundle
         if bundle.digest not in self._opened:
             model = SharedModel(bundle.open("onnxruntime"))
-            self._opened[bundle.digest] = model, SeenProbes(self._public, model.lend())
-        model, probes = self._opened[bundle.digest]
-        return WorkerCore(model.lend(), probes, plan.private, plan.checkpoint, device=plan.device)
+            self._opened[bundle.digest] = model, _SharedSets(self._publics, model.lend())
+        model, sets = self._opened[bundle.digest]
+        public = sets if plan.has_public_set else None
+        return WorkerCore(model.lend(), public, plan.private, plan.checkpoint, device=plan.device, space=plan.space)
 
     def worker(self, core: Core, deliver: Deliver) -> Worker:
         return _PatientWorker(core, deliver, self._jobs)
@@ -48,6 +51,21 @@ class SharedModels:
         for deliver, core, job in self._jobs:
             deliver(core.handle(job))
         self._jobs.clear()
+
+
+class _SharedSets:
+    """`seen.Seeing` for all devices with one model; a set that was seen once stays."""
+
+    def __init__(self, publics: Mapping[bytes, PublicSet], model: LoadedModel) -> None:
+        self._publics, self._model = publics, model
+        self._seen: dict[bytes, SeenProbes] = {}
+
+    def seen(self, public_set: bytes) -> SeenProbes:
+        if public_set not in self._publics:
+            raise DecodeError("unknown_public_set", public_set.hex()[:16])
+        if public_set not in self._seen:
+            self._seen[public_set] = SeenProbes(self._publics[public_set], self._model)
+        return self._seen[public_set]
 
 
 class _PatientWorker:

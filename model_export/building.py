@@ -19,6 +19,7 @@ import onnx
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Role, Task, TrainSpec
+from fd_protocol.reference import Reference
 from fd_runtime.artifacts import Bundle, Runtime, TfliteRuntime, load_bundle
 from fd_runtime.model import I64, Inputs
 from fd_runtime.onnx_model import OnnxBackbone
@@ -27,6 +28,7 @@ from model_export.bundle import Model, write_bundle
 from model_export.factory import Weights, factory_model, weights_of
 from model_export.forward import FEATURES, ForwardModel
 from model_export.graph import GraphError
+from model_export.measuring import MOST_ROWS, measure
 from model_export.planning.blocks import blocks_of
 from model_export.planning.plan import Plan, Terms, compile_plan
 from model_export.planning.selection import parse_layers, select
@@ -113,6 +115,7 @@ def _assemble(recipe: Recipe, task: Task, plan: Plan, data: FactoryData, weights
         costs=plan.costs,
         licence=recipe.licence,
         parent=parent_of(recipe, task),
+        reference=_reference(task, plan, parts, step, data),
         provenance={"weights": weights, **_provenance(recipe, plan, parts)},
     )
 
@@ -148,6 +151,11 @@ def _divide(forward: ForwardModel, recipe: Recipe, rows: Rows) -> QuantisedModel
     if not forward.features:
         return QuantisedModel(forward.model, forward.tail())
     return quantise(forward, rows.calibration, recipe.quantisation, rows.labels, judged=rows.judged)
+
+
+def _reference(task: Task, plan: Plan, parts: QuantisedModel, step: TrainStep, data: FactoryData) -> Reference | None:
+    inputs = preprocessed(data.calibration[:MOST_ROWS], task)
+    return measure(inputs, task, parts.backbone if plan.forward.features else None, parts.tail, step.layout)
 
 
 def _graphs(recipe: Recipe, plan: Plan, parts: QuantisedModel, step: TrainStep) -> dict[Role, onnx.ModelProto]:

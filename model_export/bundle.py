@@ -31,6 +31,7 @@ from fd_protocol.manifest import (
     Task,
     TrainSpec,
 )
+from fd_protocol.reference import Reference
 from fd_runtime.artifacts import Bundle, Runtime, TfliteRuntime, load_bundle
 from fd_runtime.files import claim, write_atomically
 from fd_runtime.model import F32, I64, RuntimeMissingError
@@ -75,6 +76,7 @@ class Model:
     costs: Costs | None = None
     licence: str | None = None
     parent: str | None = None
+    reference: Reference | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -152,6 +154,7 @@ def _manifest(model: Model, files: Mapping[str, FileEntry]) -> Manifest:
         costs=model.costs,
         licence=model.licence,
         parent=model.parent,
+        reference=model.reference,
         verified_on=_candidates(files),
         provenance=model.provenance,
     )

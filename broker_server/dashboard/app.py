@@ -33,6 +33,7 @@ from broker_server.dashboard.pages.differing import differing_page
 from broker_server.dashboard.pages.fleet import ORDERS, device_page, fleet_page
 from broker_server.dashboard.pages.history import history_page, round_page
 from broker_server.dashboard.pages.now import now_page
+from broker_server.dashboard.pages.probes import probes_page
 from broker_server.dashboard.pages.refusals import refusals_page
 from broker_server.dashboard.pages.releases import releases_page
 from broker_server.dashboard.reading import Look, Source
@@ -49,8 +50,14 @@ PAGES = (
     ("/differing", "Differing"),
     ("/refusals", "Refusals"),
     ("/releases", "Releases"),
+    ("/probes", "Probes"),
     ("/audit", "Audit"),
 )
+ORDERS_HERE = frozenset(command.value for command in Command) - {
+    Command.PROBES_STAGE.value,
+    Command.PROBES_ROTATE.value,
+}
+"""Orders that name no files of the server: those are for its command line."""
 _FOLDER = Path(__file__).parent
 
 
@@ -93,6 +100,7 @@ def make_app(site: Site) -> Starlette:
             Route("/differing", routes.differing),
             Route("/refusals", routes.refusals),
             Route("/releases", routes.releases),
+            Route("/probes", routes.probes),
             Route("/audit", routes.audit),
             Route("/events", routes.events),
             Route("/metrics", routes.metrics),
@@ -125,8 +133,7 @@ class _Routes:
             order = request.query_params.get("order", "")
             answer = look.state.answer_to(order)
             told = {"order": order, "answer": answer.outcome if answer else ""}
-            commands = [command.value for command in Command]
-            return self._page(request, "now.html", look, page=page, commands=commands, **told)
+            return self._page(request, "now.html", look, page=page, **told)
 
     def fleet(self, request: Request) -> Response:
         asked = request.query_params
@@ -165,6 +172,10 @@ class _Routes:
     def releases(self, request: Request) -> Response:
         with self._site.source.look() as look:
             return self._page(request, "releases.html", look, page=releases_page(look))
+
+    def probes(self, request: Request) -> Response:
+        with self._site.source.look() as look:
+            return self._page(request, "probes.html", look, page=probes_page(look))
 
     def audit(self, request: Request) -> Response:
         with self._site.source.look() as look:
@@ -248,7 +259,7 @@ class _Routes:
         if not visitor.may_command or self._site.spool is None:
             raise HTTPException(403, "Only an operator gives orders.")
         command, reason = form.get("command", ""), form.get("reason", "").strip()
-        if command not in [known.value for known in Command]:
+        if command not in ORDERS_HERE:
             raise HTTPException(400, "No such order.")
         try:
             order = new_order(
@@ -330,6 +341,7 @@ def _environment(site: Site) -> Environment:
     )
     filters = (
         words.percent,
+        words.points,
         words.plain,
         words.number,
         words.count,

@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from broker_server.chronicle import RoundRecord
+from broker_server.chronicle import RoundRecord, Spread
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import Look
+from broker_server.federation import lacking_staged
 from broker_server.round import NO_QUORUM, Phase
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,7 +28,12 @@ _CONSENSUS = {
     "effective_voices": "How many voices of equal weight the last consensus was worth, mean over probes.",
     "largest_share": "Greatest share of the last consensus that one device has.",
     "agreement": "Mean share of probes where a device and the last consensus hold the same class likeliest.",
+    "clusters": "Clusters of like-minded devices that have a consensus of their own; 1 = none has.",
 }
+
+
+_GAIN = "Accuracy of a device by now less what it had at first, on canaries or on its own hold-out, 0..1."
+_INFLUENCE = "Accuracy on canaries that the last consensus has for a device, less that without it, 0..1."
 
 
 class FederationCollector(Collector):
@@ -44,6 +50,8 @@ class FederationCollector(Collector):
         yield from self._round()
         yield from self._devices()
         yield from self._consensus()
+        yield from self._gains()
+        yield from self._editions()
         yield from self._counters()
         yield from self._files()
 
@@ -83,6 +91,31 @@ class FederationCollector(Collector):
             text = "Share of the release canaries that the student has right."
             yield _gauge("student_accuracy", text, last.student["accuracy"])
 
+    def _gains(self) -> Iterator[Metric]:
+        """Each device's own are on its page; here the least, the mean and the greatest."""
+        chronicle, last = self._look.chronicle, _last_made(self._look)
+        gain = GaugeMetricFamily("fedistill_gain", _GAIN, labels=["measured", "of"])
+        better = GaugeMetricFamily("fedistill_gainers", "Share of devices that gained.", labels=["measured"])
+        for measured in ("canaries", "hold_out"):
+            spread = chronicle.gain(measured)
+            if spread is not None:
+                _add_spread(gain, spread, measured)
+                better.add_metric([measured], spread.positive)
+        influence = GaugeMetricFamily("fedistill_influence", _INFLUENCE, labels=["of"])
+        spread = chronicle.influence(last.epoch, last.number) if last is not None else None
+        if spread is not None:
+            _add_spread(influence, spread)
+        yield from (gain, better, influence)
+
+    def _editions(self) -> Iterator[Metric]:
+        editions = self._look.state.editions
+        if editions.current is not None:
+            yield _gauge("edition", "Number of the edition of the public set in use.", editions.current.number)
+            yield _gauge("staged", "Whether another edition is staged.", float(editions.staged is not None))
+        if editions.staged is not None:
+            text = "Devices online that do not have the staged set."
+            yield _gauge("staged_lacking", text, len(lacking_staged(self._look.state)))
+
     def _counters(self) -> Iterator[Metric]:
         counters = self._look.counters
         tables = (
@@ -91,6 +124,7 @@ class FederationCollector(Collector):
             ("dropped", "dropped.", "reason", "Messages that were not even looked at, until the last round ended."),
             ("reports", "report.", "outcome", "Reports of devices until the last round ended."),
             ("rounds", "round.", "phase", "Rounds that have ended."),
+            ("aborted_rounds", "aborted.", "reason", "Rounds that came to nothing."),
         )
         for name, prefix, label, text in tables:
             family = CounterMetricFamily(f"fedistill_{name}", text, labels=[label])
@@ -124,6 +158,11 @@ def exposition(look: Look, expiries: Sequence[Expiry]) -> bytes:
 def _last_made(look: Look) -> RoundRecord | None:
     consensus = look.state.consensus
     return None if consensus is None else look.chronicle.round(consensus.round.epoch, consensus.round.number)
+
+
+def _add_spread(family: GaugeMetricFamily, spread: Spread, *labels: str) -> None:
+    for of in ("least", "mean", "most"):
+        family.add_metric([*labels, of], getattr(spread, of))
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

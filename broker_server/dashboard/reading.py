@@ -129,6 +129,21 @@ class Look:
         return tuple(self._journal.quarantine.kept())[::-1]
 
     @property
+    def has_trust_canaries(self) -> bool:
+        """Whether the server knows labels of probes that it asks about."""
+        return self._has_canaries(in_settings=self.around.has_trust_canaries)
+
+    @property
+    def has_release_canaries(self) -> bool:
+        return self._has_canaries(in_settings=self.around.has_release_canaries)
+
+    def _has_canaries(self, *, in_settings: bool) -> bool:
+        editions = self.state.editions
+        if editions.current is None or editions.count < 2:
+            return in_settings
+        return bool(editions.current.canaries)
+
+    @property
     def database_bytes(self) -> int:
         path = self.store.path
         files = [path, path.with_name(f"{path.name}-wal")] if path else []
@@ -150,7 +165,7 @@ class Look:
         return () if known is None else tuple((known / WEIGHT_ONE).tolist())
 
     def coverage_of(self, devices: Collection[str]) -> dict[str, float]:
-        """Return the share of the public set that is not far from each device's data, where it sent a map."""
+        """Return the share of the current public set that is not far from each device's data, where it sent a map."""
         shares = {}
         for device in devices:
             distances = self._distances(device)
@@ -161,7 +176,7 @@ class Look:
     def opinions(self, hearings: Sequence[HearingRecord], most: int) -> Opinions | None:
         """Return who said what for the last consensus: of the devices heard, the `most` that agree least.
 
-        None: there is no consensus, or what it was made of is gone.
+        None: there is no consensus, or what it was made of is gone; or it is on features, which have no classes.
         """
         consensus = self.state.consensus
         if consensus is None or not consensus.blocks:  # a warm-up publishes none
@@ -173,6 +188,8 @@ class Look:
             labels = {one.device: StoredLabels.from_bytes(self.store.blob(one.labels)) for one in chosen if one.labels}
         except (MissingBlobError, DecodeError):
             return None
+        if blocks[0].slice.classes != len(self.around.classes):
+            return None
         return _opinions(blocks, dict(sorted(labels.items())))
 
     @cached_property
@@ -181,9 +198,12 @@ class Look:
 
     def _distances(self, device: str) -> U8 | None:
         rows = self.store.payloads(self.around.settings.federation, Kind.COMPETENCE.value, device)
-        if not rows:
-            return None
-        return distances_in(codec.decode(self.store.blob(rows[0].content), CompetenceMap, limit=MAX_PAYLOAD_BYTES))
+        current = self.state.editions.current
+        for row in rows:
+            known = codec.decode(self.store.blob(row.content), CompetenceMap, limit=MAX_PAYLOAD_BYTES)
+            if current is None or known.public_set == current.public_set:
+                return distances_in(known)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,13 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
+def points(share: float | None) -> str:
+    """A difference of shares in points of a hundred, as in `+4.2`."""
+    if share is None or math.isnan(share):
+        return UNKNOWN
+    return f"{100 * share:+.1f}"
+
+
 def number(value: float | None, digits: int = 2) -> str:
     if value is None or math.isnan(value):
         return UNKNOWN

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from broker_server.rules.card import Card, Need, Promise
+from broker_server.rules.comet import Comet
 from broker_server.rules.competence import Competence
 from broker_server.rules.cronus import Cronus
 from broker_server.rules.enhanced_era import EnhancedEra
@@ -21,8 +22,24 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
-from broker_server.rules.rule import Judging, Known, RowWeighted, Rule, Weigher, Weighing, to_row_weights, weigher_of
+from broker_server.rules.prototypes import Prototypes
+from broker_server.rules.rule import (
+    Clustering,
+    Judging,
+    Known,
+    RowWeighted,
+    Rule,
+    Scale,
+    Scaled,
+    Weigher,
+    Weighing,
+    by_age,
+    scale_of,
+    to_row_weights,
+    weigher_of,
+)
 from broker_server.rules.selective import Selective
+from broker_server.rules.size_weighted import SizeWeighted
 from broker_server.rules.terms import RuleTerms
 from broker_server.rules.variance_weighted import VarianceWeighted
 from broker_server.rules.voice import Voice, claims_of, heard, normalise, probabilities_of
@@ -31,6 +48,7 @@ from broker_server.rules.votes import MajorityVote, WeightedVote
 __all__ = [
     "RULES",
     "Card",
+    "Clustering",
     "Judging",
     "Known",
     "MakeRule",
@@ -39,13 +57,17 @@ __all__ = [
     "RowWeighted",
     "Rule",
     "RuleTerms",
+    "Scale",
+    "Scaled",
     "Voice",
     "Weigher",
     "Weighing",
+    "by_age",
     "claims_of",
     "heard",
     "normalise",
     "probabilities_of",
+    "scale_of",
     "to_row_weights",
     "weigher_of",
 ]
@@ -61,6 +83,7 @@ _BUILT_IN: tuple[MakeRule, ...] = (
     lambda terms: EnhancedEra(terms.beta, terms.beta_agreement, terms.entropy_floor),
     lambda terms: EntropyWeighted(terms.least_entropy),
     lambda _: VarianceWeighted(),
+    lambda terms: SizeWeighted.of(terms.sizes),
     lambda terms: Selective(terms.farthest),
     lambda _: MajorityVote(),
     lambda _: WeightedVote(),
@@ -69,7 +92,9 @@ _BUILT_IN: tuple[MakeRule, ...] = (
     lambda _: GeometricMedian(),
     lambda terms: Cronus(terms.cronus_liars),
     lambda terms: ExpGuard(terms.expguard_rate),
+    lambda terms: Comet(terms.clusters, terms.cluster_least),
     lambda _: PerLabel(),
+    lambda _: Prototypes(),
 )
 
 RULES: Mapping[str, MakeRule] = {make(RuleTerms()).card.name: make for make in _BUILT_IN}

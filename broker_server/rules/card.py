@@ -13,11 +13,15 @@ class Need(str, Enum):
     """What a rule reads beside soft labels."""
 
     PUBLIC_SET = "public set"
-    """Without it the labels of the task are the probes."""
+    """Without it, and without features, the labels of the task are the probes."""
+    FEATURES = "one int8 backbone"
+    """Its features are the probes: class prototypes (`fd_protocol.prototypes`)."""
     COMPETENCE = "competence"
     """Devices send their competence maps."""
     CANARIES = "canaries"
     """The server knows the labels of some probes."""
+    SIZES = "stated sizes"
+    """The operator says how many rows each device has."""
     MEMORY = "memory"
     """What the rule learned of a device in earlier rounds."""
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from broker_server.rules.canary_trust import earned
 from broker_server.rules.card import Card, Need, Promise
-from broker_server.rules.rule import Known, Weigher
+from broker_server.rules.rule import Known, Scale, Weigher
 from broker_server.rules.voice import (
     DISTANCE_CODES,
     WEIGHT_ONE,
@@ -59,6 +59,10 @@ class Competence:
     )
 
     def consensus(self, voices: Iterable[Voice]) -> F32:
+        labels, _ = self.scaled(voices)
+        return labels
+
+    def scaled(self, voices: Iterable[Voice]) -> tuple[F32, Scale]:
         sums: I64 | None = None
         for voice in heard(voices):
             if sums is None:
@@ -67,11 +71,12 @@ class Competence:
             weights = claim_weights(voice)
             sums[standing.add(voice.distances, weights)] += weights[:, None] * voice.integers
         assert sums is not None
-        return normalise((self._by_code(standing)[:, :, None] * sums).sum(axis=0))
+        by_code = self._by_code(standing)
+        scale = Scale(_weigher(by_code), (by_code * standing.trust).sum(axis=0))
+        return normalise((by_code[:, :, None] * sums).sum(axis=0)), scale
 
     def weigher(self, voices: Iterable[Voice]) -> Weigher:
-        by_code = self._by_code(_Standing.of(voices))
-        return lambda voice: by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
+        return _weigher(self._by_code(_Standing.of(voices)))
 
     def judge(self, voices: Iterable[Voice], known: Known) -> Mapping[str, I64]:
         if not len(known):
@@ -100,6 +105,10 @@ class Competence:
         distances = distances_of(np.arange(DISTANCE_CODES, dtype=np.uint8)).astype(np.float64)
         excess = np.maximum(distances[:, None] - distances[None, :], 0.0)
         return to_weights(np.exp(-self.sharpness * excess))
+
+
+def _weigher(by_code: I64) -> Weigher:
+    return lambda voice: by_code[voice.distances, np.arange(len(voice.distances))] * claim_weights(voice)
 
 
 @dataclass(slots=True)

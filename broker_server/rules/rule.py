@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -49,6 +50,23 @@ class Weighing(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """What the rows of each voice weigh in a consensus, and those of all voices together: int64 [n]."""
+
+    weigh: Weigher
+    totals: I64
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A rule that knows, when it has heard the voices, what each weighs: they need not be heard again to tell."""
+
+    def scaled(self, voices: Iterable[Voice]) -> tuple[F32, Scale]:
+        """Return the consensus, and the weights by which it is the mean of what was said."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """Rows of the slice whose labels the server knows: int64 [q] each. Devices know nothing of it."""
 
@@ -71,6 +89,23 @@ class Judging(Protocol):
         ...
 
 
+@runtime_checkable
+class Clustering(Protocol):
+    """A rule that also makes a consensus for each cluster of like-minded devices. A device learns the nearest."""
+
+    @property
+    def most_clusters(self) -> int:
+        """How many there may be, 2..MAX_CLUSTERS: blocks leave room for as many."""
+        ...
+
+    def clusters(self, voices: Iterable[Voice]) -> Sequence[F32]:
+        """Return the consensus of each cluster, as `consensus` returns that of all; none where all are of one mind.
+
+        Bit for bit the same for any order of `voices`. None of them tells what a single voice said.
+        """
+        ...
+
+
 class RowWeighted:
     """z(x) = sum_k w_k(x) p_k(x) / sum_k w_k(x), where w_k(x) follows from the voice alone."""
 
@@ -83,8 +118,21 @@ class RowWeighted:
     def weigher(self, voices: Iterable[Voice]) -> Weigher:  # noqa: ARG002 - nobody's weight depends on others
         return self.row_weights
 
+    def scaled(self, voices: Iterable[Voice]) -> tuple[F32, Scale]:
+        totals = np.zeros(1, np.int64)
+
+        def weights_of(voice: Voice) -> I64:
+            nonlocal totals
+            weights = self.row_weights(voice)
+            totals = totals + weights
+            return weights[:, None]
+
+        labels = normalise(weighted_sum(voices, weights_of))
+        return labels, Scale(self.row_weights, totals)
+
     def consensus(self, voices: Iterable[Voice]) -> F32:
-        return normalise(weighted_sum(voices, lambda voice: self.row_weights(voice)[:, None]))
+        labels, _ = self.scaled(voices)
+        return labels
 
 
 def to_row_weights(shares: F64, voice: Voice) -> I64:
@@ -92,6 +140,12 @@ def to_row_weights(shares: F64, voice: Voice) -> I64:
     faded = shares * (voice.weight / WEIGHT_ONE * ROW_WEIGHT_ONE)
     weights: I64 = np.maximum(1, np.rint(faded)).astype(np.int64)
     return weights
+
+
+def scale_of(rule: Rule, hear: Callable[[], Iterable[Voice]]) -> Scale:
+    """Return what voices weigh that are heard once more, or twice, to tell; `hear` begins to hear them."""
+    weigh = weigher_of(rule, hear())
+    return Scale(weigh, reduce(np.add, map(weigh, hear())))
 
 
 def weigher_of(rule: Rule, voices: Iterable[Voice]) -> Weigher:

@@ -3,8 +3,8 @@
     z(x) = mean of p_k(x) over { k: d_k(x) <= f };  of all devices where there is none
 
 d_k is the code of the competence map: 2-bit distances to the device's k-means centroids, as in EdgeFD (Mujtaba et al.
-2025). The paper's devices estimate a density ratio by KuLSIF instead; `edge_agent.density_ratio` is that estimator, and
-docs/adr/0014-rules.md says where it stands. The paper's server also drops probes on which answers differ by more than a
+2025). The paper's devices estimate a density ratio by KuLSIF instead; docs/adr/0014-rules.md says why ours do not. The
+paper's server also drops probes on which answers differ by more than a
 threshold, and has that off by default; here every probe has a consensus.
 
 A hard mask wastes what the second best know: measured on MNIST with one class a device, soft weights are 7 to 11 points

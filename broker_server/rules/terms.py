@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.identity import check_name
+from fd_protocol.messages import MAX_CLUSTERS
+
+MAX_SIZE = 1 << 24
+"""Rows of a device: weights have 24 bits, so that the smallest still counts beside the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,9 @@ class RuleTerms:
         trim: trimmed-mean: the share that is cut off at each end.
         cronus_liars: cronus: alpha, the share of voices that are taken for lies.
         expguard_rate: expguard: eta.
+        clusters: comet: how many k-means begins with.
+        cluster_least: comet: fewest voices of a cluster, by their weights; smaller ones join the others.
+        sizes: size-weighted: rows of each device, by its name; `[method.terms.sizes]`.
         custom: what rules of other distributions read; `[method.terms.custom]`.
     """
 
@@ -38,6 +46,9 @@ class RuleTerms:
     trim: float = 0.2
     cronus_liars: float = 0.4
     expguard_rate: float = 3.0
+    clusters: int = 2
+    cluster_least: int = 3
+    sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
     custom: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -49,3 +60,9 @@ class RuleTerms:
             raise InvalidValueError("least_entropy lies in [0.1, 1], farthest in 0..2")
         if not 0 <= self.trim < 0.5 or not 0 <= self.cronus_liars < 0.5 or self.expguard_rate <= 0:
             raise InvalidValueError("trim and cronus_liars lie in [0, 0.5), expguard_rate is above 0")
+        if not 2 <= self.clusters <= MAX_CLUSTERS or self.cluster_least < 2:
+            raise InvalidValueError(f"clusters lie in 2..{MAX_CLUSTERS}, and a cluster of one would tell what it said")
+        for device, rows in self.sizes.items():
+            check_name(device, "sizes: device")
+            if not 1 <= rows <= MAX_SIZE:
+                raise InvalidValueError(f"sizes: {device} has 1 to {MAX_SIZE} rows, not {rows}")

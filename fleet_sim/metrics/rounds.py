@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from broker_server.influence import leave_one_out
 from broker_server.rules import Need, Rule
 from broker_server.rules.voice import Voice
 from fd_runtime.model import I64
-from fleet_sim.metrics.gains import leave_one_out_gains
 from fleet_sim.metrics.listening import (
     ClassCoverage,
     are_uncovered,
@@ -45,23 +45,25 @@ class RoundMetrics:
     classes: tuple[ClassCoverage, ...] = ()
 
 
-def examine(rule: Rule, voices: Sequence[Voice], labels: I64) -> RoundMetrics:
+def examine(rule: Rule, voices: Sequence[Voice], labels: I64 | None) -> RoundMetrics:
     """Return the metrics of a round.
 
     Args:
         rule: that joined them.
         voices: all who were heard.
-        labels: of the probes; whoever simulates knows them.
+        labels: of the probes; whoever simulates knows them. None: what is spoken of has none.
     """
     weights, names = weights_of(rule, voices), [voice.device for voice in voices]
     distances = np.stack([voice.distances for voice in voices])
     has_maps, is_small = Need.COMPETENCE in rule.card.needs, len(voices) <= MOST_GAINS
-    rows = np.arange(len(labels))
+    gains = leave_one_out(rule, voices, np.arange(len(labels)), labels) if is_small and labels is not None else {}
     return RoundMetrics(
         devices=len(voices),
         voters=float(effective_voters(weights).mean()),
         uncovered=float(are_uncovered(distances).mean()) if has_maps else float("nan"),
         shares=dict(zip(names, contribution_shares(weights).tolist(), strict=True)),
-        gains=leave_one_out_gains(rule, voices, rows, labels) if is_small else {},
-        classes=by_class(weights, distances, labels, voices[0].integers.shape[1]) if has_maps else (),
+        gains=gains,
+        classes=by_class(weights, distances, labels, voices[0].integers.shape[1])
+        if has_maps and labels is not None
+        else (),
     )

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from broker_server.loopback import LOOPBACK
+from broker_server.settings import MethodSettings
 from fd_protocol.canaries import Canaries
 from fd_runtime.artifacts import Runtime
 from fd_runtime.link import TlsFiles
 from fleet_sim.factory import Equipment
 from fleet_sim.real.broker import Broker, make_broker
 from fleet_sim.real.processes import Program, ours, stop_all
+from fleet_sim.rules import stated
 from fleet_sim.scenario import Scenario
 from fleet_sim.wire_meter import WireMeter
 from fleet_sim.worlds import World
@@ -81,6 +83,10 @@ class Fleet:
 
     def checkpoint(self, device: str) -> Path:
         return self.folder / "state" / device / "checkpoint"
+
+    def method(self, scenario: Scenario, world: World) -> MethodSettings:
+        """Return the method as the server has it."""
+        return stated(scenario.method, dict(zip(self.devices, map(len, world.private), strict=True)))
 
     def check(self) -> None:
         """Raise ProgramEndedError if one of the programs does not run any more."""
@@ -141,9 +147,10 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
             "fraction": scenario.fraction,
             **asdict(scenario.ask),
             "minimum_online": scenario.devices,
+            "most_uncovered": 1.0,  # as in the simulation
             "count": scenario.rounds,
         },
-        "method": asdict(scenario.method),
+        "method": asdict(fleet.method(stage.scenario, stage.world)),
         "training": asdict(scenario.training),
         "student": {"terms": asdict(scenario.student)},
     }

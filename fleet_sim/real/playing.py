@@ -50,6 +50,8 @@ def check_real(scenario: Scenario) -> None:
     for key in _SIMULATED:
         if getattr(scenario, key) != getattr(usual, key):
             raise InvalidValueError(f"{key}: only simulated, not with --real")
+    if not scenario.has_public_set:
+        raise InvalidValueError("method: rules without a public set are only simulated, not played with --real")
 
 
 def play_real(
@@ -104,4 +106,4 @@ def _last_round(observer: Observer, fleet: Fleet, world: World, equipment: Equip
         ended = Journal(store, FEDERATION).replay().round
         assert ended is not None
         voices = voices_of(store, FEDERATION, scenario.method.absence, ended, trust)
-    return metrics_of(scenario.method, voices, ended.offer.slice, world, equipment)
+    return metrics_of(fleet.method(scenario, world), voices, ended.offer.slice, world, equipment)

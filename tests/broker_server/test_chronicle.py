@@ -21,7 +21,7 @@ from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import DeviceState, Kind, RoundReport
 from fd_runtime.link import Arrived
-from fd_runtime.store import RECORDS, Store, StoreFullError
+from fd_runtime.store import GAINS, Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.world import TOPICS, World, fleet
 
@@ -388,7 +388,7 @@ def test_a_server_goes_on_in_the_open_round_with_a_database_of_the_version_befor
         world.store._execute(f"DROP TABLE {table}")
     world.store._execute("PRAGMA user_version=1")
     world.restart()
-    assert (world.store.version, world.state) == (RECORDS, before)
+    assert (world.store.version, world.state) == (GAINS, before)
     assert [(one.number, one.phase, one.heard) for one in chronicle(world).rounds()] == [(2, "offered", 1)]
     for device in devices[1:]:
         device.contribute(seed=1)

@@ -11,7 +11,7 @@ import pytest
 
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.config import Config
-from broker_server.equipment import load_equipment
+from broker_server.equipment import Workshop, load_equipment
 from broker_server.journal import Journal
 from broker_server.rules import RULES, RuleTerms
 from fd_protocol.canaries import Canaries, LabelledProbes
@@ -147,9 +147,10 @@ def test_artifacts_give_the_server_its_probes_and_its_student(config, artifacts)
     equipment = load_equipment(config)
     assert (equipment.probes.count, equipment.probes.classes) == (30, 3)
     assert equipment.probes.public_set == artifacts.spec.digest
-    assert equipment.student() is not None
+    assert Workshop(equipment).first().student is not None
+    assert Workshop(equipment, with_student=False).first().student is None
     edit(config, "enabled = true", "enabled = false")
-    assert load_equipment(config).student() is None
+    assert Workshop(load_equipment(config)).first().student is None
 
 
 def test_two_servers_do_not_share_a_folder(config, artifacts, capsys):

@@ -148,8 +148,13 @@ def test_probes_far_from_every_device_and_devices_near_no_probe_are_told():
         replace(voices_of(0, count=2, probes=4)[0], distances=np.array([0, 0, 3, 1], np.uint8)),
         replace(voices_of(0, count=2, probes=4)[1], distances=np.array([3, 1, 3, 2], np.uint8)),
     ]
-    metrics = join(voices, MeanProbabilities(), offer_of(4, 5), Codec.U8_SQRT, NO_CANARIES).metrics
+    metrics = join(voices, Competence(6.0, 2), offer_of(4, 5), Codec.U8_SQRT, NO_CANARIES).metrics
     assert (metrics["uncovered_probes"], metrics["far_devices"]) == (0.25, 0.5)
+
+
+def test_where_no_maps_were_asked_for_nothing_is_told_of_coverage():
+    metrics = join(voices_of(0), MeanProbabilities(), offer_of(17, 5), Codec.U8_SQRT, NO_CANARIES).metrics
+    assert not {"uncovered_probes", "far_devices"} & set(metrics)
 
 
 def test_coverage_counts_the_probes_that_everyone_is_far_from():

@@ -1,9 +1,8 @@
 """A device that goes for good: nothing of it is left, or another stands where it stood."""
 
 import json
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
-from getpass import getuser
 
 import numpy as np
 import pytest
@@ -13,22 +12,27 @@ from broker_server.cli import CONFIG_NAME, main
 from broker_server.departures import Registrar, UnknownDeviceError
 from broker_server.federation import without
 from broker_server.journal import Journal
+from broker_server.orders import Spool, new_order, place_order
 from broker_server.replaying import NotReplayableError, remake
 from broker_server.round import NO_QUORUM, Phase
 from broker_server.trust import TrustTable
+from broker_server.who import who
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import DeviceState, Kind
+from fd_protocol.parts import split
 from fd_runtime.link import Arrived
 from fd_runtime.starting import exclusive
 from fd_runtime.store import Store
-from tests.broker_server.builders import FED, made
+from tests.broker_server.builders import FED, TASK, made
+from tests.broker_server.served import serving
 from tests.broker_server.test_federation import ALL, BEGUN, opened, stored, told
-from tests.broker_server.world import TOPICS, World, fleet
+from tests.broker_server.world import TOPICS, Device, World, fleet
 
 CANARIES = LabelledProbes(tuple(range(20)), tuple((np.arange(20) % 3).tolist()))
 NAME = "press-3"
+WAIT = ("--wait", "30")
 
 
 @pytest.fixture
@@ -63,8 +67,27 @@ def world(config):
     return world
 
 
+class Office:
+    """A registrar, and what must follow in his transaction and after it."""
+
+    def __init__(self, world):
+        self.world, self.registrar = world, Registrar(world.store, world.settings)
+
+    def forget(self, device):
+        with self.world.store.transaction():
+            state, forgotten = self.registrar.strike(Journal(self.world.store, FED).replay(), device)
+            Journal(self.world.store, FED).fold(state)
+        self.world.store.rewrite()
+        return forgotten
+
+    def replace(self, old, new):
+        with self.world.store.transaction():
+            state = self.registrar.hand_over(Journal(self.world.store, FED).replay(), old, new)
+            Journal(self.world.store, FED).fold(state)
+
+
 def registrar(world):
-    return Registrar(world.store, world.settings)
+    return Office(world)
 
 
 def chronicle(world):
@@ -72,7 +95,11 @@ def chronicle(world):
 
 
 def trusted(world, digest):
-    return set(TrustTable.from_bytes(world.store.blob(digest), 3).by_device)
+    return trusted_in(world.store, digest)
+
+
+def trusted_in(store, digest):
+    return set(TrustTable.from_bytes(store.blob(digest), 3).by_device)
 
 
 # Forgetting.
@@ -282,15 +309,16 @@ def failure(capsys, *arguments):
     return main(list(arguments)), capsys.readouterr().err
 
 
-def test_tags_take_the_place_of_those_before_and_the_server_may_run(world, config, capsys):
-    with exclusive(world.path.with_name("server.lock")):
-        spoken(capsys, "devices", "tag", "a", "hall-2", "spare", "--config", str(config))
+@pytest.mark.parametrize("is_running", [False, True], ids=["stopped", "running"])
+def test_tags_take_the_place_of_those_before(world, config, capsys, is_running):
+    world.store.close()
+    with serving(config.parent / "state") if is_running else nullcontext():
+        spoken(capsys, "devices", "tag", "a", "hall-2", "spare", *WAIT, "--config", str(config))
         assert spoken(capsys, "devices", "show", "a", "--config", str(config))["tags"] == ["hall-2", "spare"]
         listed = spoken(capsys, "devices", "--tag", "spare", "--config", str(config))
         assert [one["device"] for one in listed] == ["a"]
-        spoken(capsys, "devices", "tag", "a", "--config", str(config))
+        spoken(capsys, "devices", "tag", "a", *WAIT, "--config", str(config))
     assert spoken(capsys, "devices", "show", "a", "--config", str(config))["tags"] == []
-    world.device("b", agent="0.9")
     assert failure(capsys, "devices", "tag", "z", "spare", "--config", str(config))[0] == 66
     assert failure(capsys, "devices", "tag", "a", "Two Words", "--config", str(config))[0] == 78
 
@@ -303,10 +331,10 @@ def test_forget_says_what_it_did_and_what_it_cannot_do(world, config, capsys):
     assert "3 payloads" in said
     assert "consensuses that it had a part in stay" in said
     assert "revoke its certificate" in said
-    code, line = failure(capsys, "forget", NAME, "--config", str(config))
-    assert (code, NAME in line, "state.folder" in line) == (66, True, False)
-    code, line = failure(capsys, "forget", "Press 3", "--config", str(config))
-    assert code == 78
+    capsys.readouterr()
+    assert main(["forget", NAME, "--config", str(config)]) == 1
+    assert capsys.readouterr().out == f"nothing is known of device '{NAME}'\n"
+    assert failure(capsys, "forget", "Press 3", "--config", str(config))[0] == 78
 
 
 def test_verify_passes_over_the_rounds_that_a_forgotten_device_had_a_part_in(world, config, capsys):
@@ -321,17 +349,167 @@ def test_verify_passes_over_the_rounds_that_a_forgotten_device_had_a_part_in(wor
     assert [one["round"] for one in spoken(capsys, "verify", "--config", str(config))] == [3, 2, 1]
 
 
-def test_replace_and_forget_are_written_down(world, config, capsys):
+@pytest.mark.parametrize("is_running", [False, True], ids=["stopped", "running"])
+def test_replace_and_forget_do_the_same_whether_the_server_runs_or_not(world, config, capsys, is_running):
     world.store.close()
-    spoken(capsys, "devices", "replace", "a", "press-4", "--config", str(config))
-    assert spoken(capsys, "forget", NAME, "--config", str(config))["payloads"] == 3
+    with serving(config.parent / "state") if is_running else nullcontext():
+        spoken(capsys, "devices", "replace", "a", "press-4", *WAIT, "--config", str(config))
+        told = spoken(capsys, "forget", NAME, *WAIT, "--config", str(config))
+    assert (told["payloads"], told["hearings"], told["rounds"]) == (3, 4, [1, 2])
     with closing(Store.open(world.path)) as store:
-        commands = Chronicle(store, FED).commands()
-    assert {(one.command, one.who) for one in commands} == {("replace", getuser()), ("forget", getuser())}
+        commands, state = Chronicle(store, FED).commands(), Journal(store, FED).replay()
+        assert {(one.command, one.who) for one in commands} == {("replace", who()), ("forget", who())}
+        assert [one.outcome[:8] for one in commands if one.command == "forget"] == ["erased: "]
+        assert sorted(one.device for one in Chronicle(store, FED).devices()) == ["a", "b", "d", "press-4"]
+        assert trusted_in(store, state.trust) == {"b", "press-4"}
+        store.delete_rows("commands", {"fed": FED})
+        Journal(store, FED).fold(replace(state, answers=()))
+        store.rewrite()
+    assert NAME.encode() not in files_of(world)
 
 
-@pytest.mark.parametrize("command", [("forget", NAME), ("devices", "replace", NAME, "press-4")])
-def test_while_the_server_runs_no_device_is_struck_off(world, config, capsys, command):
+def test_a_server_that_is_down_but_cannot_be_told_to_be_leaves_the_order_in_the_spool(world, config, capsys):
+    """Whatever holds the lock: nobody strikes a device off beside it."""
+    world.store.close()
     with exclusive(world.path.with_name("server.lock")):
-        code, line = failure(capsys, *command, "--config", str(config))
-    assert (code, "in use" in line) == (75, True)
+        code, line = failure(capsys, "forget", NAME, "--wait", "0.1", "--config", str(config))
+    assert (code, "the order waits" in line) == (75, True)
+    with closing(Store.open(world.path)) as store:
+        assert Chronicle(store, FED).device(NAME) is not None
+
+
+# Beside what a server does.
+
+
+@pytest.fixture
+def running(world):
+    """The world's server goes on in a world that has a spool."""
+    world.arguments["spool"] = Spool(world.path.parent / "orders")
+    world.restart()
+    return world
+
+
+def give(world, command, **arguments):
+    order = new_order(command, who="ada", at_ms=world.now_ms, arguments=arguments)
+    place_order(world.server._spool.folder, order)
+    world.settle()
+    return world.state.answer_to(order.id)
+
+
+def test_a_running_server_forgets_and_nothing_is_left_in_the_files_but_the_order(running):
+    contents = [running.store.blob(row.content) for row in running.store.payloads(FED, Kind.CONTRIBUTION.value, NAME)]
+    answer = give(running, "forget", device=NAME)
+    assert answer.is_obeyed, answer.outcome
+    assert answer.facts["payloads"] == "3"
+    files = files_of(running)
+    assert not any(content in files for content in contents)
+    assert (NAME in running.state.online, running.state.round.heard) == (False, 1)
+    running.device("b").contribute(seed=4)
+    assert running.state.round.phase is Phase.CLOSED
+    assert NAME not in {one.device for one in chronicle(running).hearings(running.state.epoch, 3)}
+
+
+def test_what_comes_in_the_same_transaction_as_the_order_is_forgotten_with_the_rest(running):
+    order = new_order("forget", who="ada", at_ms=running.now_ms, arguments={"device": NAME})
+    device = Device.__new__(Device)
+    device.world, device.name = running, NAME
+    running.arrive(TOPICS.state(NAME), codec.encode(DeviceState(5, online=True, task=TASK)))
+    (part,) = split(device.map([0, 0] * 10), running.offer.round, Kind.COMPETENCE)
+    running.arrive(TOPICS.upload(NAME), codec.encode(part))
+    place_order(running.server._spool.folder, order)
+    running.server.pump(0)
+    assert running.state.answer_to(order.id).is_obeyed
+    assert chronicle(running).device(NAME) is None
+    assert not running.store.payloads(FED, Kind.COMPETENCE.value, NAME)
+
+
+def test_while_a_consensus_is_being_made_the_order_waits(running):
+    running.server._worker = Tray()
+    running.device("b").contribute(seed=4)
+    assert running.state.round.phase is Phase.AGGREGATING
+    assert give(running, "forget", device=NAME) is None
+    running.server._worker.work()
+    running.wait(2)
+    assert running.state.round.phase is not Phase.AGGREGATING
+    assert chronicle(running).device(NAME) is None
+    assert NAME not in trusted(running, running.state.trust)
+
+
+class Tray:
+    """Work that is done when the test says so."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def start(self, task):
+        self.tasks.append(task)
+
+    def work(self):
+        for task in self.tasks:
+            task()
+
+
+def test_the_round_ends_where_the_forgotten_device_was_the_last_that_was_awaited(running):
+    assert (running.state.round.phase, running.state.round.awaited) == (Phase.OFFERED, 1)
+    give(running, "forget", device="b")
+    assert running.state.round.phase is Phase.CLOSED
+
+
+def test_an_order_that_is_found_again_after_a_crash_erases_nothing_again(running, monkeypatch):
+    with monkeypatch.context() as crash:
+        crash.setattr(Spool, "remove", lambda *_: None)
+        give(running, "forget", device="b")
+    running.device("b")
+    running.restart()
+    assert chronicle(running).device("b") is not None
+
+
+def test_the_file_is_written_anew_after_a_crash_between_order_and_that(running, monkeypatch):
+    (row,) = running.store.payloads(FED, Kind.CONTRIBUTION.value, "b")[:1]
+    content = running.store.blob(row.content)
+    with monkeypatch.context() as crash:
+        crash.setattr(Store, "rewrite", lambda _store: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            give(running, "forget", device="b")
+    running.restart()
+    assert content not in files_of(running)
+
+
+def test_while_somebody_reads_an_older_moment_the_old_pages_wait(running):
+    (row,) = running.store.payloads(FED, Kind.CONTRIBUTION.value, "b")[:1]
+    content = running.store.blob(row.content)
+    with Store.view(running.path) as reader, reader.moment():
+        reader.blob(row.content)
+        give(running, "forget", device="b")
+        assert content in files_of(running)
+    running.wait(59)
+    assert content in files_of(running)
+    running.wait(1)
+    assert content not in files_of(running)
+
+
+def test_a_running_server_puts_a_device_in_the_place_of_another(running):
+    answer = give(running, "replace", device=NAME, new="press-4")
+    assert answer.outcome == f"press-4 takes the place of {NAME}"
+    assert trusted(running, running.state.trust) == {"a", "b", "press-4"}
+    running.restart()
+    assert chronicle(running).device(NAME).replaced_by == "press-4"
+    refused = give(running, "replace", device=NAME, new="press-5")
+    assert (refused.is_obeyed, "two devices" in refused.outcome) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "why"),
+    [
+        ("forget", {"device": "press-9"}, "nothing is known of device 'press-9'"),
+        ("tag", {"device": "press-9", "tags": "x"}, "nothing is known of device 'press-9'"),
+        ("forget", {"device": "Press 3"}, "device"),
+        ("replace", {"device": NAME}, "new"),
+    ],
+)
+def test_an_order_that_cannot_be_done_is_refused_and_changes_nothing(running, command, arguments, why):
+    before = replace(running.state, answers=())
+    answer = give(running, command, **arguments)
+    assert not answer.is_obeyed
+    assert why in answer.outcome
+    assert replace(running.state, answers=()) == before

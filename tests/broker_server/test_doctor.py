@@ -12,9 +12,10 @@ import pytest
 from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role
 from broker_server.cli import CONFIG_NAME, main
-from broker_server.doctor import Verdict, examine
+from broker_server.doctor import examine
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
+from fd_runtime.findings import Verdict
 from fd_runtime.starting import exclusive
 from model_export.building import build
 from model_export.public_set import build_public_set
@@ -84,7 +85,7 @@ def test_a_server_that_lacks_nothing_is_well(config, capsys):
     told = json.loads(capsys.readouterr().out)
     assert [one["check"] for one in told] == list(found)
     assert main(["doctor", "--config", str(config)]) == 0
-    assert "sound, schema 2" in capsys.readouterr().out
+    assert "sound, schema 3" in capsys.readouterr().out
 
 
 def test_a_wrong_setting_ends_the_look(config):

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from broker_server import methods
+from broker_server.chronicle import Chronicle
 from broker_server.cli import main
 from broker_server.config import Config
 from broker_server.consensus import join
 from broker_server.rules import RULES, RuleTerms
+from broker_server.settings import MethodSettings
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import Codec, Slice
 from fd_runtime.config import load_toml
 from tests.broker_server import builders
+from tests.broker_server.world import World, fleet
 from tests.laws.rule_laws import RuleLaws, fades_of, probabilities_of, voices_of, weighted_mean
 
 # The example of docs/methods.md, word for word: a test below holds them together.
@@ -92,6 +95,30 @@ def test_its_constants_come_from_the_settings(install, tmp_path):
     path.write_text(text.replace("[method.terms.custom] ", "[method.terms.custom]\npower = 3.5\n"))
     method = load_toml(path, Config).method
     assert methods.rule_named(method.name, method.terms).power == 3.5
+
+
+def test_a_round_is_replayed_with_other_constants_of_it_and_keeps_those_that_are_not_named(install, tmp_path, capsys):
+    install({"loudest": "make_loudest"})
+    folder = tmp_path / "server"
+    assert main(["init", str(folder), "--federation", builders.FED]) == 0
+    (folder / "state").mkdir()
+    terms = RuleTerms(custom={"power": 3.5, "other": 1.0})
+    world = World(folder / "state" / "server.db", method=MethodSettings("loudest", terms=terms))
+    for device in fleet(world):
+        device.contribute()
+    record = Chronicle(world.store, builders.FED).rounds()[0]
+    assert json.loads(record.terms)["custom"] == {"power": 3.5, "other": 1.0}
+    world.store.close()
+
+    def replay(*terms):
+        capsys.readouterr()
+        assert main(["replay", "--config", str(folder / "federation.toml"), "--json", "--terms", *terms]) == 0
+        (told,) = json.loads(capsys.readouterr().out)["rounds"]
+        return told["metrics"]["entropy_nats"], told["published_metrics"]["entropy_nats"]
+
+    loud, was = replay("custom.power=0.0")
+    assert loud != was
+    assert replay("custom.power=3.5") == replay("custom.other=9.0") == (was, was)
 
 
 def test_it_makes_a_consensus(install):

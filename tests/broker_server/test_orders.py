@@ -1,7 +1,6 @@
 """What an operator orders is done once, whatever the power supply does, and whoever gave it is told."""
 
 import json
-import threading
 
 import pytest
 
@@ -10,7 +9,7 @@ from broker_server.cli import CONFIG_NAME, main
 from broker_server.orders import Order, Spool, new_order, place_order
 from broker_server.round import Phase
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.starting import exclusive
+from tests.broker_server.served import serving
 from tests.broker_server.world import World, fleet
 
 
@@ -202,24 +201,7 @@ def test_without_a_server_the_order_waits_and_the_operator_is_told(config, capsy
 
 
 def test_the_answer_of_a_running_server_is_printed(config, capsys):
-    state = config.parent / "state"
-    state.mkdir()
-    stop, ready = threading.Event(), threading.Event()
-
-    def serve():
-        world = World(state / "server.db", spool=Spool(state / "orders"))
-        with exclusive(state / "server.lock"):
-            ready.set()
-            while not stop.is_set():
-                world.server.pump(0.05)
-
-    server = threading.Thread(target=serve)
-    server.start()
-    try:
-        assert ready.wait(30)
+    with serving(config.parent / "state"):
         assert main(["pause", "--config", str(config), "--wait", "30"]) == 0
         assert main(["abort", "--config", str(config), "--wait", "30"]) == 1
-    finally:
-        stop.set()
-        server.join()
     assert capsys.readouterr().out.splitlines()[-2:] == ["paused", "no round is open"]

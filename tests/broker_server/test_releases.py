@@ -219,7 +219,7 @@ def weights_of(bundle, seed=0):
 def test_a_package_makes_the_students_bundle_of_the_first_one(first, samples, tmp_path):
     weights = weights_of(first)
     shelved = Shelf(first, tmp_path / "shelf").put(3, weights)
-    package = (tmp_path / "shelf" / f"{first.manifest.version}.r3.package").read_bytes()
+    package = (tmp_path / "shelf" / "web" / "v1" / "blobs" / shelved.package.hex()).read_bytes()
     assert (sha256(package), len(package)) == (shelved.package, shelved.package_bytes)
     bundle = unpack(package, tmp_path / "device", parent=first.folder)
     assert bundle.digest == shelved.bundle.digest

@@ -4,11 +4,13 @@ import pytest
 
 from broker_server.chronicle import Chronicle, CommandRecord
 from broker_server.scribe import Scribe
-from broker_server.settings import RecordSettings, RoundSettings
+from broker_server.settings import MethodSettings, RecordSettings, RoundSettings, Settings
+from broker_server.voices import Absence
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.messages import Kind
 from fd_runtime.store import MissingBlobError
 from tests.broker_server.builders import FED
-from tests.broker_server.world import World, fleet
+from tests.broker_server.world import PROBES, World, fleet
 
 DAY_S = 86_400
 
@@ -89,6 +91,84 @@ def sizes(world):
     counts = [world.store._execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("blobs", "hearings")]
     assert counts[1] <= 41 * 3
     return world.store._execute("PRAGMA page_count").fetchone()[0], counts[0]
+
+
+# Bases of differences.
+
+
+def alternating(tmp_path, decay=0.8):
+    """Two slices of ten probes, in turn."""
+    rounds = RoundSettings(minimum_online=2, pause_s=10, probes=10)
+    return World(tmp_path / "s.db", rounds=rounds, method=MethodSettings(absence=Absence(decay=decay)))
+
+
+def play_alternating(world, devices, number):
+    """Play rounds from the next one to `number`, each device with differences to its last words on the slice."""
+    last = {}
+    while world.state.number <= number:
+        start = world.offer.slice.start
+        for device in devices:
+            sent = device.contribute(seed=world.state.number, base=last.get((device.name, start)))
+            last[device.name, start] = sent
+        if world.state.number == number:
+            return last
+        world.wait(10)
+    return last
+
+
+@pytest.mark.parametrize("decay", [0.8, 0.0])
+def test_a_difference_goes_to_the_last_words_about_its_own_slice_also_where_those_of_absent_devices_do_not_count(
+    tmp_path, decay
+):
+    world = alternating(tmp_path, decay)
+    play_alternating(world, fleet(world, "ab"), 7)
+    rounds = [row.round for row in world.store.payloads(FED, Kind.CONTRIBUTION.value, "a")]
+    assert rounds == [7, 6], "one for each slice"
+
+
+@pytest.mark.parametrize(("missed", "is_kept"), [(11, True), (13, False)])
+def test_a_base_is_kept_until_rounds_have_come_back_and_a_while_for_a_device_that_missed_some(
+    tmp_path, missed, is_kept
+):
+    """Two slices in turn and ten rounds more: 12. Longer than that, the device is told to send in full."""
+    world = alternating(tmp_path)
+    a, *others = fleet(world)
+    base = a.contribute()
+    for device in others:
+        device.contribute()
+    a.die()
+    for _ in range(missed):
+        world.wait(10)
+        for device in others:
+            device.contribute(seed=world.state.number)
+    a.say_state(a.birth)
+    world.wait(10)
+    assert (world.state.number, world.offer.slice.start) == (missed + 2, 0)
+    (receipt,) = a.send(a.contribution(seed=99, base=base)[0])
+    assert receipt.reason == ("" if is_kept else "unknown_base")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        ({}, 11),
+        ({"probes": 10}, 12),
+        ({"probes": 5}, 14),
+        ({"probes": 5, "slice_rounds": 4}, 26),
+        ({"probes": 5, "choose": "need"}, 60),
+        ({"probes": 20, "choose": "need"}, 11),
+    ],
+)
+def test_how_long_a_contribution_is_kept_follows_from_when_its_slice_comes_again(rounds, expected):
+    assert Settings(FED, rounds=RoundSettings(**rounds)).kept_rounds(PROBES) == expected
+
+
+@pytest.mark.parametrize(("decay", "least", "rounds"), [(0.8, 0.1, 10), (0.0, 0.1, 0), (0.5, 0.5, 1), (0.99, 0.1, 229)])
+def test_last_words_count_for_as_many_rounds_as_their_weight_says(decay, least, rounds):
+    absence = Absence(decay, least)
+    assert absence.rounds == rounds
+    assert absence.weight(rounds) > 0
+    assert absence.weight(rounds + 1) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"days": 0}, {"replayable_rounds": -1}, {"rounds": 2}])

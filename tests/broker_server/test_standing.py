@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from broker_server.consensus import join
+from broker_server.forming import form
+from broker_server.influence import MOST_PATIENT_VOICES, MOST_VOICES
 from broker_server.rules.competence import Competence
+from broker_server.rules.cronus import Cronus
 from broker_server.rules.mean_probabilities import MeanProbabilities
+from broker_server.rules.order_statistics import Median
 from broker_server.rules.per_label import PerLabel
+from broker_server.rules.selective import Selective
 from broker_server.rules.voice import WEIGHT_ONE, Voice
-from broker_server.standing import Source, chosen_classes, numbers, standings
+from broker_server.standing import Source, numbers
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.competence import FAR
 from fd_protocol.messages import Codec, Slice
@@ -18,6 +22,7 @@ from tests.broker_server.builders import PUBLIC_SET
 from tests.broker_server.builders import offer as offer_with
 
 PROBES, CLASSES = 12, 4
+NONE = LabelledProbes()
 OFFER = offer_with(slice=Slice(PUBLIC_SET, 0, PROBES, CLASSES))
 
 
@@ -29,10 +34,20 @@ def voice(device, seed=0, *, distances=0, trust=WEIGHT_ONE, weight=WEIGHT_ONE, p
     return Voice(device, codes.integers(), near, full, weight)
 
 
-def standing(voices, rule, trust=None):
-    joined = join(voices, rule, OFFER, Codec.U8_SQRT, LabelledProbes())
-    heard = [(Source(one.device, b"", b"", b"", one.weight), one) for one in voices]
-    stood = standings(lambda: iter(heard), rule, chosen_classes(joined.blocks), trust or {})
+class Hearings:
+    """Lets voices be heard, and counts how often they are."""
+
+    def __init__(self, voices):
+        self.voices, self.count = voices, 0
+
+    def __call__(self):
+        self.count += 1
+        return ((Source(one.device, b"", b"", b"", one.weight), one) for one in self.voices)
+
+
+def standing(voices, rule, canaries=NONE):
+    hearings = Hearings(voices)
+    _, stood = form(hearings, rule, OFFER, canaries)
     return {one.source.device: one for one in stood}
 
 
@@ -78,9 +93,68 @@ def test_agreement_is_the_share_of_probes_with_the_class_of_the_consensus():
     assert [stood[name].agreement for name in "abc"] == [1.0, 1.0, 0.75]
 
 
-def test_what_a_device_earned_stands_with_it():
-    stood = standing([voice("a"), voice("b")], MeanProbabilities(), {"a": 0.25})
-    assert (stood["a"].trust, stood["b"].trust) == (0.25, None)
+CANARIES = LabelledProbes(tuple(range(0, PROBES, 2)), tuple(k % CLASSES for k in range(0, PROBES, 2)))
+
+
+def sure(classes):
+    """One class likeliest in each row."""
+    return np.eye(CLASSES)[classes % CLASSES] * 0.7 + 0.075
+
+
+def test_what_a_device_earned_stands_with_it_where_there_are_canaries():
+    truth, lie = np.arange(PROBES), np.arange(PROBES) + 1
+    voices = [voice("a", p=sure(truth)), voice("b", p=sure(lie))]
+    assert {one.trust for one in standing(voices, Competence(6.0, 2)).values()} == {None}
+    stood = standing(voices, Competence(6.0, 2), CANARIES)
+    assert stood["a"].trust > 10 * stood["b"].trust
+
+
+def test_what_a_device_has_right_of_the_canaries_is_its_own_word():
+    half = np.where(np.arange(PROBES) < PROBES // 2, np.arange(PROBES), np.arange(PROBES) + 1)
+    voices = [voice("a", p=sure(np.arange(PROBES))), voice("b", p=sure(half)), voice("c", p=sure(half + 1))]
+    stood = standing(voices, MeanProbabilities(), CANARIES)
+    assert [stood[name].canaries for name in "abc"] == [1.0, 0.5, 0.0]
+    assert {one.canaries for one in standing(voices, MeanProbabilities()).values()} == {None}
+
+
+def test_the_influence_of_a_device_is_what_the_consensus_has_right_for_it():
+    """Without `a` a tie of lies wins; the liars' absence costs nothing while one is left."""
+    truth, lie = np.arange(PROBES), np.arange(PROBES) + 1
+    voices = [voice("a", p=sure(truth), weight=WEIGHT_ONE), voice("b", p=sure(lie), weight=WEIGHT_ONE // 2)]
+    stood = standing(voices, MeanProbabilities(), CANARIES)
+    assert [stood[name].influence for name in "ab"] == [1.0, 0.0]
+    assert {one.influence for one in standing(voices, MeanProbabilities()).values()} == {None}
+
+
+def test_a_device_without_which_the_consensus_is_better_has_a_negative_influence():
+    truth, lie = np.arange(PROBES), np.arange(PROBES) + 1
+    voices = [voice("a", p=sure(truth), weight=WEIGHT_ONE // 2), voice("b", p=sure(lie))]
+    assert standing(voices, MeanProbabilities(), CANARIES)["b"].influence == -1.0
+
+
+@pytest.mark.parametrize(("rule", "most"), [(MeanProbabilities(), MOST_VOICES), (Cronus(0.4), MOST_PATIENT_VOICES)])
+def test_of_many_devices_influence_is_not_asked(rule, most):
+    voices = [voice(f"d{k}", seed=k) for k in range(most + 1)]
+    assert {one.influence is None for one in standing(voices[:-1], rule, CANARIES).values()} == {False}
+    stood = standing(voices, rule, CANARIES)
+    assert {one.influence for one in stood.values()} == {None}
+    assert None not in {one.canaries for one in stood.values()}
+
+
+@pytest.mark.parametrize(
+    ("rule", "canaries", "passes"),
+    [
+        (Competence(6.0, 2), CANARIES, 3),
+        (Competence(6.0, 2), NONE, 2),
+        (MeanProbabilities(), CANARIES, 2),
+        (Median(), CANARIES, 2),
+        (Selective(1), CANARIES, 4),
+    ],
+)
+def test_the_store_is_read_once_to_judge_once_to_join_and_once_to_tell(rule, canaries, passes):
+    hearings = Hearings([voice("a"), voice("b"), voice("c")])
+    form(hearings, rule, OFFER, canaries)
+    assert hearings.count == passes
 
 
 def test_the_numbers_of_a_round_tell_whether_one_voice_owns_it():

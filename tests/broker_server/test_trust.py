@@ -107,3 +107,13 @@ def test_trust_is_handed_on_or_forgotten_without_a_word_on_the_others():
     nobody = TrustTable.from_bytes(reassigned(table.to_bytes(), "a"), 2)
     assert (set(nobody.by_device), nobody.method) == ({"b", "c"}, "competence")
     assert reassigned(table.to_bytes(), "z", "d") == table.to_bytes()
+
+
+def test_what_another_rule_gave_is_empty_even_where_its_classes_were_others():
+    table = TrustTable(4, {"a": np.array([1, 2, 3, 4])}, "competence")
+    assert TrustTable.under("competence", table.to_bytes(), 4).of("a").tolist() == [1, 2, 3, 4]
+    other = TrustTable.under("prototypes", table.to_bytes(), 3)
+    assert other.of("a").tolist() == [WEIGHT_ONE] * 3
+    assert TrustTable.under("competence", b"", 4).by_device == {}
+    with pytest.raises(DecodeError):
+        TrustTable.under("competence", table.to_bytes(), 3)

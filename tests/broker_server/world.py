@@ -84,9 +84,7 @@ class World:
             self.store,
             self.link,
             lambda: self.now_ms,
-            probes=PROBES,
-            entropy=self.entropy,
-            **self.arguments,
+            **{"probes": PROBES, "entropy": self.entropy, **self.arguments},
         )
         self.settle()
 

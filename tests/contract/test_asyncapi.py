@@ -13,13 +13,15 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 import yaml
 
+from broker_server.orders import Spool, new_order, place_order
+from edge_agent.process.notices import Spoke
 from fd_protocol import codec
 from fd_protocol.codec import KINDS
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import Kind, Sampling, Slice, Status, TrainingTerms
+from fd_protocol.messages import Kind, PublicSetRef, Sampling, Slice, Status, TrainingTerms
 from fd_protocol.topics import Topics, acl_lines, parse
 from tests.broker_server.world import World, fleet
-from tests.edge_agent.wire import Device
+from tests.edge_agent.commands.bench import Ordered
 from tests.fd_protocol.test_topics import allowed, matches
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,9 +29,17 @@ DOCUMENT = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 CDDL_RULES = set(re.findall(r"^([a-z0-9-]+) = ", (DOCS / "fedistill.cddl").read_text(), re.MULTILINE))
 SCHEMAS, CHANNELS, OPERATIONS = DOCUMENT["components"]["schemas"], DOCUMENT["channels"], DOCUMENT["operations"]
 NUMBERS = {cls: number for number, cls in KINDS.items()}
-NESTED = [RoundId, Slice, Sampling, TrainingTerms]
-NAMES = {"federation": "demo", "device": "d1", "aggregator": "main", "block": "0", "shard": "0", "family": "cnn-s"}
-WITHOUT_MESSAGES = {"cmd/+", "prediction"}
+NESTED = [RoundId, Slice, Sampling, TrainingTerms, PublicSetRef]
+NAMES = {
+    "federation": "demo",
+    "device": "d1",
+    "aggregator": "main",
+    "block": "0",
+    "shard": "0",
+    "family": "cnn-s",
+    "command": "diag",
+}
+WITHOUT_MESSAGES: set[str] = set()
 """Rights that the ACL gives for what is still to come."""
 
 
@@ -73,15 +83,19 @@ def channel_of(operation):
     return resolve(OPERATIONS[operation]["channel"]["$ref"])
 
 
-def operation_on(topic):
-    """The one operation on whose channel a message travels."""
-    (name,) = [name for name in OPERATIONS if matches(pattern_of(channel_of(name)["address"]), topic)]
+def operation_on(topic, action):
+    """The one operation of this direction on whose channel a message travels."""
+    (name,) = [
+        name
+        for name, operation in OPERATIONS.items()
+        if operation["action"] == action and matches(pattern_of(channel_of(name)["address"]), topic)
+    ]
     return OPERATIONS[name]
 
 
-def message_on(topic):
+def message_on(topic, action):
     """The Python class of the message that the document expects on a topic."""
-    (message,) = resolve(operation_on(topic)["channel"]["$ref"])["messages"].values()
+    (message,) = resolve(operation_on(topic, action)["channel"]["$ref"])["messages"].values()
     schema = resolve(resolve(message["$ref"])["payload"]["$ref"])
     return KINDS[schema["properties"]["0"]["const"]]
 
@@ -162,40 +176,44 @@ class Recorder:
         return self._publish(topic, payload, retain=retain, expiry_s=expiry_s)
 
 
-def packets_of_a_server():
-    """Presence, an offer, receipts and a consensus."""
-    world = World()
+def packets_of_a_server(folder):
+    """Presence, an offer, receipts, a consensus and a command."""
+    world = World(folder / "server.db", spool=Spool(folder / "orders"))
     recorder = Recorder(world.link)
     for device in fleet(world):
         device.contribute()
+    order = new_order("device-command", who="ada", at_ms=0, arguments={"device": "a", "command": "diag"})
+    place_order(folder / "orders", order)
     world.drop()
     return recorder.packets
 
 
-def packets_of_a_device():
-    """Birth, map, contribution and report."""
-    device = Device()
+def packets_of_a_device(folder):
+    """Birth, map, contribution, report, a prediction, and how a command goes on."""
+    device = Ordered(folder / "device")
     device.connect()
     device.hear_offer(competence=True)
     for kind in Kind:
         device.hear_receipt(device.parts(kind)[-1], Status.STORED)
     device.hear_consensus()
+    device.wire.events.put(Spoke("8c1f2a90d3b74e65", "b", 0.75))
+    device.pump()
+    device.order("diag")
     return [(topic, payload, retain) for _, topic, payload, retain in device.wire.published]
 
 
 @pytest.mark.parametrize(
     ("packets", "action", "expected"),
     [
-        (packets_of_a_server, "receive", {"hearOffer", "hearConsensus", "hearServer", "hearReceipt"}),
-        (packets_of_a_device, "send", {"sayState", "upload", "report"}),
+        (packets_of_a_server, "receive", {"hearOffer", "hearConsensus", "hearServer", "hearReceipt", "hearCommand"}),
+        (packets_of_a_device, "send", {"sayState", "upload", "report", "sayPrediction", "answerCommand"}),
     ],
 )
-def test_what_a_program_publishes_is_what_the_document_says(packets, action, expected):
+def test_what_a_program_publishes_is_what_the_document_says(packets, action, expected, tmp_path):
     seen = set()
-    for topic, payload, retain in packets():
-        operation = operation_on(topic)
-        assert operation["action"] == action
+    for topic, payload, retain in packets(tmp_path):
+        operation = operation_on(topic, action)
         assert operation["bindings"]["mqtt"] == {"qos": 1, "retain": retain, "bindingVersion": "0.2.0"}
-        codec.decode(payload, message_on(topic))
+        codec.decode(payload, message_on(topic, action))
         seen |= {name for name, value in OPERATIONS.items() if value is operation}
     assert seen == expected

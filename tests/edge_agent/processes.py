@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_agent.journal import Journal
 from edge_agent.participant import Phase
+from edge_agent.process import standing as standings
 from fd_protocol import codec, topics
 from fd_protocol.identity import sha256
 from fd_protocol.messages import (
@@ -113,8 +114,9 @@ class ScriptedServer:
 class AgentProcess:
     """A device in a folder of its own."""
 
-    def __init__(self, folder: Path, port: int, rows=600, settings=None, python=sys.executable):
+    def __init__(self, folder: Path, port: int, rows=600, settings=None, python=sys.executable, environment=None):
         self.folder, self.log, self.python = folder, folder / "log", python
+        self.environment = {**os.environ, **(environment or {})}
         folder.mkdir(parents=True, exist_ok=True)
         write_bundle(folder / "bundle")
         self.public = load_public_set(write_public_set(folder / "public"))
@@ -126,8 +128,16 @@ class AgentProcess:
     def start(self):
         with self.log.open("ab") as log:
             command = [self.python, "-m", "edge_agent.cli", "run", "--config", str(self.config)]
-            self.process = subprocess.Popen(command, stderr=log, cwd=self.folder)
+            self.process = subprocess.Popen(command, stderr=log, cwd=self.folder, env=self.environment)
         return self
+
+    def standing(self):
+        """How it says that it is; None: it says nothing."""
+        return standings.load(self.folder / "state" / "standing.json")
+
+    def wait_for_standing(self, claim):
+        """Return the first standing of which `claim` holds."""
+        return wait_until(lambda: (standing := self.standing()) is not None and claim(standing) and standing)
 
     def kill(self):
         self.process.kill()
@@ -186,7 +196,7 @@ def settings_text(port, **changes):
     }
     for name, value in changes.items():
         section, key = name.split("__")
-        lines[section][key] = value
+        lines.setdefault(section, {})[key] = value
     quoted = {
         section: {k: f'"{v}"' if isinstance(v, str) else v for k, v in keys.items()} for section, keys in lines.items()
     }

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from edge_agent.agent import DISK_FULL
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
 from edge_agent.participant import NO_CONSENSUS, Phase, named_blobs
-from edge_agent.worker import WorkerRefusal, WorkerRefusedError
+from edge_agent.process.attempts import MAX_LIVES
+from edge_agent.process.notices import Alarm, Measured, PrivateRowsChanged, Spoke
+from edge_agent.spool import Spool
+from edge_agent.worker import WORKER_DOWN, WorkerRefusal, WorkerRefusedError
+from fd_protocol import codec
 from fd_protocol.identity import sha256
-from fd_protocol.messages import MAX_PART_BYTES, Codec, Kind, ServerState, Slice, Status
-from fd_runtime.link import LinkDown, PublishRefused
+from fd_protocol.messages import MAX_PART_BYTES, Codec, Kind, Part, ServerState, Slice, Status
+from fd_protocol.parts import join
+from fd_runtime.link import MESSAGE_EXPIRED, PACKET_TOO_LARGE, LinkDown, PublishRefused, packet_bytes
 from fd_runtime.store import Store
 from tests.edge_agent.builders import offer
 from tests.edge_agent.wire import PROFILE, PUBLIC_SET, TOPICS, Device, ScriptedModel, consensus_block
@@ -200,6 +205,143 @@ def test_a_broker_that_refuses_a_report_ends_no_device():
     assert device.state.phase is Phase.IDLE
 
 
+def sent_packets(device):
+    """Bytes of every packet that carries a part."""
+    topic = TOPICS.upload("dev-1")
+    return [packet_bytes(topic, len(payload)) for _, where, payload, _ in device.wire.published if where == topic]
+
+
+@pytest.mark.parametrize("limit", [1000, 5000, 65_536])
+def test_parts_fit_the_brokers_packets_and_make_the_payload(limit):
+    device = Device(model=ScriptedModel(size=80_000))
+    device.connect(max_packet_bytes=limit)
+    device.hear_offer()
+    assert max(sent_packets(device)) <= limit
+    assert sha256(join(device.parts())) == device.state.submission.payload
+
+
+def test_parts_that_were_cut_before_the_limit_was_known_are_cut_anew_once():
+    device = Device(model=ScriptedModel(size=20_000))
+    device.hear_offer()
+    token = device.wire.published[-1][0]
+    device.connect(max_packet_bytes=5000)
+    device.wire.events.put(PublishRefused(token, PACKET_TOO_LARGE))
+    device.pump()
+    first, *others = device.parts()
+    assert (first.count, {part.count for part in others}) == (1, {5})
+    assert sha256(join(others)) == device.state.submission.payload
+    device.connect(max_packet_bytes=1 << 20)
+    device.confirm()
+    device.connect(max_packet_bytes=1 << 20)
+    assert {part.count for part in device.parts()[1:]} == {5}  # never larger: the server joins by number
+
+
+def test_a_broker_whose_packets_are_too_small_for_a_payload_ends_the_round_with_that_reason():
+    device = Device(model=ScriptedModel(size=80_000))
+    device.connect(max_packet_bytes=500)
+    device.hear_offer()
+    assert device.reports()[0].reason.startswith("refused: Packet too large: a payload of")
+
+
+def test_a_contribution_expires_with_its_round_and_a_map_never():
+    device = Device()
+    device.ms = 500
+    device.hear_offer(remaining_s=100, competence=True)
+    device.ms = 40_600
+    device.pump()
+    device.confirm()
+    device.connect()
+    topic, seen = TOPICS.upload("dev-1"), []
+    for token, where, payload, _ in device.wire.published:
+        if where == topic:
+            seen.append((codec.decode(payload, Part).kind, device.wire.expiries_s.get(token)))
+    assert seen == [
+        (Kind.COMPETENCE, None),
+        (Kind.CONTRIBUTION, 100),
+        (Kind.COMPETENCE, None),
+        (Kind.CONTRIBUTION, 60),
+    ]
+
+
+def test_what_expired_at_the_broker_is_no_refusal():
+    device = Device()
+    device.hear_offer(remaining_s=100)
+    device.wire.events.put(PublishRefused(device.wire.published[-1][0], MESSAGE_EXPIRED))
+    device.pump()
+    assert device.state.phase is Phase.SUBMITTING
+    device.ms = 100_000
+    device.pump()
+    assert device.reports()[0].reason == "deadline: no receipt"
+
+
+def test_a_round_that_ends_without_a_broker_is_reported_with_the_reason_when_there_is_one():
+    device = Device()
+    device.connect()
+    device.hear_offer(remaining_s=100)
+    device.wire.events.put(LinkDown("nobody answers"))
+    device.pump()
+    device.ms = 100_000
+    device.pump()
+    assert device.reports()[0].reason == "deadline: not connected: nobody answers"
+
+
+def test_work_that_takes_the_device_down_again_and_again_is_given_up():
+    device = Device(model=Deadly())
+    device.hear_offer()
+    for _ in range(MAX_LIVES - 1):
+        device.restart()
+        device.pump()
+    assert device.state.failures == 0
+    for _ in range(3 * MAX_LIVES):
+        device.restart()
+        device.pump()
+    assert device.reports()[-1].reason == f"warm-up: the device itself went down over it {MAX_LIVES} times"
+
+
+class Deadly(ScriptedModel):
+    """No job of it is ever answered: the power goes first."""
+
+    def handle(self, job):
+        return None
+
+
+# What nobody receipts.
+
+
+def spooling(tmp_path):
+    device = Device()
+    device.restart(spool=Spool(tmp_path / "outbox"))
+    return device
+
+
+def test_what_is_said_without_a_broker_waits_for_one(tmp_path):
+    device = spooling(tmp_path)
+    device.agent.say("a/topic", b"first", expires_in_s=60)
+    device.agent.say("a/topic", b"second", durable=False)
+    device.pump()
+    assert device.agent.waiting == 2
+    device.connect()
+    said = [(token, payload) for token, topic, payload, _ in device.wire.published if topic == "a/topic"]
+    assert [payload for _, payload in said] == [b"first", b"second"]
+    assert device.wire.expiries_s[said[0][0]] == 60
+    device.confirm()
+    assert device.agent.waiting == 0
+
+
+def test_what_waits_and_is_refused_ends_no_round(tmp_path):
+    device = spooling(tmp_path)
+    device.connect()
+    device.hear_offer()
+    device.agent.say("a/topic", b"x")
+    device.pump()
+    device.wire.events.put(PublishRefused(device.wire.published[-1][0], "Not authorized"))
+    device.pump()
+    assert (device.state.phase, device.agent.lost) == (
+        Phase.SUBMITTING,
+        {"dropped": 0, "expired": 0, "refused": 1},
+    )
+
+
 # What arrives.
 
 
@@ -338,7 +480,7 @@ def test_on_a_full_disk_a_deadline_that_passes_is_noted_once_there_is_room():
     make_room(device)
     device.ms = 5_000
     device.pump()
-    assert device.state.report.reason == "deadline"
+    assert device.state.report.reason == "deadline: no receipt"
 
 
 # The journal.
@@ -437,3 +579,59 @@ def test_everything_is_the_same_after_a_restart():
         before = device.state
         device.restart()
         assert device.state == before
+
+
+# What the worker says unasked.
+
+
+def test_rows_of_a_file_and_of_the_store_count_together():
+    device = Device(replace(PROFILE, private_epoch=3, has_store=True))
+    assert device.state.private_epoch == 0  # the worker has not told of its rows yet
+    device.tell(PrivateRowsChanged(private_epoch=5, rows=120))
+    assert device.state.private_epoch == 8
+    device.restart()
+    assert device.state.private_epoch == 8
+
+
+def test_other_private_rows_make_a_new_competence_map():
+    device = Device()
+    device.hear_offer(1, competence=True)
+    device.hear_receipt(device.parts()[-1])
+    device.tell(PrivateRowsChanged(private_epoch=5, rows=120))
+    assert device.state.private_epoch == 5
+    device.hear_offer(2, competence=True)
+    maps = [job for job in device.model.jobs if isinstance(job, CompetenceJob)]
+    assert [job.private_epoch for job in maps] == [0, 5]
+
+
+def test_the_newest_of_each_number_is_kept():
+    device = Device()
+    device.tell(Measured({"p50_ms": 3.0, "rows": 7.0}))
+    device.tell(Measured({"p50_ms": 4.0}))
+    assert device.agent.measured == {"p50_ms": 4.0, "rows": 7.0}
+
+
+def test_predictions_go_to_whoever_asked_for_them():
+    device = Device()
+    device.tell(Spoke("1", "cat", 0.75))  # nobody has asked
+    heard = []
+    device.restart(on_spoke=heard.append)
+    device.tell(Spoke("2", "dog", 0.5))
+    assert heard == [Spoke("2", "dog", 0.5)]
+
+
+def test_an_alarm_is_kept_until_it_is_over_and_keeps_no_device_away():
+    device = Device()
+    device.tell(Alarm("drift", "inputs are strange"))
+    assert device.agent.alarms == {"drift": "inputs are strange"}
+    device.tell(Alarm("drift", ""))
+    assert device.agent.alarms == {}
+    assert [birth.problem for birth in device.births()] == [""]
+
+
+def test_the_federation_hears_that_the_worker_is_down_and_that_it_is_back():
+    device = Device()
+    device.tell(Alarm(WORKER_DOWN, "crash: SIGSEGV"))
+    device.tell(Alarm(WORKER_DOWN, "crash: SIGILL"))
+    device.tell(Alarm(WORKER_DOWN, ""))
+    assert [birth.problem for birth in device.births()] == ["", WORKER_DOWN, ""]

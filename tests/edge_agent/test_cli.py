@@ -9,7 +9,7 @@ import pytest
 from edge_agent.cli import CONFIG_NAME, main
 from edge_agent.settings import AgentSettings, DeviceSettings, ModelSettings, StateSettings
 from fd_runtime.config import load_toml
-from fd_runtime.link import TlsFiles
+from fd_runtime.link import Proxy, TlsFiles
 
 
 @pytest.fixture
@@ -40,9 +40,12 @@ def test_what_init_comments_out_are_all_the_other_settings(config):
     folder = config.parent
     assert written.data.private == folder / "private.npz"
     assert written.broker.username == "press-3"
-    assert written.broker.tls == TlsFiles(*(folder / name for name in ("ca.pem", "press-3.pem", "press-3.key")))
-    for name in setting_names(asdict(written)):
-        assert re.search(rf"^({name} = |\[(\w+\.)?{name}\])", text, re.MULTILINE), name
+    files = (folder / name for name in ("ca.pem", "press-3.pem", "press-3.key"))
+    assert written.broker.tls == TlsFiles(*files, alpn=("mqtt",))
+    assert written.broker.way == Proxy("http", "proxy", 3128, "user", "word", bypass="broker.lan")
+    assert written.state.runtime == Path("/run/fedistill")
+    for name in setting_names(asdict(written)) - {"credential"}:  # in a remark: a store has one key
+        assert re.search(rf"^({name} = |\[([\w.]+\.)?{name}[\].])", text, re.MULTILINE), name
 
 
 def test_init_does_not_write_over_anything(config, capsys):

@@ -66,7 +66,7 @@ def test_what_is_said_of_a_label_is_the_mean_of_its_rows_and_nothing_of_few_rows
 def test_a_device_without_rows_says_nothing_and_learns_nothing():
     ground, *_ = ground_of([0, 0, 0])
     np.testing.assert_allclose(ground.labels(logits, LABELS, 2.0).probabilities, 1 / CLASSES)
-    assert not len(ground.lesson([block_of(np.eye(CLASSES), [VOICE_ONE] * 3)], None).targets)
+    assert not len(ground.lesson(logits, [block_of(np.eye(CLASSES), [VOICE_ONE] * 3)], None).targets)
 
 
 def test_a_slice_of_other_probes_is_refused():
@@ -100,14 +100,14 @@ def test_what_rounding_leaves_of_a_devices_own_words_is_no_target():
 def test_of_a_label_that_nobody_else_has_nothing_is_learned():
     rows = [[0.8, 0.1, 0.1], [1 / 3, 1 / 3, 1 / 3], [0.1, 0.1, 0.8]]
     ground, features, labels = ground_of(COUNTS)
-    lesson = ground.lesson([block_of(rows, [VOICE_ONE, 0, 3 * VOICE_ONE])], codes_of(rows))
+    lesson = ground.lesson(logits, [block_of(rows, [VOICE_ONE, 0, 3 * VOICE_ONE])], codes_of(rows))
     np.testing.assert_array_equal(lesson.features, features[labels == 2])
     np.testing.assert_allclose(lesson.targets, np.tile(rows[2], (40, 1)), atol=2e-3)
 
 
 def test_few_rows_of_a_label_learn_from_others_what_they_could_not_say():
     ground, features, labels = ground_of(COUNTS)
-    lesson = ground.lesson([block_of([[0.2, 0.6, 0.2]], [VOICE_ONE], start=1)], None)
+    lesson = ground.lesson(logits, [block_of([[0.2, 0.6, 0.2]], [VOICE_ONE], start=1)], None)
     np.testing.assert_array_equal(lesson.features, features[labels == 1])
 
 
@@ -123,7 +123,7 @@ def core(tmp_path):
 
 def test_a_core_without_a_public_set_answers_every_job(core):
     asked = offer(slice=LABELS)
-    mapped = core.handle(CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), private_epoch=2))
+    mapped = core.handle(CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), 2, label_set(TASK.digest)))
     message = codec.decode(mapped.blobs[0], CompetenceMap)
     assert mapped.event == CompetenceMapped(LABELS.public_set, 2, sha256(mapped.blobs[0]))
     assert decode_map(message.body, CLASSES).tolist() == [0] * CLASSES

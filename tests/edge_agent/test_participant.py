@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from edge_agent.events import (
     ClockTicked,
     CompetenceMapped,
     PrivateDataChanged,
+    ProbesNamed,
     ReportSent,
     Send,
     SendReport,
@@ -23,6 +25,7 @@ from edge_agent.events import (
 )
 from edge_agent.participant import (
     MAX_ATTEMPTS,
+    MAX_BASES,
     NO_CONSENSUS,
     Base,
     Participant,
@@ -34,7 +37,7 @@ from edge_agent.participant import (
 )
 from fd_protocol import cbor
 from fd_protocol.identity import sha256
-from fd_protocol.messages import Kind, Status
+from fd_protocol.messages import Kind, Slice, Status
 from fd_protocol.schema import from_item, to_item
 from tests.edge_agent.builders import (
     PUBLIC_SET,
@@ -187,12 +190,64 @@ def test_a_duplicate_is_safe_on_the_server():
 
 def test_a_stored_payload_is_the_base_of_the_next():
     state = warm(offered(), predicted(), stored())
-    assert state.base == Base(submission("7/1").payload, submission("7/1").codes)
+    made, asked = submission("7/1"), state.offer.slice
+    assert state.bases == (Base(made.payload, made.codes, asked),)
+    assert state.base_of(asked) == state.bases[0]
 
 
 def test_the_base_is_kept_until_another_takes_its_place():
     state = warm(offered(), predicted(), stored(), offered(2))
     assert {submission("7/1").payload, submission("7/1").codes} <= named_blobs(state)
+
+
+def part(start):
+    return Slice(PUBLIC_SET, start, 4, 3)
+
+
+def contributed(state, number, start):
+    """The state after a round about the slice that begins at `start`."""
+    return after(offered(number, slice=part(start)), predicted(number), stored(number), state=state)
+
+
+def test_each_slice_has_a_base_of_its_own():
+    state = warm()
+    for number, start in [(1, 0), (2, 4), (3, 0)]:
+        state = contributed(state, number, start)
+    assert [base.slice.start for base in state.bases] == [4, 0]
+    assert state.base_of(part(0)).payload == submission("7/3").payload
+    assert state.base_of(part(4)).payload == submission("7/2").payload
+    assert submission("7/1").payload not in named_blobs(state)
+
+
+def test_an_unknown_base_says_nothing_of_those_of_other_slices():
+    state = contributed(contributed(warm(), 1, 0), 2, 4)
+    state = after(offered(3, slice=part(0)), predicted(3, with_base=True), state=state)
+    state = step(state, refused("unknown_base", submission("7/3", with_base=True).payload, 3))
+    assert [base.slice for base in state.bases] == [part(4)]
+
+
+def test_of_many_slices_the_oldest_base_gives_way():
+    state = warm()
+    for number in range(1, MAX_BASES + 2):
+        state = contributed(state, number, 4 * number)
+    assert len(state.bases) == MAX_BASES
+    assert state.base_of(part(4)) is None
+    assert state.base_of(part(8)) is not None
+    assert len(cbor.encode(to_item(state))) < 10_000
+
+
+def test_a_state_of_an_agent_that_kept_one_base_is_read_and_sends_in_full_once():
+    state = contributed(warm(), 1, 0)
+    item = to_item(state)
+    (base,) = item.pop(19)
+    item[12] = {key: base[key] for key in (1, 2)}
+    assert from_item(Participant, item) == replace(state, bases=())
+
+
+def test_the_public_sets_of_the_server_are_remembered():
+    state = warm(ProbesNamed((PUBLIC_SET, MAP)))
+    assert state.named_sets == (PUBLIC_SET, MAP)
+    assert step(state, ProbesNamed((MAP,))).named_sets == (MAP,)
 
 
 def refused(reason, payload, number=1):
@@ -204,7 +259,7 @@ def test_an_unknown_base_permits_one_other_encoding_of_the_same_codes():
     state = warm(offered(), predicted(), stored(), offered(2), predicted(2, with_base=True))
     state = step(state, refused("unknown_base", made.payload, 2))
     assert sends(state) == [Send(Kind.CONTRIBUTION, round_id(2), made.full)]
-    assert (state.base, state.submission.codes) == (None, made.codes)
+    assert (state.bases, state.submission.codes) == ((), made.codes)
     state = step(state, refused("unknown_base", made.full, 2))
     assert (state.phase, state.report.reason) == (Phase.REPORTING, "refused: unknown_base")
 
@@ -262,9 +317,9 @@ def test_an_offer_that_waited_past_its_deadline_is_not_taken_up():
 def test_a_new_epoch_voids_the_base_and_the_answer_to_the_map_and_goes_on():
     state = warm(offered(5, competence=True), CompetenceMapped(PUBLIC_SET, 0, MAP), receipt(MAP, kind=Kind.COMPETENCE))
     state = after(predicted(5), stored(5), state=state)
-    assert state.base is not None
+    assert state.bases
     state = step(state, offered(1, epoch=8, competence=True))
-    assert (state.phase, state.base) == (Phase.PREDICTING, None)
+    assert (state.phase, state.bases) == (Phase.PREDICTING, ())
     assert sends(state) == [Send(Kind.COMPETENCE, round_id(1, 8), MAP)]
 
 
@@ -417,6 +472,7 @@ EVENTS = st.one_of(
         st.integers(0, 10**5),
         st.sampled_from(["", "", "not_sampled"]),
         competence=st.booleans(),
+        slice=st.sampled_from([Slice(PUBLIC_SET, 0, 8, 3), Slice(PUBLIC_SET, 8, 8, 3)]),
     ),
     st.builds(predicted, NUMBERS, EPOCHS, with_base=st.booleans()),
     st.builds(any_receipt, NUMBERS, EPOCHS, st.sampled_from(Status), st.booleans(), st.sampled_from(Kind)),
@@ -426,6 +482,7 @@ EVENTS = st.one_of(
     st.just(WarmedUp()),
     st.builds(CompetenceMapped, st.just(PUBLIC_SET), st.integers(0, 1), st.just(MAP)),
     st.builds(PrivateDataChanged, st.integers(0, 1)),
+    st.builds(ProbesNamed, st.sampled_from([(), (PUBLIC_SET,), (PUBLIC_SET, MAP)])),
     st.builds(failed, st.sampled_from(Task), NUMBERS, EPOCHS, st.integers(0, 2)),
     st.builds(ClockTicked, st.integers(0, 2 * 10**5)),
 )

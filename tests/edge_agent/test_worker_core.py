@@ -123,7 +123,7 @@ def test_without_private_rows_a_warm_up_changes_nothing(bench):
 
 
 def map_of(bench):
-    answer = bench.core().handle(CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), private_epoch=4))
+    answer = bench.core().handle(CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), 4, bench.public.digest))
     (payload,) = answer.blobs
     assert answer.event == CompetenceMapped(bench.public.digest, 4, sha256(payload))
     message = codec.decode(payload, CompetenceMap)

@@ -30,6 +30,8 @@ class Wire:
         self.events = SimpleQueue()
         self.published = []
         """(token, topic, payload, retain)."""
+        self.expiries_s = {}
+        """Of what expires, by token."""
         self.acked = []
         self.tokens = itertools.count(1)
         self.on_publish = lambda topic, payload: None
@@ -38,6 +40,8 @@ class Wire:
         self.on_publish(topic, payload)
         token = next(self.tokens)
         self.published.append((token, topic, payload, retain))
+        if expiry_s is not None:
+            self.expiries_s[token] = expiry_s
         return token
 
     def ack(self, arrived):
@@ -72,9 +76,9 @@ class ScriptedModel:
         match job:
             case WarmUpJob():
                 return Answer(WarmedUp())
-            case CompetenceJob(_, private_epoch):
-                payload = b"map" * 10
-                return Answer(CompetenceMapped(PUBLIC_SET, private_epoch, sha256(payload)), (payload,))
+            case CompetenceJob(_, private_epoch, public_set):
+                payload = b"map of " + public_set
+                return Answer(CompetenceMapped(public_set, private_epoch, sha256(payload)), (payload,))
             case PredictJob(work, asked, base):
                 full, based = self.contribution(asked, b""), self.contribution(asked, base)
                 codes = b"codes of " + bytes([work.round.number])
@@ -92,28 +96,41 @@ class ScriptedModel:
 class Device:
     """Kill it with `restart`: nothing is closed, only the store survives."""
 
-    def __init__(self, profile=PROFILE, model=None):
-        self.profile, self.model = profile, model or ScriptedModel()
+    def __init__(self, profile=PROFILE, model=None, find_set=lambda _digest: 0):
+        self.profile, self.model, self.find_set = profile, model or ScriptedModel(), find_set
         self.store = Store.open(None)
         self.ms = 0
         self.restart()
 
-    def restart(self):
+    def restart(self, **hooks):
         begin_life(self.store)
         self.wire = Wire()
         worker = InlineWorker(self.model.handle, self.wire.events.put)
-        self.agent = Agent(self.profile, self.store, self.wire, worker, lambda: self.ms, version="1.0")
+        self.agent = Agent(
+            self.profile,
+            self.store,
+            self.wire,
+            worker,
+            lambda: self.ms,
+            version="1.0",
+            **{"find_set": self.find_set, **hooks},
+        )
 
     @property
     def state(self):
         return self.agent.state
 
     def pump(self):
-        while self.agent.pump(0):
+        while self.agent.pump(0) or not self.wire.events.empty():
             pass
 
-    def connect(self):
-        self.wire.events.put(LinkUp(session_present=True, max_packet_bytes=1 << 20))
+    def connect(self, max_packet_bytes=1 << 20):
+        self.wire.events.put(LinkUp(session_present=True, max_packet_bytes=max_packet_bytes))
+        self.pump()
+
+    def tell(self, notice):
+        """The worker says something unasked."""
+        self.wire.events.put(notice)
         self.pump()
 
     def hear(self, topic, message):

@@ -8,12 +8,17 @@ from fd_protocol.identity import RoundId
 from fd_protocol.messages import (
     MAX_PARTS,
     Codec,
+    Command,
+    CommandState,
     CompetenceMap,
     ConsensusBlock,
     Contribution,
     DeviceState,
     Kind,
     Part,
+    Prediction,
+    ProbeNotice,
+    PublicSetRef,
     Receipt,
     Release,
     RoundOffer,
@@ -111,6 +116,7 @@ def blocks(draw):
     probes = draw(slices())
     codec, _ = draw(codings(probes.classes, (Codec.F16, Codec.U8_SQRT, Codec.U4_SQRT, Codec.TOP_1)))
     count = draw(st.integers(1, MAX_PARTS))
+    clusters = draw(st.just([]) | st.lists(bodies, min_size=2, max_size=16))
     return ConsensusBlock(
         draw(round_ids),
         draw(digests),
@@ -121,10 +127,32 @@ def blocks(draw):
         codec,
         draw(bodies),
         draw(st.sampled_from([(), (4096,) * probes.count])) if probes.count < 100 else (),
+        tuple(clusters),
+        draw(digests) if clusters else b"",
+    )
+
+
+references = st.builds(PublicSetRef, digests, st.integers(1, 2**20), st.integers(0, 2**40 - 1))
+
+
+@st.composite
+def commands(draw):
+    state = draw(st.sampled_from(CommandState))
+    table = st.dictionaries(lines.filter(bool), lines, max_size=4)
+    return Command(
+        draw(names),
+        draw(names),
+        state,
+        draw(st.integers(1, 2**40 - 1)),
+        draw(table),
+        draw(st.just("") | names) if state is CommandState.EXECUTING else "",
+        draw(lines.filter(bool)) if state is CommandState.FAILED else "",
+        draw(table) if state.has_ended else {},
     )
 
 
 messages = st.one_of(
+    commands(),
     offers(),
     parts(),
     contributions(),
@@ -142,10 +170,13 @@ messages = st.one_of(
         lines,
         st.lists(lines, max_size=5).map(tuple),
         lines,
+        st.lists(digests, max_size=8).map(tuple),
     ),
+    st.builds(ProbeNotice, references, st.lists(references, max_size=7).map(tuple)),
     st.builds(ServerState, st.booleans(), counters, lines),
     st.builds(Release, names, digests, lines, st.just(b"") | digests, digests, st.integers(1, 2**39), st.booleans()),
     st.builds(Release, names, digests, lines),
+    st.builds(Prediction, lines.filter(bool), lines.filter(bool), st.floats(0, 1)),
     st.builds(
         RoundReport,
         round_ids,

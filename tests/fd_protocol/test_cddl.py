@@ -15,14 +15,14 @@ from hypothesis import given
 from fd_protocol import cbor, codec
 from fd_protocol.codec import KINDS
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import Sampling, Slice, TrainingTerms
+from fd_protocol.messages import PublicSetRef, Sampling, Slice, TrainingTerms
 from tests.fd_protocol.strategies import messages
 from tests.golden.vectors import MESSAGES
 
 CDDL = Path(__file__).parents[2] / "docs" / "fedistill.cddl"
 TEXT = CDDL.read_text()
 VALIDATOR = Validator(CDDL)
-NESTED = [RoundId, Slice, Sampling, TrainingTerms]
+NESTED = [RoundId, Slice, Sampling, TrainingTerms, PublicSetRef]
 BASES = {"uint": int, "tstr": str, "bstr": bytes, "bool": bool, "float64": float}
 
 

@@ -94,8 +94,24 @@ def test_a_task_is_its_classes_in_order_and_its_samples():
         {"classes": ("één", "null")},
         {"sample_dtype": "float32"},
         {"preprocessing": Preprocessing(1 / 256)},
+        {"preprocessing": Preprocessing(1 / 255, fit="crop")},
+        {"time_axis": 2},
     ):
         assert dataclasses.replace(TASK, **change).digest != TASK.digest
+
+
+def test_a_task_that_says_nothing_of_columns_time_and_fit_is_the_one_that_it_was_before_there_were_any():
+    assert TASK.digest.hex() == "7fe4738b802cdb628c2311f801a24a89b3defae1202c4a1ab39f2e5e6920bf85"
+
+
+def test_columns_name_the_numbers_of_a_sample_or_of_a_reading():
+    named = Task(("off", "on"), (3,), "float32", columns=("volts", "amps", "watts"))
+    assert named.reading_shape == (3,)
+    window = Task(("off", "on"), (3, 50), "float32", time_axis=1, columns=("volts", "amps", "watts"))
+    assert window.reading_shape == (3,)
+    assert Task(("off", "on"), (50,), "float32", time_axis=0, columns=("volts",)).reading_shape == ()
+    manifest = dataclasses.replace(MANIFEST, task=window)
+    assert Manifest.from_json(manifest.to_json()) == manifest
 
 
 def edited(path, value):
@@ -127,6 +143,14 @@ def edited(path, value):
         ("task.sample_shape", [1, "x"], "m: task.sample_shape.1: expected an integer, found text 'x'"),
         ("task.sample_shape", [], "m: task: sample_shape [] must have 1 to 8 positive extents"),
         ("task.preprocessing.scale", 0.0, "m: task.preprocessing: a scale of 0 leaves nothing of a sample"),
+        (
+            "task.preprocessing.fit",
+            "bend",
+            "m: task.preprocessing.fit: expected one of 'crop', 'pad', found text 'bend'",
+        ),
+        ("task.time_axis", 3, "m: task: time_axis 3 is no axis of a sample of [1, 28, 28]"),
+        ("task.columns", ["a", "a"], "m: task: columns have names of 1 to 64 characters, each once"),
+        ("task.columns", ["a", "b"], "m: task: 2 columns are named, 784 numbers make a reading"),
         ("training.batch", True, "m: training.batch: expected an integer, found true or false True"),
         ("files.tail.path", "../tail.onnx", "m: files.tail: '../tail.onnx' is not a plain file name"),
         ("files.tail.path", "/etc/passwd", "m: files.tail: '/etc/passwd' is not a plain file name"),

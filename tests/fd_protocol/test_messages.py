@@ -6,12 +6,15 @@ import math
 import pytest
 
 from fd_protocol.errors import InvalidValueError
-from fd_protocol.messages import MAX_PART_BYTES, Codec, Slice, Status
+from fd_protocol.messages import MAX_PART_BYTES, Codec, CommandState, Slice, Status
 from tests.golden.vectors import (
     BIRTH,
     BLOCK,
+    CLUSTER_BLOCK,
+    COMMAND,
     CONTRIBUTION,
     DIGEST,
+    FAILURE,
     GAPS,
     MAP,
     MESSAGES,
@@ -23,6 +26,7 @@ from tests.golden.vectors import (
     SLICE,
 )
 
+NOTICE = MESSAGES["probe-notice"]
 TOP_K = MESSAGES["round-offer, top-k, defaults"]
 
 
@@ -97,6 +101,14 @@ TOP_K = MESSAGES["round-offer, top-k, defaults"]
         (BLOCK, {"codec": Codec.TOP_K}),
         (BLOCK, {"temperature": 1000.0}),
         (BLOCK, {"body": b""}),
+        (CLUSTER_BLOCK, {"clusters": (b"one",)}),
+        (CLUSTER_BLOCK, {"clusters": ()}),
+        (CLUSTER_BLOCK, {"clusters": (b"one", b"")}),
+        (CLUSTER_BLOCK, {"clusters": (b"x",) * 17}),
+        (CLUSTER_BLOCK, {"clusters": (bytes(MAX_PART_BYTES // 2),) * 2}),
+        (CLUSTER_BLOCK, {"clusters_sha256": b""}),
+        (CLUSTER_BLOCK, {"clusters_sha256": b"short"}),
+        (BLOCK, {"clusters_sha256": DIGEST}),
         (BIRTH, {"boot": -1}),
         (BIRTH, {"agent": "\x1b[2J"}),
         (BIRTH, {"bundle": b"short"}),
@@ -105,8 +117,29 @@ TOP_K = MESSAGES["round-offer, top-k, defaults"]
         (BIRTH, {"runtime": "x" * 513}),
         (BIRTH, {"capabilities": ("\n",)}),
         (BIRTH, {"capabilities": ("x",) * 65}),
+        (BIRTH, {"public_sets": (b"short",)}),
+        (BIRTH, {"public_sets": (DIGEST,) * 9}),
+        (NOTICE, {"coming": (NOTICE.current,) * 8}),
+        (NOTICE.current, {"public_set": b"short"}),
+        (NOTICE.current, {"count": 0}),
+        (NOTICE.current, {"size_bytes": -1}),
         (SERVER, {"epoch": -1}),
         (SERVER, {"version": "\n"}),
+        (COMMAND, {"id": "A/B"}),
+        (COMMAND, {"command": "log level"}),
+        (COMMAND, {"expires_utc_s": 0}),
+        (COMMAND, {"arguments": {str(k): "" for k in range(17)}}),
+        (COMMAND, {"arguments": {"": "x"}}),
+        (COMMAND, {"arguments": {"x": "two\nlines"}}),
+        (COMMAND, {"arguments": {"x": "x" * 513}}),
+        (COMMAND, {"arguments": {f"{k:0512d}": "x" * 512 for k in range(9)}}),
+        (COMMAND, {"step": "health"}),
+        (COMMAND, {"reason": "x"}),
+        (COMMAND, {"result": {"x": "1"}}),
+        (COMMAND, {"state": CommandState.FAILED}),
+        (FAILURE, {"reason": "two\nlines"}),
+        (FAILURE, {"result": {str(k): "" for k in range(65)}}),
+        (FAILURE, {"step": "health"}),
         (REPORT, {"consensus_sha256": b""}),
         (REPORT, {"reason": "\n"}),
         (REPORT, {"metrics": {"loss": math.nan}}),

@@ -18,6 +18,7 @@ def test_what_is_written_is_read(federation, device, shards):
     assert parse(topics.state(device)) == Address(federation, "state", device)
     assert parse(topics.report(device)) == Address(federation, "report", device)
     assert parse(topics.receipt(device)) == Address(federation, "receipt", device)
+    assert parse(topics.command(device, federation)) == Address(federation, "cmd", device, federation)
     assert parse(topics.round) == Address(federation, "round")
     assert parse(topics.consensus(3)) == Address(federation, "consensus", argument="3")
     assert parse(topics.server(device)) == Address(federation, "srv", argument=device)
@@ -79,7 +80,13 @@ def allowed(verb, topic, device):
 
 def test_a_device_writes_in_its_own_branch_alone():
     mine, other = Topics("demo"), Topics("other")
-    for topic in (mine.state("d1"), mine.upload("d1", 9), mine.report("d1"), mine.device("d1", "prediction")):
+    for topic in (
+        mine.state("d1"),
+        mine.upload("d1", 9),
+        mine.report("d1"),
+        mine.device("d1", "prediction"),
+        mine.command("d1", "diag"),
+    ):
         assert allowed("write", topic, "d1")
         assert not allowed("write", topic, "d2")
         assert not allowed("read", topic, "d2")
@@ -89,7 +96,13 @@ def test_a_device_writes_in_its_own_branch_alone():
 
 def test_a_device_reads_everything_it_subscribes_to():
     topics = Topics("demo")
-    for topic in (topics.round, topics.consensus(0), topics.server("main"), topics.receipt("d1")):
+    for topic in (
+        topics.round,
+        topics.consensus(0),
+        topics.server("main"),
+        topics.receipt("d1"),
+        topics.command("d1", "diag"),
+    ):
         assert allowed("read", topic, "d1")
         assert any(matches(pattern, topic) for pattern in topics.device_filters("d1"))
     assert not allowed("read", topics.receipt("d1"), "d2")
@@ -97,6 +110,6 @@ def test_a_device_reads_everything_it_subscribes_to():
 
 def test_the_server_subscribes_to_all_that_devices_say_and_never_shares():
     topics = Topics("demo")
-    for topic in (topics.state("d1"), topics.upload("d1", 9), topics.report("d1")):
+    for topic in (topics.state("d1"), topics.upload("d1", 9), topics.report("d1"), topics.command("d1", "diag")):
         assert any(matches(pattern, topic) for pattern in topics.server_filters())
     assert "$share" not in " ".join([*acl_lines("demo", "main"), *topics.server_filters()])

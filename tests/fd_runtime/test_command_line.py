@@ -1,5 +1,8 @@
 """A program ends with one line and an exit code that a supervisor can act on."""
 
+import subprocess
+import sys
+
 import pytest
 
 from fd_protocol.errors import InvalidValueError
@@ -43,3 +46,17 @@ def test_a_wrong_call_is_a_usage_error(capsys):
         run_program(parser, ["--unknown"])
     assert ended.value.code == 64
     assert "some-program: unrecognized arguments: --unknown" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    program = (
+        "from fd_runtime.command_line import Parser, run_program\n"
+        "parser = Parser(prog='p')\n"
+        "parser.set_defaults(run=lambda _: print('word ' * 100_000) or 0)\n"
+        "raise SystemExit(run_program(parser, []))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""

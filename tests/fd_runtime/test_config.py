@@ -11,7 +11,7 @@ import pytest
 
 from fd_protocol.errors import DigestError, InvalidValueError
 from fd_protocol.messages import TrainingTerms
-from fd_runtime.config import ConfigError, exit_code_for, load_toml
+from fd_runtime.config import ConfigError, Override, exit_code_for, load_toml, value_of
 
 
 class Colour(str, Enum):
@@ -164,11 +164,35 @@ def test_a_wrong_environment_is_one_line_that_names_the_variable(load, variable,
     assert problem(load, "verbose = true\n[broker]\nhost='h'", **{variable: text}) == line
 
 
-@pytest.mark.parametrize("key", ["BROKER__PROT", "ZZZ__PORT", "TAGS__0", "COLOUR__NAME", ""])
-def test_an_unknown_variable_of_ours_is_refused_like_an_unknown_key(load, key):
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ("BROKER__PROT", "broker.prot: unknown key, did you mean 'port'?"),
+        ("ZZZ__PORT", "zzz: unknown key; known are broker, runtime, colour, tags, limits, training, verbose"),
+        ("TAGS__0", "tags.0: unknown key"),
+        ("COLOUR__NAME", "colour.name: unknown key"),
+    ],
+)
+def test_an_unknown_variable_of_ours_is_refused_like_an_unknown_key(load, key, complaint):
     line = problem(load, "[broker]\nhost='h'", **{f"FEDISTILL__{key}": "1"})
-    assert line.startswith(f"FEDISTILL__{key}: ")
-    assert line.endswith(": unknown key")
+    assert line == f"FEDISTILL__{key}: {complaint}"
+
+
+def test_what_a_program_was_told_wins_over_the_file_and_the_environment_over_both(load, tmp_path):
+    load("runtime='litert'\n[broker]\nhost='h'\nport=1")
+    told = [Override("remote", "broker.port", "2"), Override("remote", "runtime", "onnxruntime")]
+    settings = load_toml(tmp_path / "agent.toml", Settings, {"FEDISTILL__BROKER__PORT": "3"}, told)
+    assert (settings.broker.port, settings.runtime) == (3, "onnxruntime")
+    with pytest.raises(ConfigError, match=r"^remote: broker\.prot: unknown key, did you mean 'port'\?$"):
+        load_toml(tmp_path / "agent.toml", Settings, {}, [Override("remote", "broker.prot", "2")])
+
+
+def test_a_text_becomes_the_value_that_its_key_asks_for():
+    assert value_of(Settings, "broker.keepalive_s", "30", "told") == 30
+    assert value_of(Settings, "colour", "blue", "told") == "blue"
+    assert value_of(Settings, "tags", '["7"]', "told") == ["7"]
+    with pytest.raises(ConfigError, match=r"^told: broker\.port: expected an integer"):
+        value_of(Settings, "broker.port", "true", "told")
 
 
 def test_a_member_of_a_map_may_stand_in_the_environment(load):

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
+from broker_server.certificates import CLOCK_SKEW, Identity, Role
 from broker_server.embedded_broker import embedded_broker
 from broker_server.loopback import LOOPBACK, BrokerProcess
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.link import (
     PACKET_TOO_LARGE,
     Arrived,
+    Hindrance,
     Link,
     LinkDown,
     LinkSettings,
@@ -28,8 +34,9 @@ from fd_runtime.link import (
     TlsFiles,
 )
 from fd_runtime.mqtt_link import MqttLink
+from tests.edge_agent.patience import wait_until
 from tests.laws.link_laws import LinkLaws
-from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
+from tests.support.brokers import links, make_fleet, needs_mosquitto, next_event, now, plain_mosquitto
 from tests.support.proxy import Proxy
 
 
@@ -132,6 +139,18 @@ def test_a_second_client_of_the_same_name_takes_the_session_over(tmp_path):
 
 
 @needs_mosquitto
+def test_two_clients_of_one_name_soon_stop_fighting_over_it(tmp_path):
+    twin = LinkSettings("twin")
+    with plain_mosquitto(tmp_path) as broker, links(broker.port, twin, twin) as both:
+
+        def loser():
+            events = [link.events.get() for link in both if not link.events.empty()]
+            return next((e for e in events if isinstance(e, LinkDown) and e.kind is Hindrance.TAKEN_OVER), None)
+
+        assert wait_until(loser).retry_s >= 150
+
+
+@needs_mosquitto
 def test_a_link_survives_a_broker_that_is_killed_and_started_again(tmp_path):
     broker = plain_mosquitto(tmp_path)
     with broker, links(broker.port, LinkSettings("a", subscriptions=("t",))) as [link]:
@@ -209,15 +228,17 @@ def test_no_more_is_under_way_than_the_broker_can_receive():
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("answer", "reason", "kind"),
     [
-        (b"\x20\x03\x00\x87\x00", "Not authorized"),
-        (CONNACK + b"\xe0\x07\x8e\x05\x1f\x00\x02hi", "Session taken over"),
+        (b"\x20\x03\x00\x87\x00", "Not authorized", Hindrance.REFUSED),
+        (CONNACK + b"\xe0\x07\x8e\x05\x1f\x00\x02hi", "Session taken over", Hindrance.TAKEN_OVER),
+        (CONNACK + b"\xe0\x02\x8b\x00", "Server shutting down", Hindrance.LOST),
     ],
 )
-def test_a_broker_that_sends_the_client_away_is_quoted(answer, reason):
+def test_a_broker_that_sends_the_client_away_is_quoted(answer, reason, kind):
     with links(Parrot(answer).port, LinkSettings("a")) as [link]:
-        assert next_event(link, LinkDown) == LinkDown(reason)
+        down = next_event(link, LinkDown)
+    assert (down.reason, down.kind) == (reason, kind)
 
 
 def test_a_link_that_may_not_listen_is_never_up():
@@ -260,6 +281,77 @@ def test_a_missing_certificate_is_named_before_anything_is_connected(tmp_path):
         path.write_text("not PEM")
     with pytest.raises(InvalidValueError, match=r"ca\.pem"):
         MqttLink(LinkSettings("a", tls=tls))
+
+
+# TLS.
+
+
+def test_certificates_that_begin_later_are_waited_for_without_a_word_to_the_broker(tmp_path):
+    fleet = make_fleet(tmp_path, crl_age=-CLOCK_SKEW - timedelta(seconds=4))
+    with TlsServer(broker_identity(fleet)) as server, links(server.port, fleet.settings("dev-1")) as [link]:
+        down = next_event(link, LinkDown)
+        assert (down.kind, "waiting until it is set" in down.reason) == (Hindrance.CLOCK, True)
+        assert server.protocols.empty()
+        assert server.protocols.get(timeout=30) is None  # asked, once they have begun
+
+
+def test_a_broker_whose_own_certificate_begins_later_is_a_matter_of_the_clock_too(tmp_path):
+    fleet = make_fleet(tmp_path)
+    late = now() + CLOCK_SKEW + timedelta(days=1)
+    with (
+        TlsServer(broker_identity(fleet, issued=late)) as server,
+        links(server.port, fleet.settings("dev-1")) as [link],
+    ):
+        down = next_event(link, LinkDown)
+    assert (down.kind, "not yet valid" in down.reason) == (Hindrance.CLOCK, True)
+
+
+def test_a_broker_with_anothers_name_is_not_spoken_to(tmp_path):
+    fleet = make_fleet(tmp_path)
+    with (
+        TlsServer(broker_identity(fleet, host="elsewhere")) as server,
+        links(server.port, fleet.settings("dev-1")) as [link],
+    ):
+        assert next_event(link, LinkDown).kind is Hindrance.CERTIFICATE
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [((), None), (("mqtt",), "mqtt")])
+def test_a_port_that_mqtt_shares_hears_the_protocol_that_the_settings_name(tmp_path, offered, chosen):
+    fleet = make_fleet(tmp_path)
+    settings = fleet.settings("dev-1")
+    settings = replace(settings, tls=replace(settings.tls, alpn=offered))
+    with TlsServer(broker_identity(fleet)) as server, links(server.port, settings):
+        assert server.protocols.get(timeout=5) == chosen
+
+
+def broker_identity(fleet, *, host="localhost", issued=None):
+    return fleet.authority.issue(Identity("other", Role.BROKER, (host,)), fleet.folder / "other", now=issued or now())
+
+
+class TlsServer:
+    """Agrees on TLS with whoever comes, and hangs up; `protocols` are those that were chosen by ALPN."""
+
+    def __init__(self, tls: TlsFiles) -> None:
+        self.protocols: SimpleQueue[str | None] = SimpleQueue()
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(tls.certificate, tls.key)
+        self._context.set_alpn_protocols(["http/1.1", "mqtt"])
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> TlsServer:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = self._listener.accept()
+                with plain, contextlib.suppress(OSError), self._context.wrap_socket(plain, server_side=True) as secure:
+                    self.protocols.put(secure.selected_alpn_protocol())
 
 
 def test_the_supervisor_that_imports_the_link_does_not_import_numpy():

@@ -1,12 +1,15 @@
 """The store keeps what was committed, whatever happens next."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from fd_protocol.identity import sha256
 from fd_runtime.store import (
     JOURNAL,
+    META_TABLE,
     RECORDS,
     Change,
     MissingBlobError,
@@ -15,6 +18,7 @@ from fd_runtime.store import (
     Store,
     StoreError,
     StoreFullError,
+    Tables,
 )
 
 FED = "demo"
@@ -342,3 +346,48 @@ def test_changes_that_are_made_together_are_made_in_order(records):
     records.merge_all("devices", changes)
     told = [(one["device"], one["agent"], one["up_bytes"]) for one in records.rows("devices", {"fed": FED}, "device")]
     assert told == [("dev-1", "0.3", 10), ("dev-2", "0.2", 5)]
+
+
+# Tables of a program's own.
+
+NOTES = Tables(
+    (f"CREATE TABLE notes (id INTEGER PRIMARY KEY, text BLOB);{META_TABLE}",), is_shared=True, is_forgetful=True
+)
+SECRET = b"a secret that nobody may find in a file" * 40
+
+
+def found_in(path):
+    return [file.name for file in sorted(path.parent.iterdir()) if SECRET[:16] in file.read_bytes()]
+
+
+def test_a_program_may_bring_its_own_tables(path):
+    store = Store.open(path, NOTES)
+    store.merge("notes", {"id": 1}, {"text": b"x"})
+    store.set_meta("key", b"value")
+    again = Store.open(path, NOTES)
+    assert (again.rows("notes", {}), again.meta("key"), again.version) == ([{"id": 1, "text": b"x"}], b"value", 1)
+    with pytest.raises(StoreError, match="no such table"):
+        again.append(FED, "birth", 0, b"")
+
+
+def test_what_a_forgetful_store_deletes_is_in_no_file_after_a_flush(path):
+    store = Store.open(path, NOTES)
+    store.merge("notes", {"id": 1}, {"text": SECRET})
+    assert found_in(path)
+    store.delete_rows("notes", {"id": 1})
+    store.flush()
+    assert found_in(path) == []
+
+
+def test_a_store_may_be_shared_by_threads_that_take_turns(path):
+    store = Store.open(path, NOTES)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(store.merge, "notes", {"id": 1}, {"text": b"x"}).result()
+    assert store.count("notes", {}) == 1
+
+
+def test_the_log_of_small_tables_stays_small(path):
+    store = Store.open(path, replace(NOTES, log_bytes=64 << 10))
+    for number in range(200):
+        store.merge("notes", {"id": number % 3}, {"text": bytes(20_000)})
+    assert path.with_name("store.db-wal").stat().st_size < 3 * (64 << 10)

@@ -197,7 +197,7 @@ def test_work_that_fails_is_no_lie():
     assert Liar(lambda _: failed, ring_of("lma")).handle(predict_job()) is failed
 
 
-MAP_JOB = CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), 3)
+MAP_JOB = CompetenceJob(Work(Task.MAP_COMPETENCE, round_id()), 3, bytes(32))
 
 
 def test_who_claims_everything_stands_at_distance_0_of_every_probe():

@@ -53,7 +53,7 @@ def fleet(clock, devices=20, rounds=10, seed=0, boards=(), **attendance):
         # A Pi 4 multiplies at 9.6 GFLOP/s: a step of 9.6 MFLOP takes 1 ms, a sample of 96 kFLOP 10 us.
         (WarmUpJob(Work(Task.WARM_UP, ROUND), TrainingTerms(warm_up_epochs=5)), 5 * 2),
         (TrainJob(Work(Task.TRAIN, ROUND), bytes(32), (), TrainingTerms(epochs=3)), 3 * 18),
-        (CompetenceJob(Work(Task.MAP_COMPETENCE, ROUND), 0), 11.0),
+        (CompetenceJob(Work(Task.MAP_COMPETENCE, ROUND), 0, bytes(32)), 11.0),
     ],
     ids=["warm-up", "train", "map"],
 )

@@ -346,3 +346,27 @@ def test_overlapping_subscriptions_bring_a_message_once():
     assert payloads(link) == [b"x"]
     link = listener(broker, "c")
     assert payloads(link) == []
+
+
+@pytest.mark.parametrize(("away_s", "heard"), [(59, ["news 1", "news 2"]), (60, ["news 2"])])
+def test_a_session_ends_when_its_client_has_been_away_for_long_and_what_is_retained_comes_all_the_same(away_s, heard):
+    now = [0.0]
+    bus = InMemoryBroker(np.random.default_rng(0), now_s=lambda: now[0])
+    settings = LinkSettings("device", subscriptions=("news",), session_expiry_s=60, manual_ack=True)
+    bus.link(settings)
+    settle(bus)
+    now[0] = 1_000.0
+    bus.kill("device")
+    server = bus.link(LinkSettings("server"))
+    for number in (1, 2):
+        server.publish("news", b"news %d" % number, retain=True)
+    settle(bus)
+    now[0] += away_s
+    link = bus.link(settings)
+    settle(bus)
+    events = []
+    while not link.events.empty():
+        events.append(link.events.get_nowait())
+    assert events[0] == LinkUp(away_s < 60, events[0].max_packet_bytes)
+    told = [event.payload.decode() for event in events[1:]]
+    assert list(dict.fromkeys(told)) == heard

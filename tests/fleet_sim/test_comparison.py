@@ -129,15 +129,22 @@ def test_a_comparison_that_makes_no_sense_is_refused():
             Comparison(world, PRESETS["digits"], **wrong)
 
 
-def test_defaults_name_each_method_once_and_none_that_no_scenario_can_play():
+def test_defaults_name_each_method_once_and_none_that_some_scenario_cannot_play():
     assert len({*DEFAULT_METHODS}) == len(DEFAULT_METHODS)
     assert {*DEFAULT_METHODS} <= {*METHODS}
-    assert {*RULES} - {*DEFAULT_METHODS} == {"per-label"}
+    assert {*RULES} - {*DEFAULT_METHODS} == {"per-label", "prototypes"}
 
 
-def test_a_rule_without_a_public_set_is_refused():
-    with pytest.raises(InvalidValueError, match="'per-label' goes without a public set"):
-        Comparison(partial(digits, validation=100), PRESETS["digits"], methods=("per-label",))
+def test_a_rule_that_the_scenario_cannot_play_is_refused():
+    with pytest.raises(InvalidValueError, match="'prototypes' needs one int8 backbone"):
+        Comparison(partial(digits, validation=100), PRESETS["digits"], methods=("prototypes",))
+
+
+def test_a_rule_without_a_public_set_has_devices_and_no_student(tmp_path):
+    (cell,) = compare(replace(short(), methods=("per-label",), seeds=(100,)), tmp_path).cells
+    assert [standing.name for standing in cell.standings] == ["per-label FD, mean client"]
+    assert cell.last_round.gains == {}
+    assert cell.last_round.classes == ()
 
 
 # Cells.

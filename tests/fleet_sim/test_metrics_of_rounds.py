@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from broker_server.influence import leave_one_out
 from broker_server.methods import rule_named
 from broker_server.rules import RULES, RuleTerms
 from broker_server.rules.voice import WEIGHT_ONE, Voice
@@ -14,7 +15,6 @@ from fd_protocol.payload import decode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fleet_sim.factory import equip
 from fleet_sim.federation import Simulation
-from fleet_sim.metrics.gains import leave_one_out_gains
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.listening import weights_of
 from fleet_sim.scenario import PRESETS
@@ -53,7 +53,7 @@ def test_a_gain_is_the_accuracy_that_goes_with_the_device(name):
     def accuracy(heard):
         return (rule.consensus(heard).argmax(axis=1)[rows] == labels).mean()
 
-    gains = leave_one_out_gains(rule, voices, rows, labels)
+    gains = leave_one_out(rule, voices, rows, labels)
     assert gains == {
         voice.device: pytest.approx(accuracy(voices) - accuracy([v for v in voices if v is not voice]))
         for voice in voices
@@ -67,7 +67,7 @@ def test_an_expert_gains_and_a_liar_loses():
     expert = replace(like[0], integers=np.eye(CLASSES, dtype=np.int64)[labels] * 2**20, weight=WEIGHT_ONE)
     liar = replace(like[1], integers=np.eye(CLASSES, dtype=np.int64)[(labels + 1) % CLASSES] * 2**20, weight=WEIGHT_ONE)
     half = replace(expert, device="half", weight=WEIGHT_ONE // 2)
-    gains = leave_one_out_gains(rule, [expert, half, liar], np.arange(PROBES), labels)
+    gains = leave_one_out(rule, [expert, half, liar], np.arange(PROBES), labels)
     assert gains[expert.device] == 1.0
     assert gains["half"] > 0 > gains[liar.device] - 1e-9
     assert gains[liar.device] <= 0
@@ -77,13 +77,13 @@ def test_a_consensus_of_nobody_guesses():
     (voice,) = random_voices(1)
     rule = rule_named("mean-logits", RuleTerms())
     labels = voice.integers.argmax(axis=1)
-    assert leave_one_out_gains(rule, [voice], np.arange(PROBES), labels) == {voice.device: pytest.approx(0.8)}
+    assert leave_one_out(rule, [voice], np.arange(PROBES), labels) == {voice.device: pytest.approx(0.8)}
 
 
 def test_only_those_who_are_named_are_asked_about():
     voices, rule = random_voices(3), rule_named("era", RuleTerms())
     rows, labels = np.arange(10), np.zeros(10, np.int64)
-    assert list(leave_one_out_gains(rule, voices, rows, labels, devices=["device-1"])) == ["device-1"]
+    assert list(leave_one_out(rule, voices, rows, labels, devices=["device-1"])) == ["device-1"]
 
 
 @pytest.mark.parametrize("canaries", [False, True])

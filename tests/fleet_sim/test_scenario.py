@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from broker_server.settings import MethodSettings
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import ConfigError, load_toml
 from fleet_sim import scenario as scenarios
@@ -15,7 +16,7 @@ from fleet_sim.cli import main
 from fleet_sim.data import AbsentDataError
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Classes, ImageShift, LabelNoise, Natural, PartitionTerms
-from fleet_sim.scenario import PRESETS, ProbeTerms, Scenario
+from fleet_sim.scenario import PRESETS, AskTerms, AttackTerms, ModelTerms, ProbeTerms, Scenario
 from fleet_sim.worlds import Cut, World, digits, new_class
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text(encoding="utf-8")
@@ -174,7 +175,29 @@ def test_the_manual_names_every_key_preset_and_attack():
         assert name in MANUAL
 
 
-def test_a_rule_that_goes_without_a_public_set_is_no_scenarios():
-    digits_scenario = PRESETS["digits"]
-    with pytest.raises(InvalidValueError, match="'per-label' goes without a public set"):
-        replace(digits_scenario, method=replace(digits_scenario.method, name="per-label"))
+WITHOUT = Scenario(models=ModelTerms(("tab-s",), "tab-s"), cut=Cut(factory=100), method=MethodSettings("prototypes"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"canaries": True},
+        {"attack": AttackTerms(1)},
+        {"ask": AskTerms(probes=100)},
+    ],
+)
+@pytest.mark.parametrize("rule", ["per-label", "prototypes"])
+def test_where_there_are_no_probes_nobody_checks_them_lies_about_them_or_chooses_them(rule, wrong):
+    scenario = replace(WITHOUT, method=MethodSettings(rule))
+    assert not scenario.has_public_set
+    with pytest.raises(InvalidValueError, match=f"'{rule}' goes without a public set"):
+        replace(scenario, **wrong)
+
+
+TWO = ModelTerms(("tab-s", "tab-m"), "tab-s")
+
+
+@pytest.mark.parametrize("models", [TWO, replace(WITHOUT.models, every_layer_trains=True)], ids=["two", "none"])
+def test_prototypes_need_one_backbone(models):
+    with pytest.raises(InvalidValueError, match="needs one int8 backbone"):
+        replace(WITHOUT, models=models)

@@ -27,12 +27,17 @@ from fd_protocol.identity import RoundId
 from fd_protocol.label_set import label_set
 from fd_protocol.messages import (
     Codec,
+    Command,
+    CommandState,
     CompetenceMap,
     ConsensusBlock,
     Contribution,
     DeviceState,
     Kind,
     Part,
+    Prediction,
+    ProbeNotice,
+    PublicSetRef,
     Receipt,
     Release,
     RoundOffer,
@@ -78,10 +83,13 @@ BLOCK = ConsensusBlock(ROUND, DIGEST, 1, 2, SLICE, 2.0, Codec.U8_SQRT, b"body")
 LABEL_BLOCK = ConsensusBlock(
     ROUND, DIGEST, 0, 1, Slice(label_set(OTHER), 0, 3, 3), 2.0, Codec.U8_SQRT, b"body", (8192, 4096, 0)
 )
+CLUSTER_BLOCK = dataclasses.replace(BLOCK, clusters=(b"one", b"other"), clusters_sha256=OTHER)
 BIRTH = DeviceState(
     3, True, "fedistill 0.1.0", DIGEST, OTHER, "cnn-s", "onnxruntime", ("u8-sqrt", "delta"), "disk_full"
 )
 SERVER = ServerState(True, 0x1234_5678_9ABC_DEF0, "0.1.0")
+COMMAND = Command("0123456789abcdef", "config", CommandState.INIT, 1_800_000_000, {"model.threads": "2"})
+FAILURE = dataclasses.replace(COMMAND, state=CommandState.FAILED, reason="rolled_back: not connected")
 REPORT = RoundReport(ROUND, DIGEST, False, "worse than the last release", {"loss": 0.5, "accuracy": 0.875})
 
 MESSAGES = {
@@ -101,12 +109,21 @@ MESSAGES = {
     "receipt, missing": GAPS,
     "consensus-block": BLOCK,
     "consensus-block, of labels": LABEL_BLOCK,
+    "consensus-block, with clusters": CLUSTER_BLOCK,
     "device-state, birth": BIRTH,
     "device-state, will": DeviceState(3, False),
     "server-state": SERVER,
     "server-state, will": ServerState(False, 7),
     "release": Release("cnn-s", DIGEST, "2", OTHER, DIGEST, 14_440, True),
     "release, back to the first": Release("cnn-s", DIGEST, "1"),
+    "prediction": Prediction("8c1f2a90d3b74e65", "kettle on", 0.875),
+    "device-state, birth with public sets": dataclasses.replace(BIRTH, public_sets=(DIGEST, OTHER)),
+    "probe-notice": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000), (PublicSetRef(OTHER, 2000, 1_568_000),)),
+    "probe-notice, nothing coming": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000)),
+    "command, init": COMMAND,
+    "command, executing": dataclasses.replace(COMMAND, state=CommandState.EXECUTING, step="health"),
+    "command, failed": FAILURE,
+    "command, successful": Command("7", "diag", CommandState.SUCCESSFUL, 1, result={"phase": "idle", "boot": "3"}),
     "round-report": REPORT,
     "round-report, defaults": RoundReport(ROUND, OTHER, True),
 }

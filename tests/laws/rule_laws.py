@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from broker_server.rules import Judging, Known, Promise, Weighing
+from broker_server.rules import Clustering, Judging, Known, Promise, Scaled, Weighing, scale_of
 from broker_server.rules.voice import WEIGHT_ONE, UnheardError, Voice
 from fd_protocol.messages import Codec
 from fd_protocol.payload import quantise
@@ -27,6 +27,20 @@ def voices_of(seed, count=6, probes=17, classes=5):
         )
         for k in range(count)
     ]
+
+
+def camps_of(seed, sizes=(5, 4, 3), classes=5, apart=0.6, name="camp"):
+    """Camps of devices: those of one say nearly the same, each camp something else; they come in no order."""
+    rng = np.random.default_rng([seed, 1])
+    voices = []
+    for camp, size in enumerate(sizes):
+        shared = rng.dirichlet(np.full(classes, 0.3), 17)
+        for place in range(size):
+            p = apart * shared + (1 - apart) * rng.dirichlet(np.full(classes, 0.3), 17)
+            full = np.full(classes, WEIGHT_ONE)
+            voices.append(Voice(f"{name}-{camp}-{place}", labels_of(p), np.zeros(17, np.uint8), full))
+    random.Random(seed).shuffle(voices)
+    return voices
 
 
 def labels_of(probabilities):
@@ -209,6 +223,17 @@ class RuleLaws:
         mean = weighted_mean(weights[:, is_weighed], probabilities_of(voices)[:, is_weighed])
         np.testing.assert_allclose(self.rule.consensus(voices)[is_weighed], mean, atol=2e-5)
 
+    @where(lambda rule: isinstance(rule, Scaled))
+    @seeds
+    def test_what_it_knows_of_weights_when_it_has_heard_is_what_hearing_again_tells(self, seed):
+        voices = voices_of(seed)
+        labels, known = self.rule.scaled(iter(voices))
+        told = scale_of(self.rule, lambda: iter(voices))
+        assert labels.tobytes() == self.rule.consensus(voices).tobytes()
+        assert known.totals.tolist() == told.totals.tolist()
+        for voice in voices:
+            assert known.weigh(voice).tolist() == told.weigh(voice).tolist()
+
     @where(lambda rule: isinstance(rule, Judging))
     @seeds
     def test_its_judgement_is_trust_and_does_not_depend_on_order_or_on_earlier_ones(self, seed):
@@ -223,3 +248,34 @@ class RuleLaws:
         assert {device: trust.tolist() for device, trust in again.items()} == {
             device: trust.tolist() for device, trust in before.items()
         }
+
+    @where(lambda rule: isinstance(rule, Clustering))
+    @seeds
+    def test_its_clusters_are_the_same_bits_for_any_order_and_between_their_members(self, seed):
+        voices = camps_of(seed)
+        before = self.rule.clusters(voices)
+        assert 2 <= len(before) <= self.rule.most_clusters
+        random.Random(seed + 1).shuffle(voices)
+        assert all(np.array_equal(a, b) for a, b in zip(self.rule.clusters(voices), before, strict=True))
+        p = probabilities_of(voices)
+        for cluster in before:
+            SoftLabels(cluster, 2.0)
+            assert (cluster >= p.min(axis=0) - 1e-5).all()
+            assert (cluster <= p.max(axis=0) + 1e-5).all()
+
+    @where(lambda rule: isinstance(rule, Clustering))
+    @seeds
+    def test_its_clusters_tell_nobody_what_one_device_said(self, seed):
+        """A device alone in its camp, or one whose fellows have all but faded, has no consensus of its own."""
+        crowd, alone = camps_of(seed, (6, 6)), camps_of(seed + 50, (1,), name="alone")
+        faint = [Voice(f"faint-{k}", alone[0].integers, alone[0].distances, alone[0].trust, 1) for k in range(5)]
+        for strangers in (alone, [*alone, *faint]):
+            for cluster in self.rule.clusters([*crowd, *strangers]):
+                assert np.abs(cluster - probabilities_of(alone)[0]).max() > 0.1
+
+    @where(lambda rule: isinstance(rule, Clustering))
+    def test_devices_of_one_mind_have_no_clusters(self):
+        first, *others = voices_of(0, 12)
+        same = [Voice(v.device, first.integers, v.distances, v.trust, v.weight) for v in others]
+        assert self.rule.clusters([first, *same]) == ()
+        assert self.rule.clusters([first]) == ()

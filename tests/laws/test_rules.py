@@ -5,6 +5,7 @@ import pytest
 
 from broker_server.methods import rule_named
 from broker_server.rules import RULES, Known, Need, RuleTerms
+from broker_server.rules.comet import Comet
 from broker_server.rules.competence import Competence
 from broker_server.rules.cronus import Cronus
 from broker_server.rules.enhanced_era import EnhancedEra, sharpened
@@ -17,14 +18,26 @@ from broker_server.rules.mean_logits import MeanLogits
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.order_statistics import Median, TrimmedMean
 from broker_server.rules.per_label import PerLabel
+from broker_server.rules.prototypes import Prototypes
 from broker_server.rules.selective import Selective
+from broker_server.rules.size_weighted import SizeWeighted
 from broker_server.rules.stacks import by_probe
 from broker_server.rules.variance_weighted import VarianceWeighted
 from broker_server.rules.voice import WEIGHT_ONE, Voice
 from broker_server.rules.votes import MajorityVote, WeightedVote
 from fd_protocol.competence import FAR, distances_of
 from fd_protocol.errors import InvalidValueError
-from tests.laws.rule_laws import HELD, RuleLaws, fades_of, labels_of, probabilities_of, seeds, voices_of, weighted_mean
+from tests.laws.rule_laws import (
+    HELD,
+    RuleLaws,
+    camps_of,
+    fades_of,
+    labels_of,
+    probabilities_of,
+    seeds,
+    voices_of,
+    weighted_mean,
+)
 
 
 def softmax(scores):
@@ -108,6 +121,23 @@ class TestVarianceWeighted(RuleLaws):
     def oracle(self, voices):
         p = probabilities_of(voices)
         return weighted_mean(fades_of(voices)[:, 0] * np.log(np.maximum(p, 2.0**-20)).var(axis=2), p)
+
+
+SIZES = {"device-0": 900, "device-1": 30, "device-2": 400, "device-3": 70, "elsewhere": 20}
+"""Of device-4 and device-5 nobody has stated a size."""
+
+
+class TestSizeWeighted(RuleLaws):
+    rule = SizeWeighted.of(SIZES)
+
+    def oracle(self, voices):
+        """McMahan et al. 2017, algorithm 1, with w^k for what a device says."""
+        n = np.array([SIZES.get(voice.device, 20) for voice in voices])[:, None]
+        return weighted_mean(n * fades_of(voices)[:, 0] * np.ones(17), probabilities_of(voices))
+
+
+class TestSizeWeightedWithoutSizes(TestMeanProbabilities):
+    rule = SizeWeighted.of({})
 
 
 class TestSelective(RuleLaws):
@@ -243,6 +273,78 @@ class TestExpGuard(RuleLaws):
             assert judged[voice.device].tolist() == [max(1, round(weight * WEIGHT_ONE))] * 5
 
 
+class TestComet(RuleLaws):
+    """The consensus of all is the mean; that of each cluster is held to k-means in plain NumPy."""
+
+    rule = Comet(most_clusters=3, least=3)
+
+    def oracle(self, voices):
+        return TestMeanProbabilities().oracle(voices)
+
+    @seeds
+    def test_clusters_are_those_of_k_means(self, seed):
+        for voices in (camps_of(seed), camps_of(seed, apart=0.2), voices_of(seed, 14)):
+            told, expected = self.rule.clusters(voices), self.k_means(voices)
+            assert len(told) == len(expected)
+            for cluster, mean in zip(told, expected, strict=True):
+                np.testing.assert_allclose(cluster, mean, atol=1e-6)
+
+    def k_means(self, voices):
+        """Lloyd's algorithm on all devices at once, then again without the smallest cluster while it is too small."""
+        voices = sorted(voices, key=lambda voice: voice.device)
+        points, weights = probabilities_of(voices).reshape(len(voices), -1), fades_of(voices).ravel()
+        centroids = self.seeded(points, weights)
+        while True:
+            owners, centroids = self.lloyd(points, weights, centroids)
+            own = [weights[owners == k] for k in range(len(centroids))]
+            sizes = np.array([each.sum() ** 2 / np.square(each).sum() if len(each) else 0 for each in own])
+            if len(sizes) == 1:
+                return []
+            if sizes.min() >= self.rule.least:
+                return centroids.reshape(len(sizes), *voices[0].integers.shape)
+            centroids = np.delete(centroids, sizes.argmin(), axis=0)
+
+    def seeded(self, points, weights):
+        mean = np.average(points, axis=0, weights=weights)
+        seeds = [points[np.linalg.norm(points - mean, axis=1).argmin()]]
+        while len(seeds) < min(self.rule.most_clusters, int(weights.sum() / self.rule.least)):
+            farness = np.min([np.linalg.norm(points - seed, axis=1) for seed in seeds], axis=0)
+            order = np.argsort(-farness, kind="stable")
+            seeds.append(points[order[np.flatnonzero(weights[order].cumsum() >= self.rule.least)[0]]])
+        return np.stack(seeds)
+
+    @staticmethod
+    def lloyd(points, weights, centroids):
+        for _ in range(20):
+            owners = np.linalg.norm(points[:, None] - centroids[None], axis=2).argmin(axis=1)
+            centroids = np.stack(
+                [
+                    np.average(points[owners == k], axis=0, weights=weights[owners == k]) if (owners == k).any() else c
+                    for k, c in enumerate(centroids)
+                ]
+            )
+        return owners, centroids
+
+    @seeds
+    def test_camps_that_are_there_are_found(self, seed):
+        sizes = (5, 4, 3)
+        voices = camps_of(seed, sizes, apart=0.8)
+        told = self.rule.clusters(voices)
+        assert len(told) == 3
+        for camp in range(3):
+            own = [voice for voice in voices if voice.device.startswith(f"camp-{camp}-")]
+            mean = probabilities_of(own).mean(axis=0)
+            assert min(np.abs(cluster - mean).max() for cluster in told) < 1e-5
+
+    @seeds
+    def test_a_camp_that_is_too_small_joins_the_others_and_takes_no_cluster_from_them(self, seed):
+        voices = camps_of(seed, (5, 5, 2), apart=0.8)
+        told = self.rule.clusters(voices)
+        assert len(told) == 2
+        lone = probabilities_of([v for v in voices if v.device.startswith("camp-2-")]).mean(axis=0)
+        assert all(np.abs(cluster - lone).max() > 0.2 for cluster in told)
+
+
 class TestPerLabel(RuleLaws):
     rule = PerLabel()
 
@@ -262,6 +364,34 @@ class TestPerLabel(RuleLaws):
         there = [Voice(v.device, v.integers, np.zeros_like(v.distances), v.trust, v.weight) for v in voices[1:]]
         silent = Voice("silent", voices[0].integers, np.full_like(voices[0].distances, FAR), voices[0].trust)
         assert np.array_equal(self.rule.consensus([*there, silent]), self.rule.consensus(there))
+
+
+class TestPrototypes(RuleLaws):
+    """Rows of features: each class of a row but the last is a state; the last is "I cannot tell"."""
+
+    rule = Prototypes()
+
+    def oracle(self, voices):
+        """Tan et al. 2022, equation 6, with the weights of the voices for rows, their sum 1."""
+        spoken = fades_of(voices) * probabilities_of(voices)
+        spoken[:, :, -1] = 0
+        return normalised(spoken.sum(axis=0))
+
+    @seeds
+    def test_those_who_cannot_tell_do_not_count_and_where_nobody_can_that_is_told(self, seed):
+        rng = np.random.default_rng(seed)
+        p = rng.random((4, 17))
+        knows = rng.random((4, 17)) < 0.4
+        rows = np.stack([np.where(knows, p, 0), np.where(knows, 1 - p, 0), ~knows], axis=2)
+        full = np.full(3, WEIGHT_ONE)
+        voices = [Voice(f"d{k}", labels_of(one), np.zeros(17, np.uint8), full) for k, one in enumerate(rows)]
+        told = self.rule.consensus(voices)
+        for x in range(17):
+            if knows[:, x].any():
+                assert told[x, 0] == pytest.approx(p[knows[:, x], x].mean(), abs=5e-3)
+                assert told[x, 2] == 0
+            else:
+                assert told[x].tolist() == [0, 0, 1]
 
 
 class TestCompetence(RuleLaws):
@@ -365,6 +495,12 @@ def test_devices_are_asked_for_maps_where_a_rule_reads_them():
         {"trim": 0.5},
         {"cronus_liars": 0.5},
         {"expguard_rate": 0.0},
+        {"clusters": 1},
+        {"clusters": 17},
+        {"cluster_least": 1},
+        {"sizes": {"press-1": 0}},
+        {"sizes": {"press-1": (1 << 24) + 1}},
+        {"sizes": {"Press 1": 5}},
     ],
 )
 def test_constants_out_of_range_are_refused(wrong):

@@ -14,7 +14,7 @@ class OwnModels:
     def open(self, plan):
         model = plan.bundle.open("onnxruntime")
         probes = None if self._public is None else SeenProbes(self._public, model)
-        return WorkerCore(model, probes, plan.private, plan.checkpoint, device=plan.device)
+        return WorkerCore(model, probes, plan.private, plan.checkpoint, device=plan.device, space=plan.space)
 
     def worker(self, core, deliver):
         return InlineWorker(core.handle, deliver)

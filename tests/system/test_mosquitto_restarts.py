@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 
 from broker_server.certificates import Role
+from edge_agent import presence, service
+from edge_agent.settings import AgentSettings, DeviceSettings, ModelSettings, StateSettings
 from fd_protocol.codec import decode
 from fd_protocol.messages import DeviceState
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, LinkDown, LinkSettings, LinkUp, Published
+from fd_runtime.mqtt_link import MqttLink
 from tests.support.brokers import AGGREGATOR, FEDERATION, Fleet, links, make_fleet, needs_mosquitto, next_event
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
@@ -136,3 +141,60 @@ def test_a_broker_killed_in_the_middle_of_many_messages_confirms_each_of_them_on
         with fleet.broker:
             confirmed += [next_event(dev, Published).token for _ in range(250)]
     assert confirmed == sent
+
+
+# Who was away.
+
+
+def consensuses(link: MqttLink, last: str) -> list[bytes]:
+    """Publish five consensuses, one over the other, and a last word on another topic."""
+    tokens = [link.publish(TOPICS.consensus(0), b"consensus %d" % number, retain=True) for number in range(1, 6)]
+    tokens.append(link.publish(last, b"x", retain=True))
+    for token in tokens:
+        assert next_event(link, Published).token == token
+    return [b"consensus %d" % number for number in range(1, 6)]
+
+
+@pytest.mark.parametrize(("session_s", "is_flooded"), [(1, False), (3_600, True)])
+def test_a_device_gets_the_last_consensus_once_when_its_session_has_ended_and_all_of_them_before(
+    fleet, session_s, is_flooded
+):
+    """What is retained comes at every connection; what went by only to a session that still stands."""
+    device = replace(
+        fleet.settings("dev-1", TOPICS.round, f"{TOPICS.base}/consensus/+"), session_expiry_s=session_s, manual_ack=True
+    )
+    with links(fleet.broker.port, device) as [link]:
+        next_event(link, LinkUp)
+    with links(fleet.broker.port, aggregator(fleet)) as [server]:
+        next_event(server, LinkUp)
+        published = consensuses(server, TOPICS.round)
+    time.sleep(session_s + 1.5 if not is_flooded else 0)
+    with links(fleet.broker.port, device) as [link]:
+        assert next_event(link, LinkUp).session_present is is_flooded
+        heard = []
+        while (arrived := next_event(link, Arrived)).topic != TOPICS.round or not arrived.retained:
+            heard += [arrived.payload] if arrived.topic == TOPICS.consensus(0) else []
+            link.ack(arrived)
+        if not is_flooded and not heard:  # the two retained topics come in any order
+            heard.append(next_event(link, Arrived).payload)
+    assert sorted(set(heard)) == (published if is_flooded else published[-1:])
+    assert len(heard) >= 5 if is_flooded else len(heard) == 1
+
+
+def test_an_expiry_takes_the_retained_consensus_too(fleet):
+    """Why consensus blocks have none: a device that comes after it would find nothing until the next round."""
+    with links(fleet.broker.port, aggregator(fleet)) as [server]:
+        next_event(server, LinkUp)
+        for topic, expiry_s in ((TOPICS.consensus(0), 1), (TOPICS.consensus(1), None)):
+            token = server.publish(topic, b"consensus", retain=True, expiry_s=expiry_s)
+            assert next_event(server, Published).token == token
+    time.sleep(2.5)
+    with links(fleet.broker.port, fleet.settings("dev-1", f"{TOPICS.base}/consensus/+")) as [link]:
+        assert next_event(link, Arrived).topic == TOPICS.consensus(1)
+        with pytest.raises(queue.Empty):
+            next_event(link, Arrived, deadline_s=0.5)
+
+
+def test_an_agents_link_lets_its_session_end_soon(tmp_path):
+    settings = AgentSettings(DeviceSettings("dev-1", FEDERATION), ModelSettings(tmp_path), StateSettings(tmp_path))
+    assert service._link_settings(settings, boot=1).session_expiry_s == presence.SESSION_S <= 600

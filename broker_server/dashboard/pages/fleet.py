@@ -6,19 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker_server import errands
 from broker_server.chronicle import DeviceRecord, HearingRecord
 from broker_server.dashboard import words
 from broker_server.dashboard.charts import LineChart, Series, Written
 from broker_server.dashboard.reading import Look
+from broker_server.errands import Errand
 from fd_protocol.messages import Kind
 
 PAGE_ROWS = 100
+_ERRANDS = 20
 _NONE = float("nan")
 ORDERS = {
     "name": "name",
     "seen": "last seen, longest ago first",
     "trust": "trust, least first",
     "agreement": "agreement, least first",
+    "gain": "gain on canaries, least first",
     "refused": "refusals, most first",
 }
 
@@ -66,6 +70,7 @@ class DevicePage:
         trust: (class, trust) of every class; empty where nothing is known.
         hearings: what it was heard to say, the last round first.
         charts: over its rounds.
+        errands: commands that it was sent, the last first.
     """
 
     device: DeviceRecord
@@ -73,6 +78,7 @@ class DevicePage:
     trust: tuple[tuple[str, float], ...]
     hearings: tuple[HearingRecord, ...]
     charts: tuple[LineChart, ...]
+    errands: tuple[Errand, ...] = ()
 
 
 def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1) -> FleetPage:
@@ -116,6 +122,7 @@ def device_page(look: Look, name: str) -> DevicePage | None:
         trust=tuple(zip(classes, trust, strict=True)) if len(trust) == len(classes) else (),
         hearings=hearings,
         charts=_charts(hearings),
+        errands=errands.listed(look.store, look.around.settings.federation, name, _ERRANDS),
     )
 
 
@@ -143,6 +150,8 @@ def _rank(order: str, device: DeviceRecord, hearing: HearingRecord | None) -> fl
             return device.trust if device.trust is not None else 2.0
         case "agreement":
             return hearing.agreement if hearing is not None and hearing.agreement is not None else 2.0
+        case "gain":
+            return device.canary_gain if device.canary_gain is not None else 2.0
         case "refused":
             return -float(device.refused)
     return 0.0
@@ -172,6 +181,12 @@ def _charts(hearings: tuple[HearingRecord, ...]) -> tuple[LineChart, ...]:
             "How much of the consensus is this device's word. Last words of an absent device count, and fade.",
             [one.share for one in heard],
             words.percent,
+        ),
+        chart(
+            "Right on canaries",
+            "What it has right of secret labelled probes by its own word. The first is what it knew by itself.",
+            [one.canaries for one in heard],
+            _whole,
         ),
         chart(
             "Own hold-out",

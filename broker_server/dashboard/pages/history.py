@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from broker_server.chronicle import HearingRecord, RoundRecord
 from broker_server.dashboard import words
-from broker_server.dashboard.charts import Bars, LineChart, Series
+from broker_server.dashboard.charts import Bars, LineChart, Series, Written
 from broker_server.dashboard.reading import Look
 from broker_server.round import Phase
+from broker_server.scribe import TRIAL_OF
 
 SHOWN_ROUNDS = 100
 _NONE = float("nan")
@@ -20,7 +22,10 @@ Asked = Callable[[RoundRecord], float | None]
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """The last rounds that have ended, newest first; `older` is the number to go on from, None at the beginning."""
+    """The last rounds that have ended, newest first; `older` is the number to go on from, None at the beginning.
+
+    Curves leave trials out: they are about other probes.
+    """
 
     rounds: tuple[RoundRecord, ...]
     charts: tuple[LineChart, ...]
@@ -40,10 +45,10 @@ class RoundPage:
 def history_page(look: Look, before: int | None = None) -> HistoryPage:
     """Return the last rounds with numbers below `before`."""
     rounds = tuple(one for one in look.chronicle.rounds(SHOWN_ROUNDS, before) if one.phase in _ENDED)
-    told = rounds[::-1]
+    told = tuple(one for one in reversed(rounds) if TRIAL_OF not in one.metrics)
     return HistoryPage(
         rounds,
-        (*_charts(told), _hold_outs(look, told)),
+        (*(curves.chart(told) for curves in _CURVES), _hold_outs(look, told)),
         _traffic(look, next((one for one in rounds if one.consensus_sha256), None)),
         older=rounds[-1].number if rounds and rounds[-1].number > 1 else None,
         is_latest=before is None,
@@ -58,83 +63,94 @@ def round_page(look: Look, epoch: int, number: int) -> RoundPage | None:
     return RoundPage(record, look.chronicle.hearings(epoch, number))
 
 
-def _charts(rounds: tuple[RoundRecord, ...]) -> tuple[LineChart, ...]:
-    numbers = tuple(one.number for one in rounds)
+@dataclass(frozen=True, slots=True)
+class _Curves:
+    """A chart over rounds: what each of its lines asks a round for, by the line's name."""
 
-    def series(**asked: Asked) -> tuple[Series, ...]:
-        return tuple(Series(name, tuple(_known(ask(one)) for one in rounds)) for name, ask in asked.items())
+    title: str
+    note: str
+    lines: Mapping[str, Asked]
+    written: Written
+    ceiling: float = math.inf
+    holds: tuple[float, ...] = ()
 
-    return (
-        LineChart(
-            "Accuracy on canaries",
-            "Share of secret labelled probes that each has right: a sample of the public set, not of devices' data.",
-            numbers,
-            series(consensus=_metric("canary_accuracy"), student=lambda one: one.student.get("accuracy")),
-            _whole,
-            floor=0.0,
-            ceiling=1.0,
-        ),
-        LineChart(
-            "Agreement",
-            "Mean share of probes where a device and the consensus hold the same class likeliest. High is not right: "
-            "devices can agree on an error.",
-            numbers,
-            series(agreement=_metric("agreement")),
-            _whole,
-            floor=0.0,
-            ceiling=1.0,
-        ),
-        LineChart(
-            "Uncertainty of the consensus",
-            "Mean entropy of its rows, in nats. It falls as devices learn from one another.",
-            numbers,
-            series(entropy=_metric("entropy_nats")),
-            words.number,
-            floor=0.0,
-        ),
-        LineChart(
-            "Uncovered",
-            "Probes far from every device's data, and devices near no probe. Above a tenth, distillation may do harm.",
-            numbers,
-            series(probes=_metric("uncovered_probes"), devices=_metric("far_devices")),
-            _whole,
-            floor=0.0,
-            ceiling=1.0,
-            holds=(0.0,),
-        ),
-        LineChart(
-            "Voices",
-            "Devices invited and heard, and how many of equal weight the consensus was worth (effective voices).",
-            numbers,
-            series(
-                invited=lambda one: float(one.invited),
-                heard=lambda one: float(one.heard),
-                effective=_metric("effective_voices"),
-            ),
-            lambda value: words.number(value, 0 if value == round(value) else 1),
-            floor=0.0,
-            holds=(0.0,),
-        ),
-        LineChart(
-            "Largest share",
-            "How much of the consensus is the word of one device. Above a half it speaks for all.",
-            numbers,
-            series(share=_metric("largest_share")),
-            _whole,
-            floor=0.0,
-            ceiling=1.0,
-            holds=(0.0,),
-        ),
-        LineChart(
-            "Bytes of a round",
-            "Payloads of all devices as they arrived, and the consensus, published once. MQTT and TLS come on top.",
-            numbers,
-            series(up=lambda one: float(one.up_bytes), down=lambda one: float(one.down_bytes)),
-            words.size,
-            floor=0.0,
-            holds=(0.0,),
-        ),
-    )
+    def chart(self, rounds: tuple[RoundRecord, ...]) -> LineChart:
+        lines = tuple(Series(name, tuple(_known(ask(one)) for one in rounds)) for name, ask in self.lines.items())
+        numbers = tuple(one.number for one in rounds)
+        return LineChart(
+            self.title, self.note, numbers, lines, self.written, floor=0.0, ceiling=self.ceiling, holds=self.holds
+        )
+
+
+def _metric(name: str) -> Asked:
+    return lambda one: one.metrics.get(name)
+
+
+def _whole(share: float) -> str:
+    return words.percent(share, 0)
+
+
+def _voices(value: float) -> str:
+    return words.number(value, 0 if value == round(value) else 1)
+
+
+_CURVES = (
+    _Curves(
+        "Accuracy on canaries",
+        "Share of secret labelled probes that each has right: a sample of the public set, not of devices' data.",
+        {"consensus": _metric("canary_accuracy"), "student": lambda one: one.student.get("accuracy")},
+        _whole,
+        ceiling=1.0,
+    ),
+    _Curves(
+        "Agreement",
+        "Mean share of probes where a device and the consensus hold the same class likeliest. High is not right: "
+        "devices can agree on an error.",
+        {"agreement": _metric("agreement")},
+        _whole,
+        ceiling=1.0,
+    ),
+    _Curves(
+        "Uncertainty of the consensus",
+        "Mean entropy of its rows, in nats. It falls as devices learn from one another.",
+        {"entropy": _metric("entropy_nats")},
+        words.number,
+    ),
+    _Curves(
+        "Uncovered",
+        "Probes far from every device's data, and devices near no probe. Above a tenth, distillation may do harm.",
+        {"probes": _metric("uncovered_probes"), "devices": _metric("far_devices")},
+        _whole,
+        ceiling=1.0,
+        holds=(0.0,),
+    ),
+    _Curves(
+        "Voices",
+        "Devices invited and heard, and how many of equal weight the consensus was worth (effective voices).",
+        {
+            "invited": lambda one: float(one.invited),
+            "heard": lambda one: float(one.heard),
+            "effective": _metric("effective_voices"),
+        },
+        _voices,
+        holds=(0.0,),
+    ),
+    _Curves(
+        "Largest share",
+        "How much of the consensus is the word of one device. Above a half it speaks for all.",
+        {"share": _metric("largest_share")},
+        _whole,
+        ceiling=1.0,
+        holds=(0.0,),
+    ),
+    _Curves(
+        "Bytes of a round",
+        "Payloads of all devices as they arrived, and the consensus, published once. MQTT and TLS come on top.",
+        {"up": lambda one: float(one.up_bytes), "down": lambda one: float(one.down_bytes)},
+        words.size,
+        holds=(0.0,),
+    ),
+)
 
 
 def _hold_outs(look: Look, rounds: tuple[RoundRecord, ...]) -> LineChart:
@@ -153,14 +169,6 @@ def _hold_outs(look: Look, rounds: tuple[RoundRecord, ...]) -> LineChart:
         floor=0.0,
         ceiling=1.0,
     )
-
-
-def _metric(name: str) -> Asked:
-    return lambda one: one.metrics.get(name)
-
-
-def _whole(share: float) -> str:
-    return words.percent(share, 0)
 
 
 def _traffic(look: Look, last: RoundRecord | None) -> Bars:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from broker_server.aggregation import UNCOVERED
 from broker_server.chronicle import RoundRecord
 from broker_server.coverage import WARN_UNCOVERED
 from broker_server.dashboard import words
@@ -41,7 +42,7 @@ def of_server(look: Look) -> Iterator[Notice]:
         yield Notice(Level.BAD, text, "ServerDown")
     if look.state.is_paused:
         yield Notice(Level.NOTE, "Rounds are paused. Resume when you are ready.")
-    if not look.around.has_trust_canaries:
+    if not look.has_trust_canaries:
         text = "No canaries: nothing is known against any device, and nobody can say how right the consensus is."
         yield Notice(Level.NOTE, text)
     ill = [device.device for device in look.chronicle.ill_devices()]
@@ -52,8 +53,7 @@ def of_server(look: Look) -> Iterator[Notice]:
 def of_rounds(last: RoundRecord | None, made: RoundRecord | None, refused: Iterable[str]) -> Iterator[Notice]:
     """Yield what is to be said of the `last` round, in which some were `refused`, and of the last consensus `made`."""
     if last is not None and last.phase == Phase.ABORTED.value:
-        why = "quorum missed" if last.reason == NO_QUORUM else last.reason
-        yield Notice(Level.BAD, f"Round {last.number} came to nothing: {why}.", "QuorumMissed")
+        yield Notice(Level.BAD, f"Round {last.number} came to nothing: {_why(last.reason)}.", _runbook(last.reason))
     if names := sorted(refused):
         yield Notice(Level.WARNING, f"Refused in this round: {_listed(names)}.", "ContributionsRefused")
     metrics = made.metrics if made is not None else {}
@@ -64,6 +64,19 @@ def of_rounds(last: RoundRecord | None, made: RoundRecord | None, refused: Itera
     if share > DOMINANT_SHARE and metrics.get("voices", 0.0) > 2:
         text = f"One device makes {words.percent(share, 0)} of the consensus."
         yield Notice(Level.WARNING, text, "OneDeviceDominates")
+
+
+def _why(reason: str) -> str:
+    if reason.startswith(UNCOVERED):
+        return f"{reason.partition(': ')[2]}, and learning from them would do harm"
+    return "quorum missed" if reason == NO_QUORUM else reason
+
+
+def _runbook(reason: str) -> str:
+    """Return the alert that helps against a round that came to nothing for this."""
+    if reason.startswith(UNCOVERED):
+        return "RoundsUncovered"
+    return "QuorumMissed" if reason == NO_QUORUM else ""
 
 
 def of_expiries(expiries: Iterable[Expiry], now_ms: int) -> Iterator[Notice]:

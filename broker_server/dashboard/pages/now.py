@@ -40,6 +40,7 @@ class Progress:
 
     Attributes:
         phase, reason: in words.
+        trial_of: number of the edition that it tries; 0 = it is no trial.
         awaited: invited devices that have not answered.
         arrivals: device by device while it is open, not more than fit a page: who has not arrived comes first.
     """
@@ -49,6 +50,7 @@ class Progress:
     reason: str
     is_open: bool
     is_warm_up: bool
+    trial_of: int
     heard: int
     awaited: int
     refused: int
@@ -122,6 +124,7 @@ def _progress(current: Round, last: RoundRecord | None, refused: frozenset[str])
         reason=_reason(current),
         is_open=current.is_open,
         is_warm_up=current.is_warm_up,
+        trial_of=current.trial_of,
         heard=current.heard,
         awaited=current.awaited,
         refused=len(refused),
@@ -173,7 +176,7 @@ def _facts(look: Look, made: RoundRecord | None) -> Iterator[Fact]:
     known, online = look.chronicle.count_devices(), look.chronicle.count_devices(online=True)
     yield Fact("Devices online", f"{online:,} of {known:,}", "by their last birth or will")
     metrics, where = (made.metrics, f"round {made.number}") if made else ({}, "no consensus yet")
-    if look.around.has_trust_canaries:
+    if look.has_trust_canaries:
         yield Fact("Right on canaries", words.percent(metrics.get("canary_accuracy")), f"the consensus, {where}")
     else:
         yield Fact("Right on canaries", words.UNKNOWN, "no canaries: nobody can say how right")

@@ -61,7 +61,7 @@ def releases_page(look: Look) -> ReleasesPage:
     """Return what the page shows."""
     bundles = look.around.settings.bundles
     return ReleasesPage(
-        is_verifiable=look.around.has_release_canaries,
+        is_verifiable=look.has_release_canaries,
         has_student=look.state.schedule.has_student,
         lessons=tuple(one for one in look.chronicle.rounds(_ROUNDS) if one.student),
         rollout=_rollout(look, bundles),

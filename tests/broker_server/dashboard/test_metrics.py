@@ -15,8 +15,12 @@ from broker_server.config import ArtifactSettings, Config, StateSettings
 from broker_server.dashboard.expiry import Expiry, expiries
 from broker_server.dashboard.pages import notices
 from broker_server.dashboard.settings import DashboardSettings
+from fd_protocol.competence import FAR
 from fd_runtime.starting import BrokerSettings
 from tests.broker_server.dashboard.stage import Stage
+from tests.broker_server.dashboard.test_pages import play_gains, stage_other
+from tests.broker_server.test_editions import BOTH
+from tests.broker_server.world import fleet
 
 ROOT = Path(__file__).parents[3]
 RULES = [
@@ -58,6 +62,35 @@ def test_metrics_tell_the_round_and_the_last_consensus(stage):
     assert values["fedistill_database_bytes", ()] > 0
     assert values["fedistill_crl_expiry_timestamp_seconds", ()] == 6
     assert values["fedistill_certificate_expiry_timestamp_seconds", (("file", "aggregator"),)] == 5
+
+
+def test_gains_are_told_by_their_least_mean_and_most(tmp_path):
+    """Of the canaries `a` has a half more right in its second round, `b` as many as before, `c` a half less."""
+    stage = Stage(tmp_path)
+    play_gains(stage, [(0.0, 1.0, 1.0), (1.0, 1.0, 0.0)])
+    values = told(stage)
+    gain = {of: values["fedistill_gain", (("measured", "canaries"), ("of", of))] for of in ("least", "mean", "most")}
+    assert gain == {"least": -0.25, "mean": 0.0, "most": 0.25}
+    assert values["fedistill_gainers", (("measured", "canaries"),)] == pytest.approx(1 / 3)
+    assert ("fedistill_gainers", (("measured", "hold_out"),)) not in values
+    assert values["fedistill_influence", (("of", "least"),)] <= values["fedistill_influence", (("of", "most"),)]
+
+
+def test_rounds_that_came_to_nothing_are_counted_by_what_kept_them_from_it(tmp_path):
+    stage = Stage(tmp_path)
+    for device in fleet(stage.world):
+        device.send_map([FAR] * 20)
+        device.contribute()
+    assert told(stage)["fedistill_aborted_rounds_total", (("reason", "uncovered"),)] == 1
+
+
+def test_a_staged_set_and_who_lacks_it_are_told(tmp_path):
+    stage = Stage(tmp_path)
+    stage.world.device("a", public_sets=BOTH)
+    stage.world.device("b")
+    stage_other(stage, stage.world)
+    values = told(stage)
+    assert [values[f"fedistill_{name}", ()] for name in ("edition", "staged", "staged_lacking")] == [1, 1, 1]
 
 
 def test_counters_move_when_a_round_ends_and_go_on_after_a_restart(stage):

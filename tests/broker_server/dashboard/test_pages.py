@@ -3,21 +3,26 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from broker_server.dashboard.app import PAGES, Site, make_app
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import ModelSize
-from broker_server.events import Ordered, Release, ReleaseMade
+from broker_server.events import DEVICE_COMMAND, Ordered, Release, ReleaseMade
 from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
-from fd_protocol.messages import DeviceState
+from fd_protocol.competence import FAR
+from fd_protocol.identity import sha256
+from fd_protocol.messages import Command, CommandState, DeviceState, RoundReport
 from fd_runtime.starting import exclusive
 from fd_runtime.store import RECORDS, Store
 from tests.broker_server.builders import TASK
 from tests.broker_server.dashboard.stage import Stage, form_of
+from tests.broker_server.test_editions import BOTH, OLD_CANARIES, make_kit
+from tests.broker_server.test_editions import stage as stage_order
 from tests.broker_server.world import TOPICS, fleet
 
 ADDRESSES = [address for address, _ in PAGES]
@@ -133,7 +138,7 @@ def test_the_fleet_is_searched_and_ordered_and_cut_into_screens(stage):
     assert page(stage, "/fleet").count('<th scope="row">') == 100
     assert page(stage, "/fleet?q=press-00").count('<th scope="row">') == 10
     assert "No device fits" in words(stage, "/fleet?q=oven")
-    for order in ("seen", "trust", "agreement", "refused", "nonsense"):
+    for order in ("seen", "trust", "agreement", "gain", "refused", "nonsense"):
         assert "press-" in words(stage, f"/fleet?order={order}")
 
 
@@ -250,6 +255,17 @@ def test_a_warm_up_has_no_picture(tmp_path):
     assert "No consensus to compare with yet" in words(stage, "/differing")
 
 
+def test_a_consensus_on_features_has_no_picture_of_classes(tmp_path):
+    """A task of two classes under a rule whose probes have three."""
+    stage = Stage(tmp_path)
+    for device in fleet(stage.world):
+        device.contribute()
+    stage.source = replace(stage.source, around=replace(stage.source.around, classes=("cat", "dog")))
+    with stage.source.look() as look:
+        assert look.state.consensus is not None
+        assert look.opinions(look.chronicle.hearings(look.state.epoch, 1), 10) is None
+
+
 # Releases.
 
 
@@ -306,3 +322,154 @@ def test_readiness_means_that_the_server_runs(played, tmp_path):
         assert browser.get("/readyz").text == "ready, round 4\n"
         assert "the server runs" in browser.get("/").text
     assert "cannot be told" in played.browser().get("/readyz").text
+
+
+# What devices gain.
+
+
+def says(device, label, share=1.0):
+    """A contribution that holds `label` likeliest on the first `share` of the probes, and another class on the rest."""
+    count = device.world.offer.slice.count
+    p = np.full((count, 3), 0.1, np.float32)
+    p[:, (label + 1) % 3] += 0.7
+    right = np.arange(count) < share * count
+    p[right] = 0.1
+    p[right, label] += 0.7
+    return device.contribute(probabilities=p)
+
+
+def play_gains(stage, rounds):
+    """Play rounds in which each device holds class 0 likeliest on a share of the probes."""
+    devices = fleet(stage.world)
+    for shares in rounds:
+        for device, share in zip(devices, shares, strict=True):
+            says(device, 0, share)
+        stage.world.wait(10)
+    return devices
+
+
+def test_the_fleet_shows_what_each_device_gained_and_what_the_consensus_owes_it(tmp_path):
+    """Canaries 1, 4, 9 and 12 are of classes 0, 1, 2 and 0."""
+    stage = Stage(tmp_path)
+    play_gains(stage, [(0.0, 0.25, 1.0), (1.0, 0.25, 1.0)])
+    for share in (0.75, 0.5):
+        report = RoundReport(stage.world.offer.round, sha256(b"z"), accepted=True, metrics={"hold_out_accuracy": share})
+        stage.world.arrive(TOPICS.report("a"), codec.encode(report))
+    stage.world.settle()
+    with stage.source.look() as look:
+        known = {one.device: one for one in look.chronicle.devices()}
+    assert [known[name].first_canaries for name in "abc"] == [0.25, 0.25, 0.5]
+    assert [known[name].last_canaries for name in "abc"] == [0.5, 0.25, 0.5]
+    assert (known["a"].canary_gain, known["b"].canary_gain) == (0.25, 0.0)
+    assert (known["a"].hold_out_gain, known["b"].hold_out_gain) == (-0.25, None)
+    told = words(stage, "/fleet?order=gain")
+    assert "+25.0" in told
+    assert "-25.0" in told
+    assert told.index(" b ") < told.index(" a ")
+    alone = words(stage, "/fleet/a")
+    assert "+25.0 points: 25.0 % at first, 50.0 % now" in alone
+
+
+def test_where_nothing_is_known_of_a_gain_nothing_is_claimed(tmp_path):
+    stage = Stage(tmp_path, canaries=False)
+    play_gains(stage, [(1.0, 1.0, 1.0)])
+    with stage.source.look() as look:
+        assert {one.canary_gain for one in look.chronicle.devices()} == {None}
+        assert (look.chronicle.gain("canaries"), look.chronicle.gain("hold_out")) == (None, None)
+        assert look.chronicle.influence(look.state.epoch, 1) is None
+    assert "–" in words(stage, "/fleet")
+
+
+def test_a_device_that_takes_the_place_of_another_begins_at_its_own_first_word(tmp_path):
+    stage = Stage(tmp_path)
+    play_gains(stage, [(0.0, 1.0, 1.0)])
+    place_order(
+        stage.spool,
+        new_order("replace", who="ada", at_ms=stage.world.now_ms, arguments={"device": "a", "new": "d"}),
+    )
+    stage.world.settle()
+    with stage.source.look() as look:
+        assert look.chronicle.device("d").first_canaries is None
+        spread = look.chronicle.gain("canaries")
+    assert (spread.least, spread.most) == (0.0, 0.0)
+
+
+# Public sets.
+
+
+def stage_other(stage, world):
+    stage.world.arguments |= {"make_kit": make_kit, "canaries_sha256": OLD_CANARIES}
+    world.restart()
+    place_order(stage.spool, stage_order())
+    world.settle()
+
+
+def test_both_sets_stand_side_by_side_and_an_operator_goes_from_one_to_the_other(tmp_path):
+    stage = Stage(tmp_path)
+    world = stage.world
+    devices = [world.device(name, public_sets=BOTH) for name in "abc"]
+    world.device("old", public_sets=BOTH[:1])
+    for device in devices:
+        says(device, 0)
+    assert "Nothing is staged" in words(stage, "/probes")
+    stage_other(stage, world)
+    told = words(stage, "/probes")
+    assert "Edition 1, current Edition 2, staged" in told
+    assert "1 online without the staged set: old" in told
+    assert "Devices online that have it 4 of 4 3 of 4" in told
+    operator = stage.log_in()
+
+    def press(command):
+        shown = operator.get("/probes")
+        answer = operator.post("/orders", data={"form": form_of(shown), "command": command})
+        assert answer.status_code == 303, answer.text
+        world.settle()
+        return shown.text
+
+    assert "Switch to edition 2" not in press("probes-trial")
+    for device in devices:
+        says(device, 1)
+    assert "a trial of edition 2" in words(stage, "/history")
+    assert "Voices 3 3" in words(stage, "/probes")
+    assert "Switch to edition 2" in press("probes-switch")
+    told = words(stage, "/probes")
+    assert "What rounds are about" in told
+    assert "Retired" in told
+    assert "ada operator probes-switch edition 2 is current from the next round on" in words(stage, "/audit")
+
+
+@pytest.mark.parametrize("command", ["probes-stage", "probes-rotate", "forget", "tag", "dance"])
+def test_orders_that_name_files_or_devices_are_for_the_command_line(played, command):
+    operator = played.log_in()
+    answer = operator.post("/orders", data={"form": form_of(operator.get("/probes")), "command": command})
+    assert answer.status_code == 400
+
+
+def test_who_may_only_look_gets_no_buttons(tmp_path):
+    stage = Stage(tmp_path)
+    stage_other(stage, stage.world)
+    assert "probes-trial" not in page(stage, "/probes")
+
+
+def test_a_round_that_nobody_knows_the_probes_of_says_so_on_the_first_page(tmp_path):
+    stage = Stage(tmp_path)
+    for device in fleet(stage.world):
+        device.send_map([FAR] * 20)
+        says(device, 0)
+    assert "100% of the probes lie far from every device, and learning from them would do harm" in words(stage, "/")
+    assert "Runbook: RoundsUncovered" in words(stage, "/")
+
+
+def test_a_device_page_tells_what_the_device_was_told_to_do(stage):
+    fleet(stage.world)
+    arguments = {"device": "a", "command": "log-level", "for_s": "60", "=level": "debug"}
+    placed = new_order(DEVICE_COMMAND, who="ada", at_ms=stage.world.now_ms, arguments=arguments)
+    assert "What it was told to do" not in words(stage, "/fleet/a")
+    place_order(stage.spool, placed)
+    stage.world.settle()
+    assert "log-level level=debug sent" in words(stage, "/fleet/a")
+    answer = Command(placed.id, "log-level", CommandState.SUCCESSFUL, 1, result={"until_utc_s": "<b>7"})
+    stage.world.arrive(TOPICS.command("a", "log-level"), codec.encode(answer))
+    stage.world.settle()
+    assert "log-level level=debug successful 1 entry until utc s &lt;b&gt;7" in words(stage, "/fleet/a")
+    assert "log-level sent to 1 device" in words(stage, "/audit")

@@ -1,0 +1,144 @@
+"""Every command of `edge-agent` and its arguments: the whole surface on one page, and no more than argparse imported.
+
+A command names the module that does it, which is imported when the command is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from edge_agent.cli.place import CONFIG_NAME
+from fd_runtime.command_line import Parser
+from fd_runtime.logs import LEVELS
+
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+SHELLS = ("bash", "zsh", "fish")
+
+
+def make_parser() -> Parser:
+    """Return the parser of the whole program; every leaf sets `run(arguments) -> exit code`."""
+    parser = Parser(prog="edge-agent", description="A device of a federation: it learns here, and shares soft labels.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_life(commands)
+    _add_looks(commands)
+    _add_config(commands)
+    _add_memory(commands)
+    shell = commands.add_parser("completion", help="print what makes a shell complete these commands")
+    shell.add_argument("shell", choices=SHELLS)
+    shell.set_defaults(run=_later("completion"))
+    return parser
+
+
+def leaves(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of every command that can be given, by its words."""
+    found = {} if parser.get_default("run") is None else {" ".join(path): parser}
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to look back
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for name, inner in action.choices.items():
+                found |= leaves(inner, (*path, name))
+    return found
+
+
+def _add_life(commands: Any) -> None:
+    init = commands.add_parser("init", help=f"write {CONFIG_NAME} with every setting explained")
+    init.add_argument("folder", type=Path, nargs="?", default=Path(), help="where; here if nothing is said")
+    init.add_argument("--device", default="device-1", help="id of the device: a-z, 0-9, '-'")
+    init.add_argument("--federation", default="fleet", help="name of the federation it joins")
+    init.set_defaults(run=_later("init"))
+    run = _leaf(commands, "run", "run", "be the device, until stopped", json=False)
+    run.add_argument("--log-level", choices=LEVELS, help="instead of log.level")
+    run.add_argument("--log-format", choices=("auto", "text", "journal", "json"), help="instead of log.format")
+    wipe = _leaf(commands, "wipe", "wipe", "destroy what the device has learned and remembers; it is stopped")
+    wipe.add_argument("--yes", action="store_true", help="do not ask")
+    wipe.add_argument("--identity", action="store_true", help="its private key and certificate too")
+
+
+def _add_looks(commands: Any) -> None:
+    status = _leaf(commands, "status", "status", "say where the device stands")
+    status.add_argument("--watch", type=float, nargs="?", const=2.0, metavar="S", help="again every S seconds")
+    health = _leaf(commands, "health", "health", "is it running and well? exit code 0 or 1")
+    health.add_argument(
+        "--gate", action="store_true", help="wait until it is, and stays so: for updates and boot checks"
+    )
+    health.add_argument("--wait", type=float, default=150.0, metavar="S", help="patience of --gate")
+    health.add_argument("--steady", type=float, default=10.0, metavar="S", help="how long it must stay well")
+    doctor = _leaf(commands, "doctor", "doctor", "look whether all is there that the device needs")
+    doctor.add_argument("--offline", action="store_true", help="do not go to the broker")
+    predict = _leaf(commands, "predict", "predict", "let the model speak on the samples of a file")
+    predict.add_argument("file", type=Path, help="npy, npz (array x), csv, or an image where Pillow is installed")
+    predict.add_argument("--top", type=int, default=3, metavar="N", help="how many classes to name")
+    diag = commands.add_parser("diag", help="what to hand to whoever helps").add_subparsers(
+        required=True, metavar="command"
+    )
+    collect = _leaf(diag, "collect", "diag", "write a redacted archive: settings, versions, counts, last log lines")
+    collect.add_argument("--out", type=Path, metavar="FILE", help="else diag-DEVICE-TIME.tar.gz, here")
+    model = commands.add_parser("model", help="what the device runs").add_subparsers(required=True, metavar="command")
+    _leaf(model, "list", "model", "list the bundles that are here")
+    _leaf(model, "rollback", "model", "run the bundle before; this one is known bad from then on", "roll_back")
+    given = _leaf(model, "install", "model", "try a package, and run it if it proves itself", "install")
+    given.add_argument("file", type=Path, help="package, as `model-export pack` and the server write it")
+
+
+def _add_config(commands: Any) -> None:
+    config = commands.add_parser("config", help="read and change settings").add_subparsers(
+        required=True, metavar="command"
+    )
+    get = _leaf(config, "get", "config", "print a setting, or all, and where each comes from", "get")
+    get.add_argument("key", nargs="?", help="such as broker.host; a section gives all of it")
+    change = _leaf(config, "set", "config", f"change settings in {CONFIG_NAME}; comments stay", "change")
+    text = "KEY VALUE, perhaps several; text as it stands, anything else as in TOML"
+    change.add_argument("pairs", nargs="+", metavar="KEY VALUE", help=text)
+    unset = _leaf(config, "unset", "config", f"take a setting out of {CONFIG_NAME}: the default counts again", "unset")
+    unset.add_argument("key")
+    keys = config.add_parser("keys", help="list every key: what it is, its default, what it is for")
+    keys.add_argument("--json", action="store_true", help="print JSON")
+    keys.add_argument("--markdown", action="store_true", help="print the page of the manual")
+    keys.set_defaults(run=_later("config", "keys"))
+    schema = config.add_parser("schema", help=f"print the JSON schema of {CONFIG_NAME}")
+    schema.set_defaults(run=_later("config", "schema"))
+
+
+def _add_memory(commands: Any) -> None:
+    outbox = commands.add_parser("outbox", help="what waits to be sent").add_subparsers(
+        required=True, metavar="command"
+    )
+    _leaf(outbox, "list", "outbox", "list it", "show")
+    drop = _leaf(outbox, "drop", "outbox", "give up what waits; the device is stopped", "drop")
+    drop.add_argument("kind", choices=("contribution", "competence", "all"))
+
+
+def _leaf(commands: Any, name: str, module: str, text: str, function: str = "run", *, json: bool = True) -> Parser:
+    """Add a command about one device."""
+    parser: Parser = commands.add_parser(name, help=text)
+    where = f"settings of the device; else $FEDISTILL_CONFIG, {CONFIG_NAME} here, or /etc/fedistill/{CONFIG_NAME}"
+    parser.add_argument("--config", type=Path, metavar=CONFIG_NAME, help=where)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_later(module, function))
+    return parser
+
+
+def _later(module: str, function: str = "run") -> Run:
+    """Return what imports `edge_agent.cli.MODULE` and calls its function."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        return int(getattr(import_module(f"edge_agent.cli.{module}"), function)(arguments))
+
+    return run
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: to read a package's metadata takes longer than all the rest."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _space: argparse.Namespace, _values: str | Sequence[Any] | None, *_: Any
+    ) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - see above
+
+        print(f"edge-agent {version('fedistill')}")
+        parser.exit()

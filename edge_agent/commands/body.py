@@ -1,0 +1,32 @@
+"""What handlers may do with the device that they belong to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge_agent.eligibility import Profile
+from edge_agent.jobs import Job
+from edge_agent.participant import Participant
+from edge_agent.vitals import Vitals
+
+
+class Body(Protocol):
+    """The supervisor, as far as commands go. Nothing of it waits."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    @property
+    def state(self) -> Participant: ...
+
+    @property
+    def vitals(self) -> Vitals: ...
+
+    def submit(self, job: Job) -> None:
+        """Give the worker a job; its answer goes to whoever says that it is theirs."""
+
+    def restart_worker(self) -> None:
+        """End the worker; it is started again at once, with the settings of then. A job under way has failed."""
+
+    def restart(self) -> None:
+        """Begin another life of the device soon, with the settings of then."""

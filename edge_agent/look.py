@@ -1,0 +1,133 @@
+"""A look at a device from outside, whether it runs or not: settings, memory, vitals. It writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent import remote_config, vitals
+from edge_agent.commands import memory
+from edge_agent.commands.machine import Commands
+from edge_agent.configuration import load_settings
+from edge_agent.diagnosis import waiting
+from edge_agent.events import Send
+from edge_agent.journal import Journal
+from edge_agent.participant import Participant
+from edge_agent.presence import boot_of
+from edge_agent.settings import AgentSettings
+from edge_agent.vitals import Vitals
+from fd_protocol.errors import FedistillError
+from fd_runtime.artifacts import EX_NOINPUT
+from fd_runtime.starting import blame, is_held
+from fd_runtime.store import Store
+
+
+class NeverRunError(FedistillError):
+    """A device has no memory yet."""
+
+    exit_code = EX_NOINPUT
+
+    def __init__(self, path: Path, database: Path) -> None:
+        super().__init__(f"{path}: state.folder: no such file: {database}; the device has never run: `edge-agent run`")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A payload that waits to be sent: what it is, of which round, its digest and its size."""
+
+    send: Send
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        path: of the settings.
+        settings: as they count.
+        has_run: there is a memory; else the next two are as a device is born.
+        state: what the journal folds to.
+        commands: what the server has ordered.
+        boot: number of its last life.
+        waiting: what the outbox holds.
+        vitals: of the life that goes on, or went on last; None: there is none to read.
+        is_running: the supervisor holds its folder.
+        remote: values that the server has changed.
+    """
+
+    path: Path
+    settings: AgentSettings
+    has_run: bool
+    state: Participant
+    commands: Commands
+    boot: int
+    waiting: tuple[Waiting, ...]
+    vitals: Vitals | None
+    is_running: bool
+    remote: remote_config.RemoteConfig
+
+    def require_run(self) -> Look:
+        """Return it.
+
+        Raises:
+            NeverRunError: so.
+        """
+        if not self.has_run:
+            raise NeverRunError(self.path, self.settings.state.store)
+        return self
+
+
+def look(path: Path) -> Look:
+    """Return what there is to see of the device of the settings file at `path`.
+
+    Raises:
+        ConfigError: the file is wrong at a key.
+        StartError: the memory cannot be read.
+    """
+    settings = load_settings(path)
+    folder, database = settings.state.folder, settings.state.store
+    told = vitals.read(folder)
+    with blame(path, "state.folder"):
+        remote = remote_config.load(folder)
+        is_running = _is_running(folder, told)
+        if not database.is_file():
+            state, commands = Participant(), Commands()
+            return Look(path, settings, False, state, commands, 0, (), told, is_running, remote)
+        with _view(database) as store:
+            state = Journal(store, settings.device.federation).replay()
+            commands = memory.load(store, settings.device.federation)
+            kept = tuple(Waiting(send, len(store.blob(send.payload))) for send in waiting(state))
+            return Look(path, settings, True, state, commands, boot_of(store), kept, told, is_running, remote)
+
+
+def unseen(path: Path) -> Look:
+    """Return the look at a device of which nothing but the settings can be read.
+
+    Raises:
+        ConfigError: not even these.
+    """
+    settings, remote = load_settings(path), remote_config.RemoteConfig()
+    return Look(path, settings, False, Participant(), Commands(), 0, (), None, False, remote)
+
+
+@contextmanager
+def _view(database: Path) -> Iterator[Store]:
+    """Inside, everything is of one moment, whatever the supervisor writes meanwhile."""
+    with Store.view(database) as store, store.moment():
+        yield store
+
+
+def _is_running(folder: Path, told: Vitals | None) -> bool:
+    """Where the system does not tell who holds a lock, a living process with the pid of the vitals is taken for it."""
+    held = is_held(folder / "agent.lock")
+    if held is not None:
+        return held
+    try:
+        os.kill(told.pid if told is not None else 0, 0)
+    except OSError:
+        return False
+    return told is not None

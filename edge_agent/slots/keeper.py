@@ -1,0 +1,315 @@
+"""Brings about what the slots' state asks for: fetches, tries, watches. One thread, which may be killed at any moment.
+
+    Release on the wire --+
+    a wish of the owner --+--> nudge --> state.json --> thread: fetch | trial process | watch over health
+                                                          |
+                          service: begins the life anew <-+
+
+Every step is written down before the next begins, and each may be done twice: a part file goes on growing, a trial
+begins with an empty folder, a switch is one word in one file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edge_agent.slots import machine
+from edge_agent.slots.download import CalledOffError, Parcel, PostponedError, WrongPackageError, fetch
+from edge_agent.slots.machine import (
+    BackWanted,
+    Broken,
+    Downloaded,
+    Event,
+    Healthy,
+    Installed,
+    Nudged,
+    Offered,
+    Phase,
+    Refused,
+    Slots,
+    Started,
+    TookPart,
+    Unhealthy,
+)
+from edge_agent.slots.settings import ReleaseSettings
+from edge_agent.slots.shelf import Shelf
+from fd_protocol.errors import FedistillError
+from fd_protocol.messages import Release
+from fd_runtime.artifacts import load_bundle
+
+_TURN_S, _IDLE_S = 1.0, 600.0
+_RETRY_S = (15.0, 3600.0)
+"""First and longest wait before what was postponed is tried again; the wait doubles, and a fleet does not march."""
+_DEATHS = 2
+"""Of a worker that is on trial; one may be anybody's fault."""
+_KILLS = 2
+"""Trials that the kernel may kill, for lack of memory, before the bundle is too large."""
+
+log = logging.getLogger("edge-agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the worker does in this life: whether it has loaded everything, how often it died, and of what last."""
+
+    is_ready: bool
+    deaths: int
+    last_death: str = ""
+
+
+def offered(release: Release) -> Offered:
+    """Return what the federation's nudge asks for."""
+    package = release.package.hex() if release.package else ""
+    return Offered(release.bundle.hex(), release.version, package, release.package_bytes)
+
+
+def begin(shelf: Shelf, factory: str) -> Slots:
+    """Begin a life: count it, and make sure that what is active can be read.
+
+    Raises:
+        OSError: the state cannot be written.
+    """
+    state = machine.step(shelf.load(), Started(factory))
+    while state.active:
+        try:
+            load_bundle(shelf.slot(state.active))
+            break
+        except (FedistillError, OSError) as error:
+            log.error("slot %s: %s", state.active[:12], error)  # noqa: TRY400 - the line says it all
+            state = machine.step(state, Broken(str(error)))
+    shelf.save(state)
+    return state
+
+
+class Keeper:
+    """Follows releases for one life of a device.
+
+    Args:
+        shelf: the slots; `begin` has been called.
+        settings: how to follow them.
+        tls: whom packages are taken from; None = whom the system trusts.
+        trial: command that tries a bundle; `Offered` as JSON is appended.
+        health: asked while a bundle is on trial.
+        on_change: told every new state, from any thread.
+        on_bytes: told how many bytes came over the network.
+        environment: of the trial; None = this process's.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        settings: ReleaseSettings,
+        tls: ssl.SSLContext | None,
+        trial: Sequence[str],
+        health: Callable[[], Health],
+        *,
+        on_change: Callable[[Slots], None] = lambda _: None,
+        on_bytes: Callable[[int], None] = lambda _: None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._shelf, self._settings, self._tls, self._trial = shelf, settings, tls, trial
+        self._health, self._on_change, self._on_bytes, self._environment = health, on_change, on_bytes, environment
+        self._state = shelf.load()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._failures = 0
+        self._began_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="slots", daemon=True)
+        self._thread.start()
+
+    @property
+    def state(self) -> Slots:
+        return self._state
+
+    def nudge(self, release: Release) -> None:
+        """Hear what the federation wants its devices to run."""
+        if not self._settings.automatic or self._settings.url is None:
+            log.info("release %s is not followed: releases.url or releases.automatic", release.version)
+            return
+        if release.package_bytes > self._settings.max_mb * 1e6:
+            log.warning("release %s has %d bytes, releases.max_mb forbids it", release.version, release.package_bytes)
+            return
+        self.take(Nudged(offered(release)))
+
+    def take(self, event: Event) -> None:
+        """Let the state take an event, durably, before anything follows from it."""
+        with self._changed:
+            after = machine.step(self._state, event)
+            if after == self._state:
+                return
+            self._shelf.save(after)
+            self._state, self._failures = after, 0
+            self._changed.notify_all()
+        _tell(after)
+        self._on_change(after)
+
+    def took_part(self) -> None:
+        """A round has ended for this device."""
+        self.take(TookPart())
+
+    def close(self) -> None:
+        """End soon; what is under way goes on in the next life."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(2 * _TURN_S)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            try:
+                self._turn()
+            except OSError as error:  # the card is full or read-only: what is on disk stands
+                self._postpone(str(error))
+            except Exception:  # a mistake of ours must not end releases for good, nor spin
+                log.exception("releases wait")
+                self._wait(_IDLE_S)
+
+    def _turn(self) -> None:
+        self._grant()
+        state = self._state
+        match state.phase:
+            case Phase.DOWNLOAD:
+                self._fetch(state)
+            case Phase.INSTALL:
+                self._try(state)
+            case Phase.COMMIT:
+                self._watch()
+                self._wait(_TURN_S, since=state)
+            case Phase.IDLE | Phase.REBOOT | Phase.ROLLBACK:
+                self._shelf.tidy(state)
+                self._wait(_IDLE_S, since=state)
+
+    def _grant(self) -> None:
+        """Do what the device's owner wants, if anything."""
+        wish = self._shelf.wish()
+        if wish is None:
+            return
+        try:
+            if wish.is_back:
+                self.take(BackWanted())
+            elif wish.offered is not None:
+                shutil.copyfile(wish.path, self._shelf.part(wish.offered.package))
+                self.take(Nudged(wish.offered))
+        except OSError as error:
+            log.warning("a wish cannot be granted: %s", error)
+        self._shelf.forget_wish()
+
+    def _fetch(self, state: Slots) -> None:
+        assert state.release is not None
+        release = state.release
+        url = f"{self._settings.url}/v1/blobs/{release.package}" if self._settings.url else ""
+        parcel = Parcel(url, release.package, release.package_bytes)
+        path = self._shelf.part(release.package)
+        try:
+            fetch(parcel, path, tls=self._tls, is_over=self._is_over_for(state), on_bytes=self._on_bytes)
+        except WrongPackageError as error:
+            self.take(Refused(str(error)))
+        except PostponedError as error:
+            self._postpone(str(error))
+        except CalledOffError:
+            return
+        else:
+            self.take(Downloaded())
+
+    def _is_over_for(self, state: Slots) -> Callable[[], bool]:
+        return lambda: self._is_closing or self._state is not state
+
+    def _try(self, state: Slots) -> None:
+        assert state.release is not None
+        said = _ask(
+            [*self._trial, json.dumps(asdict(state.release))],
+            self._environment,
+            time.monotonic() + self._settings.trial_s,
+            self._is_over_for(state),
+        )
+        if self._is_over_for(state)():
+            return
+        match said:
+            case {"outcome": "proven", "metrics": dict(metrics)}:
+                self.take(Installed(", ".join(f"{name} {number:.4g}" for name, number in metrics.items())))
+            case {"outcome": "refused", "reason": str(reason)}:
+                self.take(Refused(reason))
+            case {"outcome": "postponed", "reason": str(reason)}:
+                self._postpone(reason)
+            case {"killed": str(reason)} if self._failures + 1 < _KILLS:
+                self._postpone(reason)
+            case {"killed": str(reason)} | {"crashed": str(reason)}:
+                self.take(Refused(reason))
+            case _:
+                self.take(Refused("its trial ended without a verdict"))
+
+    def _watch(self) -> None:
+        health, age_s = self._health(), time.monotonic() - self._began_s
+        if health.deaths >= _DEATHS:
+            self.take(Unhealthy(f"the worker died {health.deaths} times: {health.last_death}"))
+        elif age_s >= self._settings.health_s and health.is_ready:
+            self.take(Healthy())
+        elif age_s >= self._settings.health_s + self._settings.trial_s:
+            self.take(Unhealthy(f"the worker is not ready after {age_s:.0f} s"))
+
+    def _postpone(self, reason: str) -> None:
+        low_s, high_s = _RETRY_S
+        longest_s = min(high_s, low_s * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        log.warning("release: %s", reason)
+        self._wait(longest_s * random.uniform(0.5, 1.0))  # noqa: S311 - only to spread a fleet out
+
+    def _wait(self, timeout_s: float, since: Slots | None = None) -> None:
+        """Wait until the state is another than `since`, for `timeout_s` at most; a wish of the owner ends it too."""
+        state, end_s = since or self._state, time.monotonic() + timeout_s
+        with self._changed:
+            while not self._is_closing and self._state is state and (left_s := end_s - time.monotonic()) > 0:
+                self._changed.wait(min(left_s, _TURN_S))
+                if self._shelf.wish() is not None:
+                    return
+
+
+def _ask(
+    command: Sequence[str], environment: Mapping[str, str] | None, end_s: float, is_over: Callable[[], bool]
+) -> Mapping[str, object]:
+    """Run a trial and return its verdict, or how it came that there is none."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as process:
+        while True:
+            try:
+                said, _ = process.communicate(timeout=_TURN_S)
+                break
+            except subprocess.TimeoutExpired:
+                if is_over() or time.monotonic() > end_s:
+                    process.kill()
+                    process.communicate()
+                    return {"crashed": "its trial took too long"}
+    if process.returncode == -signal.SIGKILL:
+        return {"killed": "its trial was killed, for lack of memory perhaps"}
+    if process.returncode < 0:
+        return {"crashed": f"its trial crashed: {signal.Signals(-process.returncode).name}"}
+    try:
+        verdict = json.loads(said)
+    except ValueError:
+        return {"crashed": f"its trial ended with status {process.returncode}"}
+    return verdict if isinstance(verdict, dict) else {}
+
+
+def _tell(state: Slots) -> None:
+    if state.phase is Phase.IDLE and state.outcome:
+        log.log(logging.INFO if state.succeeded else logging.WARNING, "release: %s", state.outcome)
+    elif state.release is not None:
+        log.info("release %s: %s", state.release.version, state.phase.value)
+
+
+def trial_command(path: Path) -> list[str]:
+    """Return the command that tries a bundle for the device that the settings at `path` describe."""
+    return [sys.executable, "-m", "edge_agent.slots.trial", str(path)]

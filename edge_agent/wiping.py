@@ -1,0 +1,93 @@
+"""The end of a device's memory: keys first, then everything in its state folder.
+
+What was encrypted is gone with its key. Files are written over before they are removed, which is all that a program can
+do: flash keeps old blocks until it needs them, so a disk that held plain private rows is better destroyed as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+from edge_agent.private import wiping as private
+from edge_agent.settings import AgentSettings
+from fd_runtime.starting import blame, exclusive
+
+LOCK = "agent.lock"
+_BLOCK = 1 << 20
+_KEYS_FIRST = ("*.key", "*key*")
+
+
+def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list[Path]:
+    """Destroy the state of a device that is stopped, and with `identity` its private key and certificate.
+
+    Returns:
+        What was destroyed.
+
+    Raises:
+        StartError: it runs, or something cannot be removed; what was destroyed stays destroyed.
+    """
+    folder = settings.state.folder
+    gone: list[Path] = []
+    with ExitStack() as stack, blame(path, "state.folder"):
+        if folder.is_dir():
+            stack.enter_context(exclusive(folder / LOCK))
+            gone += sorted(entry for entry in folder.iterdir() if entry.name != LOCK)
+            if settings.store is not None:  # its key first: it may lie elsewhere
+                private.wipe(settings.state.private_store, settings.store)
+            for file in _keys_first(folder):
+                _destroy(file)
+            for entry in gone:
+                _remove(entry)
+            (folder / LOCK).unlink(missing_ok=True)
+        if identity and settings.broker.tls is not None:
+            for file in (settings.broker.tls.key, settings.broker.tls.certificate):
+                if file.is_file():
+                    _destroy(file)
+                    gone.append(file)
+    return gone
+
+
+def left_elsewhere(settings: AgentSettings, *, identity: bool) -> list[str]:
+    """Return what a wipe of the device does not reach, a line each."""
+    device = settings.device.id
+    left = [
+        f"the server keeps its last contributions, its competence map, its records: `broker-server forget {device}`",
+        "what the fleet has learned from it stays in the consensus, in the student and in other devices",
+        f"the broker keeps its last birth or will, and the states of its commands, until {device} comes back",
+    ]
+    if settings.data.private is not None:
+        left.append(f"{settings.data.private} is yours: remove it yourself")
+    if settings.store is not None and settings.store.credential is not None:
+        left.append(
+            f"the key of its private rows is systemd's credential {settings.store.credential}: destroy it there"
+        )
+    if not identity:
+        left.append(f"its certificate still lets it in: `broker-server ca revoke ca {device}`, or wipe --identity")
+    return left
+
+
+def _keys_first(folder: Path) -> list[Path]:
+    keys = [file for pattern in _KEYS_FIRST for file in folder.rglob(pattern)]
+    rest = [file for file in folder.rglob("*") if file.name != LOCK]
+    ordered = dict.fromkeys([*sorted(keys), *sorted(rest)])
+    return [file for file in ordered if file.is_file() and not file.is_symlink()]
+
+
+def _destroy(file: Path) -> None:
+    """Write over a file, to the disk, and remove it."""
+    size = file.stat().st_size
+    with file.open("r+b", buffering=0) as opened:
+        for begin in range(0, size, _BLOCK):
+            opened.write(os.urandom(min(_BLOCK, size - begin)))
+        os.fsync(opened.fileno())
+    file.unlink()
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""Bundles that devices are given, good ones and bad ones, as packages on a real web server."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_agent.slots.machine import Offered
+from fd_protocol.identity import sha256
+from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Role
+from fd_runtime.artifacts import Bundle, load_bundle
+from fd_runtime.fitting import FitTerms, LabelledRows, fit
+from fd_runtime.packages import pack
+from fd_runtime.releases import release
+from fd_runtime.space import preprocessed
+from model_export.building import build
+from model_export.recipe import FactoryData, Recipe
+from tests.edge_agent.artifacts import TASK, clouds
+
+
+def make_factory(folder: Path) -> Bundle:
+    """The bundle that devices are born with; it has learnt nothing."""
+    samples, labels = clouds(64, seed=2)
+    return build(Recipe("clouds", "mlp-s", trains="everything"), TASK, FactoryData(samples, labels, samples), folder)
+
+
+def learnt(factory: Bundle, epochs: int) -> np.ndarray:
+    """Parameters after some epochs on three clouds."""
+    samples, labels = clouds(300, seed=4)
+    model = factory.open("onnxruntime")
+    rows = LabelledRows(model.features(preprocessed(samples, TASK)), labels, 3)
+    fit(model.train_session, rows, None, FitTerms(epochs, learning_rate=0.02), np.random.default_rng(0))
+    return model.train_session.state.theta
+
+
+class Shop:
+    """Packages by digest, as a release server has them: FOLDER/v1/blobs/SHA256."""
+
+    def __init__(self, factory: Bundle, folder: Path):
+        self.factory, self.folder = factory, folder
+        self.blobs = folder / "v1" / "blobs"
+        self.blobs.mkdir(parents=True)
+
+    def good(self, version="1.r1", epochs=10):
+        return self.put(release(self.factory, learnt(self.factory, epochs), self._place(version), version=version))
+
+    def clueless(self, version="1.r2"):
+        """Well made, and it knows nothing: every answer is the same."""
+        theta = np.zeros(self.factory.manifest.layout.size, np.float32)
+        return self.put(release(self.factory, theta, self._place(version), version=version))
+
+    def unlike_its_golden_vectors(self, version="1.r3"):
+        """Every digest is right, and the tail is another one than the golden vectors were made with."""
+        good = release(self.factory, learnt(self.factory, 10), self._place(version), version=version)
+        folder = self._place(f"{version}-swapped")
+        shutil.copytree(good.folder, folder)
+        tail = self.factory.read(Role.TAIL)
+        entry = FileEntry.of(good.manifest.files[Role.TAIL].path, tail)
+        (folder / entry.path).write_bytes(tail)
+        files = {**good.manifest.files, Role.TAIL.value: entry}
+        (folder / MANIFEST_NAME).write_bytes(replace(good.manifest, files=files).to_json())
+        return self.put(load_bundle(folder))
+
+    def of_another_family(self, version="1.r4"):
+        good = release(self.factory, learnt(self.factory, 10), self._place(version), version=version)
+        folder = self._place(f"{version}-renamed")
+        shutil.copytree(good.folder, folder)
+        (folder / MANIFEST_NAME).write_bytes(replace(good.manifest, family="mlp-xl").to_json())
+        return self.put(load_bundle(folder))
+
+    def put(self, bundle: Bundle) -> Offered:
+        package = pack(bundle, parent=self.factory)
+        digest = sha256(package).hex()
+        (self.blobs / digest).write_bytes(package)
+        return Offered(bundle.digest.hex(), bundle.manifest.version, digest, len(package))
+
+    def _place(self, version: str) -> Path:
+        return self.folder / "bundles" / version

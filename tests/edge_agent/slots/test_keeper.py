@@ -1,0 +1,205 @@
+"""From a nudge to another bundle, with a real web server and real trials; and what a bad one comes to."""
+
+import signal
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from edge_agent.slots import keeper as keepers
+from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.machine import Nudged, Offered, Phase
+from edge_agent.slots.settings import ReleaseSettings
+from edge_agent.slots.shelf import Wish
+from fd_protocol.errors import InvalidValueError
+from fd_protocol.messages import Release
+from tests.edge_agent.patience import wait_until
+from tests.edge_agent.slots.test_trial import device  # noqa: F401 - a fixture
+
+WELL = Health(is_ready=True, deaths=0)
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch):
+    monkeypatch.setattr(keepers, "_RETRY_S", (0.05, 0.2))
+    monkeypatch.setattr(keepers, "_TURN_S", 0.05)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def url(shop):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(shop.folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def live(device, factory, url):  # noqa: F811 - the fixture
+    """Begin a life; the next one begins when the last has ended."""
+    config, shelf = device
+    lives = []
+
+    def start(health=lambda: WELL, trial=None, **changes):
+        for life in lives:
+            life.close()
+        begin(shelf, factory.digest.hex())
+        settings = ReleaseSettings(**{"url": url, "health_s": 0.1, "trial_s": 60.0, **changes})
+        lives.append(Keeper(shelf, settings, None, trial or trial_command(config), health))
+        return lives[-1]
+
+    yield start
+    for life in lives:
+        life.close()
+
+
+def nudge(offered):
+    return Release(
+        "mlp-s",
+        bytes.fromhex(offered.bundle),
+        offered.version,
+        package=bytes.fromhex(offered.package),
+        package_bytes=offered.package_bytes,
+    )
+
+
+def test_a_release_is_fetched_tried_switched_to_and_kept(live, shop, device):  # noqa: F811
+    offered, (_, shelf) = shop.good("2.r1"), device
+    first = live()
+    first.nudge(nudge(offered))
+    wait_until(lambda: first.state.phase is Phase.REBOOT)
+    assert first.state.active == ""  # nothing changes while the life lasts
+    second = live()
+    assert second.state.active == offered.bundle
+    wait_until(lambda: second.state.phase is Phase.IDLE)
+    assert second.state.succeeded
+    wait_until(lambda: not shelf.part(offered.package).exists())
+    assert shelf.slot(offered.bundle).is_dir()
+
+
+def test_a_worker_that_keeps_dying_of_it_is_given_the_bundle_before(live, shop):
+    offered = shop.good("2.r2", epochs=4)
+    first = live()
+    first.nudge(nudge(offered))
+    wait_until(lambda: first.state.phase is Phase.REBOOT)
+    second = live(lambda: Health(is_ready=False, deaths=2, last_death="SIGSEGV"))
+    wait_until(lambda: second.state.phase is Phase.ROLLBACK)
+    third = live()
+    assert (third.state.active, third.state.phase) == ("", Phase.IDLE)
+    assert "SIGSEGV" in third.state.outcome
+    third.nudge(nudge(offered))
+    assert third.state.phase is Phase.IDLE
+
+
+def test_a_device_that_loses_power_again_and_again_goes_back(live, shop):
+    first = live()
+    first.nudge(nudge(shop.good("2.r3", epochs=5)))
+    wait_until(lambda: first.state.phase is Phase.REBOOT)
+    for _ in range(2):
+        assert live(health_s=600.0).state.phase is Phase.COMMIT
+    assert live(health_s=600.0).state.active == ""
+
+
+CRASHES = {
+    "a crash": (f"import os, signal; os.kill(os.getpid(), {signal.SIGSEGV.value})", "SIGSEGV"),
+    "no verdict": ("pass", "status 0"),
+    "a program that fails": ("import sys; sys.exit(3)", "status 3"),
+    "killed for memory, twice": (f"import os; os.kill(os.getpid(), {signal.SIGKILL.value})", "killed"),
+    "for ever": ("import time; time.sleep(600)", "too long"),
+}
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_a_trial_that_ends_badly_is_a_verdict(live, shop, name):
+    code, reason = CRASHES[name]
+    life = live(trial=[sys.executable, "-c", code], trial_s=1.0 if name == "for ever" else 60.0)
+    life.nudge(nudge(shop.good(f"3.r{len(name)}", epochs=2)))
+    wait_until(lambda: life.state.phase is Phase.IDLE and not life.state.succeeded)
+    assert reason in life.state.outcome
+    assert life.state.active == ""
+
+
+def test_a_package_that_the_server_does_not_have_yet_is_waited_for(live, shop):
+    offered = shop.good("2.r4", epochs=6)
+    package = (shop.blobs / offered.package).read_bytes()
+    (shop.blobs / offered.package).unlink()
+    life = live()
+    life.nudge(nudge(offered))
+    wait_until(lambda: life._failures > 1)
+    (shop.blobs / offered.package).write_bytes(package)
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
+
+
+def test_another_package_under_that_name_is_refused(live, shop):
+    offered = shop.good("2.r5", epochs=7)
+    (shop.blobs / offered.package).write_bytes(b"z" * offered.package_bytes)
+    life = live()
+    life.nudge(nudge(offered))
+    wait_until(lambda: not life.state.succeeded)
+    assert offered.bundle in life.state.known_bad
+
+
+def test_the_owner_goes_back_by_a_wish(live, shop, device):  # noqa: F811
+    _, shelf = device
+    first = live()
+    first.nudge(nudge(shop.good("2.r6", epochs=8)))
+    wait_until(lambda: first.state.phase is Phase.REBOOT)
+    second = live()
+    wait_until(lambda: second.state.phase is Phase.IDLE)
+    shelf.leave_wish(Wish(is_back=True))
+    wait_until(lambda: second.state.phase is Phase.ROLLBACK)
+    assert shelf.wish() is None
+    assert live().state.active == ""
+
+
+def test_the_owner_installs_a_package_from_a_stick(live, shop, device):  # noqa: F811
+    _, shelf = device
+    offered = shop.good("2.r7", epochs=9)
+    life = live(url=None)
+    shelf.leave_wish(Wish(offered=offered, path=str(shop.blobs / offered.package)))
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
+
+
+def test_a_wish_that_cannot_be_read_is_none(device):  # noqa: F811
+    _, shelf = device
+    (shelf.folder / "wish.json").write_bytes(b"{")
+    assert shelf.wish() is None
+    assert not (shelf.folder / "wish.json").exists()
+
+
+@pytest.mark.parametrize("changes", [{"automatic": False}, {"url": None}, {"max_mb": 1e-6}])
+def test_nudges_that_the_settings_do_not_allow_are_not_followed(live, shop, changes):
+    life = live(**changes)
+    life.nudge(nudge(shop.good(f"4.r{len(str(changes))}", epochs=2)))
+    assert life.state.phase is Phase.IDLE
+
+
+def test_a_damaged_state_runs_what_the_settings_name(device, factory):  # noqa: F811
+    _, shelf = device
+    (shelf.folder / "state.json").write_bytes(b"\x00" * 40)
+    state = begin(shelf, factory.digest.hex())
+    assert (state.active, state.factory) == ("", factory.digest.hex())
+    assert (shelf.folder / "state.damaged").exists()
+
+
+def test_a_slot_that_somebody_deleted_is_not_run(device, factory):  # noqa: F811
+    _, shelf = device
+    begin(shelf, factory.digest.hex())
+    state = keepers.machine.step(shelf.load(), Nudged(Offered("a" * 64, "1.r1", "b" * 64, 1)))
+    for event in (keepers.Downloaded(), keepers.Installed()):
+        state = keepers.machine.step(state, event)
+    shelf.save(state)
+    assert begin(shelf, factory.digest.hex()).active == ""
+
+
+@pytest.mark.parametrize("url", ["http://releases.example", "ftp://releases.example", "https://", "x"])
+def test_packages_come_by_https(url):
+    with pytest.raises(InvalidValueError):
+        ReleaseSettings(url=url)
