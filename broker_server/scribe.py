@@ -21,7 +21,7 @@ from broker_server.standing import Standing
 from fd_protocol import codec
 from fd_protocol.documents import to_json
 from fd_protocol.messages import DeviceState, Kind, Part, RoundReport, Status
-from fd_runtime.store import GAINS, Change, Row, Store, Value
+from fd_runtime.store import GAINS, Columns, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
@@ -30,6 +30,12 @@ HOLD_OUT = "hold_out_accuracy"
 TRIAL_OF = "trial_of_edition"
 """Among the metrics of a round: the number of the edition that it tried."""
 DAY_MS = 86_400_000
+
+_HEARD = Columns(("fed", "device"), ("last_seen_ms",), ("up_bytes", "rounds", "refused"))
+_HEARING = Columns(
+    ("fed", "round", "device", "kind", "sha256"), ("epoch", "arrived_ms", "payload_bytes", "status", "reason")
+)
+"""What a payload changes in the row of its device, and its own row."""
 
 
 class Scribe:
@@ -146,27 +152,26 @@ class Scribe:
     def _hear(self, taken: Iterable[Taken], state: Federation, at_ms: int) -> Counter[int]:
         """Write down pieces of payloads, and payloads where they are decided; return the bytes of each round."""
         up_bytes: Counter[int] = Counter()
-        devices: list[Change] = []
-        hearings: dict[Status, list[Change]] = {Status.STORED: [], Status.REFUSED: []}
-        when: Row = {"epoch": state.epoch, "arrived_ms": at_ms}
+        devices: list[tuple[Value, ...]] = []
+        hearings: dict[Status, list[tuple[Value, ...]]] = {Status.STORED: [], Status.REFUSED: []}
         for one in sorted(taken, key=lambda one: one.device):
             part, receipt = one.part, one.receipt
             if part is None:
                 continue
             number, status = self._number(part, state), receipt.status if receipt is not None else Status.MISSING
-            up_bytes[number] += len(part.body)
-            is_counted = status is Status.STORED and part.kind is Kind.CONTRIBUTION
-            added = {"up_bytes": len(part.body), "rounds": int(is_counted), "refused": int(status is Status.REFUSED)}
-            devices.append(Change(self._key(device=one.device), {"last_seen_ms": at_ms}, added))
+            kind, size = part.kind, len(part.body)
+            up_bytes[number] += size
+            is_counted = status is Status.STORED and kind is Kind.CONTRIBUTION
+            devices.append((self._federation, one.device, at_ms, size, is_counted, status is Status.REFUSED))
             if receipt is not None and status in hearings:
-                key = self._key(round=number, device=one.device, kind=part.kind.value, sha256=part.payload_sha256)
-                what: Row = {"payload_bytes": part.total_bytes, "status": status.value, "reason": receipt.reason}
-                hearings[status].append(Change(key, {**when, **what}, {}))
-        self._store.merge_all("devices", devices)
-        self._store.merge_all("hearings", hearings[Status.STORED])
-        for change in hearings[Status.REFUSED]:
-            if self._has_room(change.key):
-                self._store.merge("hearings", *change)
+                key = self._federation, number, one.device, kind.value, part.payload_sha256
+                what = state.epoch, at_ms, part.total_bytes, status.value, receipt.reason
+                hearings[status].append(key + what)
+        self._store.merge_all("devices", _HEARD, devices)
+        self._store.merge_all("hearings", _HEARING, hearings[Status.STORED])
+        for row in hearings[Status.REFUSED]:
+            if self._has_room(row):
+                self._store.merge_all("hearings", _HEARING, [row])
         return up_bytes
 
     def _number(self, part: Part, state: Federation) -> int:
@@ -174,8 +179,8 @@ class Scribe:
         is_ours = part.round.federation == self._federation and part.round.epoch == state.epoch
         return part.round.number if is_ours and part.round.number <= state.number else state.number
 
-    def _has_room(self, key: Row) -> bool:
-        where = {**{name: key[name] for name in ("fed", "round", "device")}, "status": Status.REFUSED.value}
+    def _has_room(self, row: tuple[Value, ...]) -> bool:
+        where = {**dict(zip(_HEARING.key[:3], row, strict=False)), "status": Status.REFUSED.value}
         return len(self._store.rows("hearings", where, limit=MAX_REFUSALS)) < MAX_REFUSALS
 
     # Rounds.

@@ -27,7 +27,6 @@ MAX_ITEMS = 65_536
 """Containers and scalars in one message; bodies are byte strings, so a real message has fewer than a thousand."""
 
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
-_STRINGS = (_BYTES, _TEXT)
 _FALSE, _TRUE, NULL = (_SIMPLE << 5 | value for value in (20, 21, 22))
 _SIMPLES: Mapping[int, bool | None] = {_FALSE: False, _TRUE: True, NULL: None}
 _FLOAT64 = _SIMPLE << 5 | 27
@@ -45,13 +44,13 @@ def encode(item: object) -> bytes:
     Raises:
         InvalidValueError: the item holds something outside the subset.
     """
-    out = bytearray()
+    out: list[bytes] = []
     write(item, out)
-    return bytes(out)
+    return b"".join(out)
 
 
-def write(item: object, out: bytearray) -> None:
-    """Add the encoding of `item` to `out`.
+def write(item: object, out: list[bytes]) -> None:
+    """Add the pieces of the encoding of `item` to `out`.
 
     Raises:
         InvalidValueError: as `encode` does; then `out` holds half of it.
@@ -80,49 +79,46 @@ def _head(major: int, value: int) -> bytes:
     raise InvalidValueError(f"{value} does not fit 64 bits")
 
 
-def _write_map(item: dict[object, object], out: bytearray) -> None:
-    out += _head(_MAP, len(item))
+def _write_map(item: dict[object, object], out: list[bytes]) -> None:
+    out.append(_head(_MAP, len(item)))
     for key, value in sorted([(_key(key), value) for key, value in item.items()], key=_first):
-        out += key
+        out.append(key)
         _WRITERS[type(value)](value, out)
 
 
-def _write_array(item: Sequence[object], out: bytearray) -> None:
-    out += _head(_ARRAY, len(item))
+def _write_array(item: Sequence[object], out: list[bytes]) -> None:
+    out.append(_head(_ARRAY, len(item)))
     for element in item:
         _WRITERS[type(element)](element, out)
 
 
-def _write_integer(item: int, out: bytearray) -> None:
-    if 0 <= item < 24:
-        out.append(item)
-        return
-    out += _head(_UINT, item) if item >= 0 else _head(_NEGATIVE, -1 - item)
+def _write_integer(item: int, out: list[bytes]) -> None:
+    out.append(_head(_UINT, item) if item >= 0 else _head(_NEGATIVE, -1 - item))
 
 
-def _write_bytes(item: bytes, out: bytearray) -> None:
-    out += _head(_BYTES, len(item))
-    out += item
+def _write_bytes(item: bytes, out: list[bytes]) -> None:
+    out.append(_head(_BYTES, len(item)))
+    out.append(item)
 
 
-def _write_text(item: str, out: bytearray) -> None:
+def _write_text(item: str, out: list[bytes]) -> None:
     try:
         data = item.encode()
     except UnicodeEncodeError as error:
         raise InvalidValueError("text with half a surrogate pair") from error
-    out += _head(_TEXT, len(data))
-    out += data
+    out.append(_head(_TEXT, len(data)))
+    out.append(data)
 
 
-def _write_float(item: float, out: bytearray) -> None:
-    out.append(_FLOAT64)
-    out += _NAN if math.isnan(item) else _DOUBLE.pack(item)
+def _write_float(item: float, out: list[bytes]) -> None:
+    out.append(_HEADS[_FLOAT64])
+    out.append(_NAN if math.isnan(item) else _DOUBLE.pack(item))
 
 
-class _Writers(dict[type, Callable[[Any, bytearray], None]]):
+class _Writers(dict[type, Callable[[Any, list[bytes]], None]]):
     """By exact type: a server encodes for every message and event, and asks nine questions of none of them."""
 
-    def __missing__(self, cls: type) -> Callable[[Any, bytearray], None]:
+    def __missing__(self, cls: type) -> Callable[[Any, list[bytes]], None]:
         raise InvalidValueError(f"{cls.__name__} has no CBOR form here")
 
 
@@ -135,8 +131,8 @@ _WRITERS = _Writers(
         list: _write_array,
         tuple: _write_array,
         float: _write_float,
-        bool: lambda item, out: out.append(_TRUE if item else _FALSE),
-        type(None): lambda _item, out: out.append(NULL),
+        bool: lambda item, out: out.append(_HEADS[_TRUE if item else _FALSE]),
+        type(None): lambda _item, out: out.append(_HEADS[NULL]),
     }
 )
 
@@ -188,10 +184,10 @@ class Room:
 
     def enter(self, items: int) -> None:
         """Refuse a container that is nested too deep or has too many items; of few, the first one missing is told."""
+        self.items -= items
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise DecodeError("malformed", "nested too deep")
-        self.take(items)
+        if self.items < 0 or self.depth > MAX_DEPTH:
+            raise DecodeError("malformed", "nested too deep or too many items")
 
     def leave(self) -> None:
         self.depth -= 1
@@ -209,21 +205,15 @@ def read(data: bytes, at: int, room: Room) -> tuple[Item, int]:
     if byte < 24:
         return byte, at + 1
     major = byte >> 5
-    if major == _MAP:
-        return read_map(data, at, room, {})
-    if major == _ARRAY:
-        return read_array(data, at, room, read)
-    if major == _SIMPLE:
-        return _read_simple(data, at + 1, byte)
+    if major > _TEXT:
+        return _READERS[major](data, at, room)
     argument, at = (byte & 31, at + 1) if byte & 31 < 24 else _read_argument(data, at + 1, byte & 31)
-    if major in _STRINGS:
-        end = at + argument
-        if end > len(data):
-            raise DecodeError("malformed", "cut short")
-        return data[at:end] if major == _BYTES else _text_of(data[at:end]), end
-    if major == _TAG:
-        raise DecodeError("malformed", "tags are not part of the protocol")
-    return argument if major == _UINT else -1 - argument, at
+    if major < _BYTES:
+        return argument if major == _UINT else -1 - argument, at
+    end = at + argument
+    if end > len(data):
+        raise DecodeError("malformed", "cut short")
+    return data[at:end] if major == _BYTES else _text_of(data[at:end]), end
 
 
 def read_array(data: bytes, at: int, room: Room, reader: Reader) -> tuple[list[Any], int]:
@@ -294,12 +284,17 @@ def _text_of(data: bytes) -> str:
         raise DecodeError("malformed", "text is not UTF-8") from error
 
 
-def _read_simple(data: bytes, at: int, byte: int) -> tuple[Item, int]:
+def _read_simple(data: bytes, at: int, _room: Room) -> tuple[Item, int]:
+    byte, at = data[at], at + 1
     if byte == _FLOAT64:
         return _float_of(data[at : at + 8]), at + 8
     if byte not in _SIMPLES:
         raise DecodeError("malformed", "not a simple value of the protocol")
     return _SIMPLES[byte], at
+
+
+def _read_tag(_data: bytes, _at: int, _room: Room) -> tuple[Item, int]:
+    raise DecodeError("malformed", "tags are not part of the protocol")
 
 
 def _float_of(data: bytes) -> float:
@@ -314,3 +309,10 @@ def _float_of(data: bytes) -> float:
 Reader: TypeAlias = Callable[[bytes, int, Room], tuple[Any, int]]
 """Reads what begins at an offset: the value, and where it ends. An `IndexError` means that the bytes are cut short."""
 Readers: TypeAlias = Mapping["int | str", Reader]
+_READERS: Mapping[int, Reader] = {
+    _ARRAY: lambda data, at, room: read_array(data, at, room, read),
+    _MAP: lambda data, at, room: read_map(data, at, room, {}),
+    _TAG: _read_tag,
+    _SIMPLE: _read_simple,
+}
+"""Of what is no number and no string."""

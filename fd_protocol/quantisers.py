@@ -135,7 +135,7 @@ class _Sqrt:
     def check(self, codes: U8) -> None:
         low, high = _sum_bounds(self.classes, self.levels)
         sums = _sums_of_squares(codes)
-        _require(_lie_in(sums, low, high), f"a row's squares sum outside {low}..{high}")
+        _require_between(sums, low, high)
 
     def integers(self, codes: U8) -> I64:
         return _normalise(_squares(codes))
@@ -163,7 +163,7 @@ class _TopK:
         _require(bool((np.diff(named, axis=1) > 0).all()), "classes are not in ascending order")
         _, high = _sum_bounds(self.top_k, _U8_LEVELS)
         sums = _sums_of_squares(values)
-        _require(_lie_in(sums, 1, high), f"a row's squares sum outside 1..{high}")
+        _require_between(sums, 1, high)
 
     def integers(self, codes: U8) -> I64:
         named, values = self._split(codes)
@@ -220,8 +220,9 @@ def _sums_of_squares(codes: U8) -> npt.NDArray[np.uint32]:
     return sums
 
 
-def _lie_in(sums: npt.NDArray[np.uint32], low: int, high: int) -> bool:
-    return bool(low <= np.minimum.reduce(sums) and np.maximum.reduce(sums) <= high)
+def _require_between(sums: npt.NDArray[np.uint32], low: int, high: int) -> None:
+    if not (low <= np.minimum.reduce(sums) and np.maximum.reduce(sums) <= high):
+        raise DecodeError("invalid_rows", f"a row's squares sum outside {low}..{high}")
 
 
 @lru_cache

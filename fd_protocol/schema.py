@@ -25,7 +25,7 @@ from fd_protocol.cbor import MAX_ITEMS, Item, Reader, Room
 from fd_protocol.errors import DecodeError, InvalidValueError
 
 T = TypeVar("T")
-Writer: TypeAlias = Callable[[Any, bytearray], None]
+Writer: TypeAlias = Callable[[Any, list[bytes]], None]
 
 _NUMBER = 0
 """The key of what tells messages apart."""
@@ -39,9 +39,9 @@ def keyed(key: int, *, default: Any = dataclasses.MISSING) -> Any:
 
 def encode(value: Any, *, number: int | None = None) -> bytes:
     """Return the map of a keyed dataclass instance, fields at their default left out, `number` under key 0."""
-    out = bytearray()
+    out: list[bytes] = []
     _plans[type(value), number].write(value, out)
-    return bytes(out)
+    return b"".join(out)
 
 
 def decode(cls: type[T], data: bytes, *, number: int | None = None, max_items: int = MAX_ITEMS) -> T:
@@ -106,16 +106,16 @@ class _Plan:
             self._readers[_NUMBER] = self._read_number
             self._required |= {_NUMBER}
 
-    def write(self, value: Any, out: bytearray) -> None:
+    def write(self, value: Any, out: list[bytes]) -> None:
         start, count = len(out), int(self._number is not None)
-        out += b"?" + self._first  # what stands first is known last: how many fields there are
+        out.append(b"")  # what stands first is known last: how many fields there are
         for (key, default, write), member in zip(self._writers, self._members(value), strict=True):
             # 0 == False == 0.0 in Python, not on the wire.
             if type(member) is not type(default) or member != default:
-                out += key
+                out.append(key)
                 write(member, out)
                 count += 1
-        out[start : start + 1] = cbor.map_head(count)
+        out[start] = cbor.map_head(count) + self._first
 
     def read(self, data: bytes, at: int, room: Room) -> tuple[Any, int]:
         members, at = cbor.read_map(data, at, room, self._readers)
@@ -212,7 +212,7 @@ def _choice(enum: type[Enum]) -> _Form:
             raise DecodeError("unsupported", f"{enum.__name__}: {word!r}")
         return members[word], at
 
-    return _Form(lambda value, out: out.extend(encoded[value]), read)
+    return _Form(lambda value, out: out.append(encoded[value]), read)
 
 
 def _nested(cls: Any) -> _Form:
@@ -224,13 +224,13 @@ def _nested(cls: Any) -> _Form:
     written: tuple[Any, bytes] = (None, b"")
     known: tuple[bytes, Any, int, int] = (b"?", None, 0, -1)
 
-    def write(value: Any, out: bytearray) -> None:
+    def write(value: Any, out: list[bytes]) -> None:
         nonlocal written
         last, encoded = written
         if value is not last:
             encoded = encode(value)
             written = (value, encoded) if len(encoded) <= _REMEMBERED_BYTES else written
-        out += encoded
+        out.append(encoded)
 
     def read(data: bytes, at: int, room: Room) -> tuple[Any, int]:
         nonlocal known
@@ -250,9 +250,9 @@ def _nested(cls: Any) -> _Form:
 def _optional(form: _Form) -> _Form:
     read_other = _reader(form)
 
-    def write(value: Any, out: bytearray) -> None:
+    def write(value: Any, out: list[bytes]) -> None:
         if value is None:
-            out.append(cbor.NULL)
+            cbor.write(None, out)
         else:
             form.write(value, out)
 
@@ -265,8 +265,8 @@ def _optional(form: _Form) -> _Form:
 def _array(form: _Form) -> _Form:
     read_member = _reader(form)
 
-    def write(value: tuple[Any, ...], out: bytearray) -> None:
-        out += cbor.array_head(len(value))
+    def write(value: tuple[Any, ...], out: list[bytes]) -> None:
+        out.append(cbor.array_head(len(value)))
         for member in value:
             form.write(member, out)
 
@@ -280,10 +280,10 @@ def _array(form: _Form) -> _Form:
 def _table(form: _Form, made: Callable[[Mapping[str, Any]], Any]) -> _Form:
     read_member = _reader(form)
 
-    def write(value: Mapping[str, Any], out: bytearray) -> None:
-        out += cbor.map_head(len(value))
+    def write(value: Mapping[str, Any], out: list[bytes]) -> None:
+        out.append(cbor.map_head(len(value)))
         for key, member in sorted((cbor.encode(name), member) for name, member in value.items()):
-            out += key
+            out.append(key)
             form.write(member, out)
 
     def read(data: bytes, at: int, room: Room) -> tuple[Any, int]:

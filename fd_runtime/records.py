@@ -15,27 +15,26 @@ Value: TypeAlias = "int | float | str | bytes | None"
 Row: TypeAlias = "Mapping[str, Value]"
 
 
-class Change(NamedTuple):
-    """`values` are set in the row of `key`, `add` is added to its numbers; the row is made where there is none."""
+class Columns(NamedTuple):
+    """What a merge does to a row: that of `key` gets new `values`, and `add` added to its numbers."""
 
-    key: Row
-    values: Row
-    add: Row
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+    add: tuple[str, ...] = ()
 
 
 class Records(Database):
     """A database, by rows."""
 
     def merge(self, table: str, key: Row, values: Row, add: Row | None = None) -> None:
-        """Make one `Change`."""
-        self.merge_all(table, [Change(key, values, add or {})])
+        """Set `values` in the row of `key` and add `add` to its numbers; the row is made where there is none."""
+        add = add or {}
+        columns = Columns(tuple(key), tuple(values), tuple(add))
+        self.merge_all(table, columns, [(*key.values(), *values.values(), *add.values())])
 
-    def merge_all(self, table: str, changes: Sequence[Change]) -> None:
-        """Make changes, one after the other, that all name the same columns in the same order."""
-        if not changes:
-            return
-        statement = _upsert(table, *(tuple(part) for part in changes[0]))
-        self._execute_all(statement, [(*c.key.values(), *c.values.values(), *c.add.values()) for c in changes])
+    def merge_all(self, table: str, columns: Columns, rows: Sequence[tuple[Value, ...]]) -> None:
+        """Merge `rows`, one after the other, each in the order of `columns`."""
+        self._execute_all(_upsert(table, columns), rows)
 
     def fill(self, table: str, column: str, source: str, where: Row) -> None:
         """Set `column` to `source` in the rows that `rows` would return, where it is not known yet."""
@@ -73,7 +72,8 @@ class Records(Database):
 
 
 @lru_cache
-def _upsert(table: str, key: tuple[str, ...], values: tuple[str, ...], add: tuple[str, ...]) -> str:
+def _upsert(table: str, columns: Columns) -> str:
+    key, values, add = columns
     names = (*key, *values, *add)
     changes = [f"{name} = excluded.{name}" for name in values]
     changes += [f"{name} = {table}.{name} + excluded.{name}" for name in add]

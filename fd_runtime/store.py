@@ -23,7 +23,7 @@ from typing import Any
 
 from fd_protocol.identity import sha256
 from fd_runtime.database import StoreError, StoreFullError, StoreReadOnlyError, StoreUnwritableError
-from fd_runtime.records import Change, Records, Row, Value
+from fd_runtime.records import Columns, Records, Row, Value
 from fd_runtime.tables import FEDERATED, GAINS, JOURNAL, META_TABLE, RECORD_TABLES, RECORDS, Tables
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "JOURNAL",
     "META_TABLE",
     "RECORDS",
-    "Change",
+    "Columns",
     "MissingBlobError",
     "PartRow",
     "PayloadRow",

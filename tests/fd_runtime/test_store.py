@@ -11,7 +11,7 @@ from fd_runtime.store import (
     JOURNAL,
     META_TABLE,
     RECORDS,
-    Change,
+    Columns,
     MissingBlobError,
     PartRow,
     PayloadRow,
@@ -341,9 +341,9 @@ def test_a_view_notices_what_another_writes_and_nothing_else(path):
 
 
 def test_changes_that_are_made_together_are_made_in_order(records):
-    records.merge_all("devices", [])
-    changes = [Change({"fed": FED, "device": name}, {"agent": agent}, {"up_bytes": 5}) for name, agent in AGENTS]
-    records.merge_all("devices", changes)
+    columns = Columns(("fed", "device"), ("agent",), ("up_bytes",))
+    for rows in ([], [(FED, name, agent, 5) for name, agent in AGENTS]):
+        records.merge_all("devices", columns, rows)
     told = [(one["device"], one["agent"], one["up_bytes"]) for one in records.rows("devices", {"fed": FED}, "device")]
     assert told == [("dev-1", "0.3", 10), ("dev-2", "0.2", 5)]
 
