@@ -1,14 +1,14 @@
 """The server's loop: what arrives becomes an event, the journal keeps it, the federation says what follows.
 
-    link ----+                      +--> blobs, rows, journal: one transaction (<= 20 messages or 5 ms)
+    link ----+                      +--> blobs, rows, journal: one transaction (<= 100 messages or 5 ms)
              +--> inbox --> pump ---+--> acknowledgement to the broker, then receipts to the devices
     worker --+               ^      +--> federation: step, outstanding --> link, worker
     spool of orders ---------+
 
 Order is the safety: everything is durable before the broker is told that a message was taken, and before the device
 is. Where the disk is full the messages wait here, unacknowledged, `pump` raises, and the next `pump` tries again.
-A message that cannot be read is set aside and counted, so that it does not come back for ever; what it had written by
-then is taken back.
+A message that cannot be read is set aside and counted, so that it does not come back for ever. Where a group cannot be
+written its messages are taken in again one by one, so that none is set aside but the one that cannot be borne.
 
 What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
 """
@@ -20,11 +20,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
 from broker_server import editions
+from broker_server.accepted import Accepted
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
 from broker_server.editions import Editions
 from broker_server.errands import DEVICE, TAG, Errand, Errands, message_of
@@ -52,6 +53,7 @@ from broker_server.events import (
     TrainStudent,
 )
 from broker_server.federation import Federation, outstanding, step, wake_at_ms
+from broker_server.group import Group
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
 from broker_server.kits import Kit, Kits, MakeKit
@@ -59,13 +61,12 @@ from broker_server.news import news
 from broker_server.orders import Placed, Spool
 from broker_server.preparing import Preparation
 from broker_server.publisher import Publisher
-from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.rate import Allowances
 from broker_server.release_gate import ReleaseGate
 from broker_server.round import Phase, Round
 from broker_server.scribe import DAY_MS, Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
-from broker_server.standing import Standing
 from broker_server.student import Learner
 from broker_server.teaching import Releasing, Teaching
 from broker_server.timetable import next_time_ms
@@ -82,8 +83,8 @@ from fd_runtime.store import MissingBlobError, Store, StoreError, StoreFullError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
-GROUP_MESSAGES = 20
-"""Mosquitto has at most 20 messages under way to us by default: a larger group would never fill."""
+GROUP_MESSAGES = 100
+"""What a commit costs is shared by so many; half of what a broker may have under way to us (`service`)."""
 GROUP_S = 0.005
 ORDERS_S = 1.0
 """How often the spool is looked into at least."""
@@ -93,31 +94,6 @@ _PUBLISHES = (PublishPresence, PublishOffer, PublishConsensus, PublishRelease, P
 """Effects that wait for a connection, and are due again at each."""
 
 log = logging.getLogger("broker-server")
-
-
-@dataclass(slots=True)
-class _Group:
-    """What one transaction makes durable; `state` is what the federation will be then."""
-
-    state: Federation
-    at_ms: int
-    events: list[Event] = field(default_factory=list)
-    answers: list[Taken] = field(default_factory=list)
-    standings: tuple[Standing, ...] = ()
-    ended: Counter[str] = field(default_factory=Counter)
-    """The round that it ended, as counters count it."""
-    orders: list[Order] = field(default_factory=list)
-    """About devices: to be done when all else that it makes durable is written."""
-    errands: list[Errand] = field(default_factory=list)
-    """Commands to devices, that go out once they are durable."""
-
-    def fold(self, *events: Event) -> None:
-        """Take events in, but for those that change nothing."""
-        for event in events:
-            after = step(self.state, event)
-            if after is not self.state:
-                self.state = after
-                self.events.append(event)
 
 
 class Aggregator:
@@ -290,25 +266,57 @@ class Aggregator:
                 pass
 
     def _commit(self) -> None:
-        """Make the backlog durable as one group, then tell broker and devices, then act on the new state."""
+        """Make the backlog durable, then tell broker and devices, then act on the new state."""
         at_ms, orders = self._clock(), self._orders()
         wake_ms = wake_at_ms(self.state)
         is_due = wake_ms is not None and wake_ms <= at_ms
         if not self._backlog and not is_due and not orders:
             return
-        group = _Group(self.state, at_ms)
+        try:
+            self._commit_group(tuple(self._backlog), at_ms, orders)
+        except Exception as error:
+            if _is_of_the_disk(error) or not any(isinstance(item, Arrived) for item in self._backlog):
+                raise
+            log.warning("a group of %d is taken in one by one: %r", len(self._backlog), error)
+            for item in tuple(self._backlog):
+                self._commit_alone(item, at_ms)
+
+    def _commit_alone(self, item: Arrived | Finished, at_ms: int) -> None:
+        """Whatever a message does to us, it must not come back for ever, nor take others with it."""
+        try:
+            self._commit_group((item,), at_ms)
+        except Exception as error:
+            if _is_of_the_disk(error) or isinstance(item, Finished):
+                raise
+            self._commit_group((item,), at_ms, broken=error)
+
+    def _commit_group(
+        self,
+        items: Sequence[Arrived | Finished],
+        at_ms: int,
+        orders: Sequence[Placed] = (),
+        *,
+        broken: Exception | None = None,
+    ) -> None:
+        """Make the first `items` of the backlog durable as one group; `broken` is what came of trying before."""
+        group = Group(self.state, at_ms, Accepted(self._store, self._settings.federation))
         with self._store.transaction():
-            for item in self._backlog:
-                self._take(item, group)
+            for item in items:
+                if isinstance(item, Finished):
+                    self._take_result(item, group)
+                elif broken is None:
+                    self._take(item, group)
+                else:
+                    self._set_aside(item, broken, group)
             for placed in orders:
                 self._obey(placed.order, group)
             group.fold(ClockTicked(at_ms))
             self._keep(group)
-        arrived = [item for item in self._backlog if isinstance(item, Arrived)]
-        self._backlog.clear()
-        self.counters += group.ended
-        for message in arrived:
-            self._link.ack(message)
+        del self._backlog[: len(items)]
+        self.counters += group.counted
+        for item in items:
+            if isinstance(item, Arrived):
+                self._link.ack(item)
         for taken in group.answers:
             self._answer(taken)
         self._send(group.errands)
@@ -330,7 +338,7 @@ class Aggregator:
             return []
         return [placed for placed in waiting if not must_wait(placed.order, self.state)]
 
-    def _obey(self, order: Order, group: _Group) -> None:
+    def _obey(self, order: Order, group: Group) -> None:
         """Do what an operator wants, and write it down; what was done before is not done again."""
         if is_about_a_device(order):
             group.orders.append(order)
@@ -339,7 +347,7 @@ class Aggregator:
             group.fold(self._ordered(order, group))
         self._write_down(order, group.state)
 
-    def _ordered(self, order: Order, group: _Group) -> Ordered:
+    def _ordered(self, order: Order, group: Group) -> Ordered:
         """Return what an order comes to; a command to devices is written down for each of them."""
         if order.command != DEVICE_COMMAND:
             return self._clerk.event(order, group.state, group.at_ms)
@@ -368,43 +376,43 @@ class Aggregator:
         except StoreFullError as error:  # it needs as much room again; nothing else waits for it
             log.warning("what was erased is still in free pages of the file: %s", error)
 
-    def _take(self, item: Arrived | Finished, group: _Group) -> None:
-        if isinstance(item, Finished):
-            for blob in item.blobs:
-                self._store.put_blob(blob)
-            before = group.state
-            group.fold(*item.events)
-            group.standings += item.standings if group.state is not before else ()
-            return
+    def _take_result(self, finished: Finished, group: Group) -> None:
+        for blob in finished.blobs:
+            self._store.put_blob(blob)
+        group.settle()
+        before = group.state
+        group.fold(*finished.events)
+        group.standings += finished.standings if group.state is not before else ()
+
+    def _take(self, arrived: Arrived, group: Group) -> None:
         try:
-            with self._store.savepoint():
-                taken = self._ingest.take(item, group.state, group.at_ms)
-        except Exception as error:  # whatever a message does to us, it must not come back for ever
-            if isinstance(error, StoreError) and not isinstance(error, MissingBlobError):
+            taken = self._ingest.take(arrived, group.state, group.accepted, group.at_ms)
+        except Exception as error:
+            if _is_of_the_disk(error):
                 raise
-            self._set_aside(item, error, group.at_ms)
+            self._set_aside(arrived, error, group)
             return
         if taken.broken:
             assert taken.receipt is not None
-            self._journal.quarantine.put(item.topic, taken.broken, taken.receipt.reason, group.at_ms)
-        group.fold(*taken.events)
-        group.answers.append(taken)
+            self._journal.quarantine.put(arrived.topic, taken.broken, taken.receipt.reason, group.at_ms)
+        group.take(taken)
         self._take_command(taken, group)
 
-    def _take_command(self, taken: Taken, group: _Group) -> None:
+    def _take_command(self, taken: Taken, group: Group) -> None:
         """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
         if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
             log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
         if taken.presence is not None and taken.presence.online and not taken.retained:
             group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
 
-    def _set_aside(self, item: Arrived, error: Exception, at_ms: int) -> None:
+    def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
-        log.warning("%s set aside: %s", item.topic, error, exc_info=reason == "error")
-        self._journal.quarantine.put(item.topic, item.payload, reason, at_ms)
-        self.counters[f"set_aside.{reason}"] += 1
+        log.warning("%s set aside: %s", arrived.topic, error, exc_info=error if reason == "error" else None)
+        self._journal.quarantine.put(arrived.topic, arrived.payload, reason, group.at_ms)
+        group.counted[f"set_aside.{reason}"] += 1
 
-    def _keep(self, group: _Group) -> None:
+    def _keep(self, group: Group) -> None:
+        group.accepted.write()
         self._journal.write(group.events, group.at_ms)
         self._scribe.write(group.answers, group.state, group.at_ms)
         self._scribe.stand(group.standings, group.state)
@@ -419,12 +427,12 @@ class Aggregator:
             probes = self._kits.of(group.state.editions.current).probes
             self._journal.tidy(group.state, named, kept_rounds=self._settings.kept_rounds(probes))
             self._kits.keep(group.state.editions)
-            group.ended = _ending(group.state.round)
-            self._journal.keep_counters(self.counters + group.ended)
+            group.counted += _ending(group.state.round)
+            self._journal.keep_counters(self.counters + group.counted)
         if has_ended or group.orders or self._journal.is_long:
             self._journal.fold(group.state)
 
-    def _depart(self, group: _Group) -> None:
+    def _depart(self, group: Group) -> None:
         """Do what is to be done to devices: after what they have sent was written, and before it is folded."""
         for order in group.orders:
             group.state = self._clerk.do(order, group.state)
@@ -437,17 +445,8 @@ class Aggregator:
 
     def _answer(self, taken: Taken) -> None:
         if taken.receipt is not None:
-            status = taken.receipt.status.value
-            self.counters[f"{taken.receipt.kind.value}.{status}"] += 1
-            if taken.receipt.reason:
-                self.counters[f"refused.{taken.receipt.reason}"] += 1
-            if taken.is_late:
-                self.counters["contribution.late"] += 1
             self._publisher.receipt(taken.device, taken.receipt)
-        if taken.is_dropped:
-            self.counters[f"dropped.{RATE_LIMITED}"] += 1
         if taken.report is not None:
-            self.counters["report.accepted" if taken.report.accepted else "report.rolled_back"] += 1
             self._on_report(taken.device, taken.report)
 
     # Going out.
@@ -514,6 +513,11 @@ class Aggregator:
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
         return (int.from_bytes(self._entropy(8), "big") >> 1) | 1
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether it is the database that failed, and no message's fault."""
+    return isinstance(error, StoreError) and not isinstance(error, MissingBlobError)
 
 
 def _ending(ended: Round | None) -> Counter[str]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, check_digest, check_name, check_text, require
 from fd_protocol.messages import PublicSetRef, RoundOffer, Slice
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 
 MAX_ARGUMENTS = 16
 DEVICE_COMMAND = "device-command"
@@ -209,13 +208,20 @@ class RoundOpened:
 
 
 @dataclass(frozen=True, slots=True)
-class ContributionStored:
-    """A device's soft labels for `round` lie in the store; `sha256` is of the payload as sent, `size` its bytes."""
+class Stored:
+    """A device's payload lies in the store, checked; `sha256` is of the payload as sent, `size` its bytes."""
+
+    device: str = keyed(1)
+    sha256: bytes = keyed(2)
+    size: int = keyed(3, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ContributionsStored:
+    """Soft labels for `round` that became durable together, in the order in which they came."""
 
     round: RoundId = keyed(1)
-    device: str = keyed(2)
-    sha256: bytes = keyed(3)
-    size: int = keyed(4, default=0)
+    contributions: tuple[Stored, ...] = keyed(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +352,7 @@ Event: TypeAlias = (
     | DeviceSeen
     | DeviceGone
     | RoundOpened
-    | ContributionStored
+    | ContributionsStored
     | ConsensusMade
     | AggregationFailed
     | StudentTrained
@@ -460,17 +466,30 @@ Effect: TypeAlias = (
 _KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}
 
 
+@dataclass(frozen=True, slots=True)
+class _ContributionStored:
+    """What the journal of an earlier server has: an event for each contribution."""
+
+    round: RoundId = keyed(1)
+    device: str = keyed(2)
+    sha256: bytes = keyed(3)
+    size: int = keyed(4, default=0)
+
+
 def to_journal(event: Event) -> tuple[str, bytes]:
     """Return the kind and the body under which the journal keeps `event`."""
-    return type(event).__name__, cbor.encode(to_item(event))
+    return type(event).__name__, encode(event)
 
 
 def from_journal(kind: str, body: bytes) -> Event:
-    """Return the event that `to_journal` wrote.
+    """Return the event that `to_journal` wrote, here or in an earlier server.
 
     Raises:
         DecodeError: the journal was written by a newer server, or it is damaged.
     """
+    if kind == "ContributionStored":
+        one = decode(_ContributionStored, body)
+        return ContributionsStored(one.round, (Stored(one.device, one.sha256, one.size),))
     if kind not in _KINDS:
         raise DecodeError("unsupported", f"event {kind}")
-    return from_item(_KINDS[kind], cbor.decode(body, max_items=len(body) + 1))
+    return decode(_KINDS[kind], body, max_items=len(body))

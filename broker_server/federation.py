@@ -30,6 +30,7 @@ from dataclasses import dataclass, field, replace
 
 from broker_server import editions, releases
 from broker_server import round as rounds
+from broker_server.by_device import ByDevice
 from broker_server.editions import Editions, Trial
 from broker_server.events import (
     Aggregate,
@@ -37,7 +38,7 @@ from broker_server.events import (
     ClockTicked,
     Command,
     ConsensusMade,
-    ContributionStored,
+    ContributionsStored,
     DeviceGone,
     DeviceSeen,
     EditionNamed,
@@ -63,10 +64,9 @@ from broker_server.events import (
 )
 from broker_server.releases import Candidate, Releases
 from broker_server.round import Phase, Round
-from fd_protocol import cbor
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import RoundOffer
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 
 PROBE_COMMANDS = frozenset(command for command in Command if command.value.startswith("probes-"))
 """Those that `editions` obeys."""
@@ -135,7 +135,7 @@ class Federation:
     schedule: Schedule = keyed(2, default=Schedule())
     number: int = keyed(3, default=0)
     """Of the last round opened."""
-    online: Mapping[str, Presence] = field(default_factory=dict, metadata={"key": 4})
+    online: ByDevice[Presence] = field(default_factory=ByDevice, metadata={"key": 4})
     round: Round | None = keyed(5, default=None)
     next_round_ms: int = keyed(6, default=0)
     """When the next round is due; where a timetable has not been asked yet, the time after which to look."""
@@ -199,7 +199,7 @@ def step(state: Federation, event: Event) -> Federation:
         case DeviceSeen(device, boot) if boot >= _boot(state, device):
             return _see(state, device, Presence(boot, event.capabilities, event.public_sets))
         case DeviceGone(device, boot) if device in state.online and boot >= _boot(state, device):
-            return replace(state, online={name: p for name, p in state.online.items() if name != device})
+            return replace(state, online=state.online.without(device))
         case RoundOpened() if not state.has_open_round and _is_next(event, state):
             return _open(state, event)
         case ClockTicked(at_ms) if not state.has_open_round:
@@ -212,7 +212,7 @@ def step(state: Federation, event: Event) -> Federation:
             return state if fate is state.releases else replace(state, releases=fate)
         case Ordered(order) if state.answer_to(order.id) is None:
             return answered(*_obey(state, event))
-        case ContributionStored():
+        case ContributionsStored():
             return _step_round(state, event)
         case ConsensusMade(at_ms=at_ms) | AggregationFailed(at_ms=at_ms) | ClockTicked(at_ms=at_ms):
             return _step_round(state, event, at_ms)
@@ -272,9 +272,8 @@ def named_blobs(state: Federation) -> frozenset[bytes]:
 
 def without(state: Federation, device: str) -> Federation:
     """Return the state as if `device` were gone and had sent nothing in the open round. Its trust is not in here."""
-    online = {name: presence for name, presence in state.online.items() if name != device}
     current = rounds.without(state.round, device) if state.round is not None else None
-    return replace(state, online=online, round=current)
+    return replace(state, online=state.online.without(device), round=current)
 
 
 def answered(state: Federation, answer: Answer) -> Federation:
@@ -283,7 +282,7 @@ def answered(state: Federation, answer: Answer) -> Federation:
 
 
 def to_snapshot(state: Federation) -> bytes:
-    return cbor.encode(to_item(state))
+    return encode(state)
 
 
 def from_snapshot(body: bytes) -> Federation:
@@ -292,7 +291,7 @@ def from_snapshot(body: bytes) -> Federation:
     Raises:
         DecodeError: it was written by a newer server, or it is damaged.
     """
-    return from_item(Federation, cbor.decode(body, max_items=len(body) + 1))
+    return decode(Federation, body, max_items=len(body))
 
 
 def _is_next(opened: RoundOpened, state: Federation) -> bool:
@@ -326,7 +325,7 @@ def _boot(state: Federation, device: str) -> int:
 def _see(state: Federation, device: str, presence: Presence) -> Federation:
     if state.online.get(device) == presence:
         return state
-    return replace(state, online={**state.online, device: presence})
+    return replace(state, online=state.online.changed({device: presence}))
 
 
 def _step_round(state: Federation, event: Event, at_ms: int = 0) -> Federation:

@@ -1,7 +1,7 @@
-"""What devices send -> events, rows and receipts. Called inside the transaction that makes them durable.
+"""What devices send -> events, payloads and receipts: everything is checked here, and next to nothing written.
 
     state    birth or will           -> DeviceSeen, DeviceGone
-    up/+     part of a payload       -> joined; checked; blob and row put; ContributionStored; a receipt
+    up/+     part of a payload       -> joined; checked; a payload to keep; ContributionsStored; a receipt
     report   numbers after a round   -> counted
     cmd/+    how far a command is    -> kept (`errands`); our own word comes back, and is passed over
     round    our own offer, retained -> proof that the fleet has seen more than this database: EpochBegun
@@ -11,6 +11,9 @@ round is stored without an event: it counts from the next round on (`admission`)
 
 The key (kind, device, round, epoch) of a stored payload is the dedupe: the same bytes again are answered `duplicate`,
 also after their round has closed, for the receipt may have been lost.
+
+What a message comes to is a value (`Taken`): one that breaks half way has done nothing. Only a part of a payload that
+is not complete yet goes to the store at once; it says no more than that it came.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from broker_server.accepted import Accepted, Payload
 from broker_server.admission import RefusedError, admit_competence, admit_contribution, check_part
-from broker_server.events import ContributionStored, DeviceGone, DeviceSeen, EpochBegun, Event
+from broker_server.events import ContributionsStored, DeviceGone, DeviceSeen, EpochBegun, Event, Stored
 from broker_server.federation import Federation
 from broker_server.labels import StoredLabels
 from broker_server.rate import RATE_LIMITED, Allowances
@@ -46,10 +50,11 @@ from fd_runtime.store import PartRow, PayloadRow, Store
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a message came to: events to journal, and a receipt for the device that sent it.
+    """What a message came to: events to journal, a payload to keep, and a receipt for the device that sent it.
 
     Attributes:
         events: in order.
+        payload: accepted with it.
         device: that sent it.
         receipt: for it.
         report: that it sent.
@@ -70,17 +75,18 @@ class Taken:
     part: Part | None = None
     presence: DeviceState | None = None
     retained: bool = False
+    payload: Payload | None = None
     command: Command | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """Takes messages in, one at a time.
+    """Says what messages mean, one at a time.
 
     Attributes:
         settings: of the federation.
         probes: the public set of the settings, where the federation knows of no other (`editions`).
-        store: where blobs and rows go.
+        store: where parts wait for the others.
         new_epoch: draws the next epoch.
         allowances: what each device may still send.
     """
@@ -91,8 +97,8 @@ class Ingest:
     new_epoch: Callable[[], int]
     allowances: Allowances
 
-    def take(self, arrived: Arrived, state: Federation, at_ms: int) -> Taken:
-        """Return what the message means in `state`.
+    def take(self, arrived: Arrived, state: Federation, accepted: Accepted, at_ms: int) -> Taken:
+        """Return what the message means in `state`, to a server that has `accepted` these payloads.
 
         Raises:
             DecodeError: it is not a message of the protocol; nobody can be told.
@@ -108,7 +114,7 @@ class Ingest:
                     return _limited(device, leaf, arrived.payload)
                 if leaf == "up":
                     part = codec.decode(arrived.payload, Part)
-                    return replace(self._part(device, part, state), device=device, part=part)
+                    return self._part(device, part, state, accepted)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
             case Address(device=str(device), leaf="cmd") if device:
                 return self._command(device, address.argument, arrived, at_ms)
@@ -149,29 +155,35 @@ class Ingest:
             return Taken()
         return Taken((EpochBegun(self.new_epoch(), at_ms),))
 
-    def _part(self, device: str, part: Part, state: Federation) -> Taken:
-        rows = self.store.payloads(self.settings.federation, part.kind.value, device)
+    def _part(self, device: str, part: Part, state: Federation, accepted: Accepted) -> Taken:
+        rows = accepted.rows(part.kind, device)
         is_ours = part.round.federation == self.settings.federation
         if is_ours and any(row.sha256 == part.payload_sha256 and _is_of(row, part) for row in rows):
-            return _answered(device, part, Status.DUPLICATE)
+            return Taken(device=device, part=part, receipt=_receipt(part, Status.DUPLICATE))
         broken = part.body
         try:
             offer = check_part(part, device, self.settings.federation, state, hears_late=self._hears_late)
             payload = self._payload(device, part)
             if isinstance(payload, tuple):
-                return _answered(device, part, Status.MISSING, missing=payload) if payload else Taken()
+                receipt = _receipt(part, Status.MISSING, missing=payload) if payload else None
+                return Taken(device=device, part=part, receipt=receipt)
             broken = payload
             if part.kind is Kind.COMPETENCE:
-                asked = offer.slice.public_set
-                admit_competence(payload, asked, self._count_of(asked, state))
-                self._put(device, part, payload)
-                return _answered(device, part, Status.STORED)
-            taken = self._admit(device, part, payload, rows, offer)
+                content = self._map(payload, offer, state)
+            else:
+                content = _labels(part, payload, rows, offer, accepted)
         except (RefusedError, DecodeError) as refusal:
-            self.store.delete_parts(self.settings.federation, part.kind.value, device)
-            refused = _answered(device, part, Status.REFUSED, reason=refusal.reason)
-            return replace(refused, broken=broken) if isinstance(refusal, DecodeError) else refused
-        return replace(taken, events=(), is_late=True) if taken.events and _is_late(part, state) else taken
+            self._forget_parts(device, part)
+            receipt = _receipt(part, Status.REFUSED, refusal.reason)
+            broken = broken if isinstance(refusal, DecodeError) else b""
+            return Taken(device=device, part=part, receipt=receipt, broken=broken)
+        taken = _stored(device, part, content, is_late=_is_late(part, state))
+        if part.count > 1:
+            self._forget_parts(device, part)
+        return taken
+
+    def _forget_parts(self, device: str, part: Part) -> None:
+        self.store.delete_parts(self.settings.federation, part.kind.value, device)
 
     @property
     def _hears_late(self) -> bool:
@@ -192,33 +204,12 @@ class Ingest:
             return absent if part.index == part.count - 1 else ()
         return join(codec.decode(row.body, Part) for row in self.store.parts(federation, kind, device, digest))
 
-    def _admit(self, device: str, part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer) -> Taken:
-        if any(_is_of(row, part) for row in rows):
-            raise RefusedError("second_payload")
-        labels = admit_contribution(payload, offer, lambda digest: self._base(digest, rows))
-        self._put(device, part, labels.to_bytes())
-        event = ContributionStored(part.round, device, part.payload_sha256, part.total_bytes)
-        return _answered(device, part, Status.STORED, events=(event,))
-
-    def _count_of(self, public_set: bytes, state: Federation) -> int:
-        """Return the number of probes in a set that was offered."""
-        edition = state.editions.about(public_set)
-        return self.probes.count if edition is None else edition.count
-
-    def _put(self, device: str, part: Part, content: bytes) -> None:
-        federation, digest = self.settings.federation, self.store.put_blob(content)
-        row = PayloadRow(
-            part.kind.value, device, part.round.number, part.round.epoch, sha256=part.payload_sha256, content=digest
-        )
-        self.store.put_payload(federation, row)
-        if part.count > 1:
-            self.store.delete_parts(federation, row.kind, device)
-
-    def _base(self, digest: bytes, rows: list[PayloadRow]) -> Codes | None:
-        for row in rows:
-            if row.sha256 == digest:
-                return StoredLabels.from_bytes(self.store.blob(row.content)).codes
-        return None
+    def _map(self, payload: bytes, offer: RoundOffer, state: Federation) -> bytes:
+        """Return what the store keeps of a competence map."""
+        asked = offer.slice.public_set
+        edition = state.editions.about(asked)
+        admit_competence(payload, asked, self.probes.count if edition is None else edition.count)
+        return payload
 
 
 def _limited(device: str, leaf: str, payload: bytes) -> Taken:
@@ -229,7 +220,7 @@ def _limited(device: str, leaf: str, payload: bytes) -> Taken:
         part = None
     if part is None:
         return Taken(device=device, is_dropped=True)
-    return _answered(device, part, Status.REFUSED, reason=RATE_LIMITED)
+    return Taken(device=device, receipt=_receipt(part, Status.REFUSED, RATE_LIMITED))
 
 
 def _is_late(part: Part, state: Federation) -> bool:
@@ -240,14 +231,34 @@ def _is_of(row: PayloadRow, part: Part) -> bool:
     return (row.round, row.epoch) == (part.round.number, part.round.epoch)
 
 
-def _answered(
-    device: str,
-    part: Part,
-    status: Status,
-    *,
-    reason: str = "",
-    missing: tuple[int, ...] = (),
-    events: tuple[Event, ...] = (),
-) -> Taken:
-    receipt = Receipt(part.round, part.kind, part.payload_sha256, status, reason, missing)
-    return Taken(events, device, receipt)
+def _labels(part: Part, payload: bytes, rows: list[PayloadRow], offer: RoundOffer, accepted: Accepted) -> bytes:
+    """Return what the store keeps of a contribution."""
+    if any(_is_of(row, part) for row in rows):
+        raise RefusedError("second_payload")
+    return admit_contribution(payload, offer, lambda digest: _base(digest, rows, accepted)).to_bytes()
+
+
+def _base(digest: bytes, rows: list[PayloadRow], accepted: Accepted) -> Codes | None:
+    for row in rows:
+        if row.sha256 == digest:
+            return StoredLabels.from_bytes(accepted.content(row)).codes
+    return None
+
+
+def _stored(device: str, part: Part, content: bytes, *, is_late: bool) -> Taken:
+    """A contribution counts in its round, unless it is late."""
+    is_contribution = part.kind is Kind.CONTRIBUTION
+    stored = Stored(device, part.payload_sha256, part.total_bytes)
+    events = (ContributionsStored(part.round, (stored,)),) if is_contribution and not is_late else ()
+    return Taken(
+        events,
+        device,
+        _receipt(part, Status.STORED),
+        is_late=is_contribution and is_late,
+        part=part,
+        payload=Payload.of(device, part, content),
+    )
+
+
+def _receipt(part: Part, status: Status, reason: str = "", missing: tuple[int, ...] = ()) -> Receipt:
+    return Receipt(part.round, part.kind, part.payload_sha256, status, reason, missing)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fd_protocol import cbor
 from fd_protocol.messages import Codec, Contribution, Slice
 from fd_protocol.payload import Codes
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,9 @@ class StoredLabels:
         return Codes(self.codec, self.slice.classes, array, self.top_k)
 
     def to_bytes(self) -> bytes:
-        return cbor.encode(to_item(self))
+        return encode(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StoredLabels:
         """Return the labels that `to_bytes` wrote."""
-        return from_item(cls, cbor.decode(data))
+        return decode(cls, data)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import sha256
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 from fd_runtime.store import Store
 
 PLACES = 32
@@ -56,7 +56,7 @@ class Quarantine:
         kept = Quarantined(
             number, at_ms, topic[:_MAX_TOPIC], reason, len(content), sha256(content), content[:MAX_BYTES]
         )
-        self.store.set_meta(f"{self._key}/{number % PLACES}", cbor.encode(to_item(kept)))
+        self.store.set_meta(f"{self._key}/{number % PLACES}", encode(kept))
         self.store.set_meta(self._key, cbor.encode(number))
 
     def count(self) -> int:
@@ -71,7 +71,7 @@ class Quarantine:
         for number in range(max(1, count - PLACES + 1), count + 1):
             data = self.store.meta(f"{self._key}/{number % PLACES}")
             if data is not None:
-                yield from_item(Quarantined, cbor.decode(data))
+                yield decode(Quarantined, data)
 
     @property
     def _key(self) -> str:

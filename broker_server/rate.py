@@ -8,6 +8,7 @@ remembered has full buckets, so the memory may forget whoever has been quiet lon
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -43,20 +44,16 @@ class Allowance:
     at_ms: int
 
 
-def full(terms: RateTerms, at_ms: int) -> Allowance:
-    """Return the allowance of a device that has rested."""
-    return Allowance(terms.messages_per_minute or float("inf"), terms.bytes_per_minute or float("inf"), at_ms)
-
-
-def spend(allowance: Allowance, terms: RateTerms, size: int, at_ms: int) -> tuple[Allowance, bool]:
+def spend(before: Allowance | None, terms: RateTerms, size: int, at_ms: int) -> tuple[Allowance, bool]:
     """Return what is left after a message of `size` bytes at `at_ms`, and whether it may be sent; if not, all is left.
 
-    A clock that went back refills nothing.
+    `before` is None for a device that has rested. A clock that went back refills nothing.
     """
-    most = full(terms, at_ms)
-    share = max(0, at_ms - allowance.at_ms) / _MINUTE_MS
-    messages = min(most.messages, allowance.messages + share * terms.messages_per_minute)
-    left = min(most.bytes, allowance.bytes + share * terms.bytes_per_minute)
+    messages, left = terms.messages_per_minute or math.inf, terms.bytes_per_minute or math.inf
+    if before is not None:
+        share = max(0, at_ms - before.at_ms) / _MINUTE_MS
+        messages = min(messages, before.messages + share * terms.messages_per_minute)
+        left = min(left, before.bytes + share * terms.bytes_per_minute)
     if messages < 1 or left < size:
         return Allowance(messages, left, at_ms), False
     return Allowance(messages - 1, left - size, at_ms), True
@@ -74,7 +71,7 @@ class Allowances:
 
     def spend(self, device: str, size: int, at_ms: int) -> bool:
         """Whether `device` may send `size` bytes now; if so, they are taken off."""
-        before = self._by_device.pop(device, None) or full(self.terms, at_ms)
+        before = self._by_device.pop(device, None)
         self._by_device[device], is_allowed = spend(before, self.terms, size, at_ms)
         if len(self._by_device) > MAX_DEVICES:
             self._by_device.popitem(last=False)

@@ -6,7 +6,7 @@
           by order
 
 Rules:
-- A device counts once, with the first payload that was stored.
+- A device counts once, with the first payload that was stored. Payloads that became durable together count together.
 - All in closes a round early: every device that was online at the offer and invited has contributed, and quorum is met.
   Where nobody was online at the offer the deadline alone closes it. Reports never do.
 - What has ended stays as it is. An event that does not fit changes nothing: late, doubled and foreign are one case.
@@ -16,16 +16,16 @@ What is deliberately absent: payloads (the round knows digests), the clock (an e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from broker_server.by_device import ByDevice
 from broker_server.events import (
     AggregationFailed,
     ClockTicked,
     Command,
     ConsensusMade,
-    ContributionStored,
+    ContributionsStored,
     EpochBegun,
     Event,
     Ordered,
@@ -61,7 +61,7 @@ class Round:
     """Devices that have contributed."""
     awaited: int = keyed(6, default=0)
     """Invited devices that have not."""
-    devices: Mapping[str, bytes] = field(default_factory=dict, metadata={"key": 7})
+    devices: ByDevice[bytes] = field(default_factory=ByDevice, metadata={"key": 7})
     """SHA-256 of each device's payload; empty while an invited device is awaited."""
     reason: str = keyed(8, default="")
     """Why the round was aborted."""
@@ -98,7 +98,7 @@ def opened(event: RoundOpened, *, is_warm_up: bool = False, is_trial: bool = Fal
         deadline_ms=event.at_ms + 1000 * event.offer.remaining_s,
         invited=len(event.invited),
         awaited=len(event.invited),
-        devices=dict.fromkeys(event.invited, b""),
+        devices=ByDevice(dict.fromkeys(event.invited, b"")),
         is_warm_up=is_warm_up,
         trial_of=event.edition if is_trial else 0,
     )
@@ -107,7 +107,7 @@ def opened(event: RoundOpened, *, is_warm_up: bool = False, is_trial: bool = Fal
 def step(state: Round, event: Event) -> Round:
     """Return the round after `event`."""
     match state.phase, event:
-        case Phase.OFFERED, ContributionStored() if event.round == state.id:
+        case Phase.OFFERED, ContributionsStored() if event.round == state.id:
             return _count(state, event)
         case Phase.OFFERED, ClockTicked(at_ms) if at_ms >= state.deadline_ms:
             return _end_offer(state)
@@ -123,16 +123,16 @@ def step(state: Round, event: Event) -> Round:
     return state
 
 
-def _count(state: Round, event: ContributionStored) -> Round:
-    before = state.devices.get(event.device)
-    if before:
+def _count(state: Round, event: ContributionsStored) -> Round:
+    first = {one.device: one for one in reversed(event.contributions) if not state.devices.get(one.device)}
+    if not first:
         return state
     state = replace(
         state,
-        devices={**state.devices, event.device: event.sha256},
-        heard=state.heard + 1,
-        awaited=state.awaited - (before is not None),
-        up_bytes=state.up_bytes + event.size,
+        devices=state.devices.changed({one.device: one.sha256 for one in first.values()}),
+        heard=state.heard + len(first),
+        awaited=state.awaited - sum(device in state.devices for device in first),
+        up_bytes=state.up_bytes + sum(one.size for one in first.values()),
     )
     return _end_if_all_in(state)
 
@@ -149,7 +149,7 @@ def _end_offer(state: Round) -> Round:
 
 
 def _end(state: Round, phase: Phase, reason: str = "") -> Round:
-    return replace(state, phase=phase, reason=reason, devices={})
+    return replace(state, phase=phase, reason=reason, devices=ByDevice())
 
 
 def without(state: Round, device: str) -> Round:
@@ -157,7 +157,7 @@ def without(state: Round, device: str) -> Round:
     sent = state.devices.get(device)
     if sent is None:
         return state
-    devices = {name: digest for name, digest in state.devices.items() if name != device}
+    devices = state.devices.without(device)
     if not sent:
         return _end_if_all_in(replace(state, devices=devices, awaited=state.awaited - 1))
     state = replace(state, devices=devices, heard=state.heard - 1)

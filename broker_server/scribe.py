@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker_server.chronicle import ABSENT, CommandRecord, lower
@@ -20,8 +20,8 @@ from broker_server.settings import MethodSettings, RecordSettings
 from broker_server.standing import Standing
 from fd_protocol import codec
 from fd_protocol.documents import to_json
-from fd_protocol.messages import DeviceState, Kind, Part, Receipt, RoundReport, Status
-from fd_runtime.store import GAINS, Row, Store, Value
+from fd_protocol.messages import DeviceState, Kind, Part, RoundReport, Status
+from fd_runtime.store import GAINS, Columns, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""
@@ -30,6 +30,12 @@ HOLD_OUT = "hold_out_accuracy"
 TRIAL_OF = "trial_of_edition"
 """Among the metrics of a round: the number of the edition that it tried."""
 DAY_MS = 86_400_000
+
+_HEARD = Columns(("fed", "device"), ("last_seen_ms",), ("up_bytes", "rounds", "refused"))
+_HEARING = Columns(
+    ("fed", "round", "device", "kind", "sha256"), ("epoch", "arrived_ms", "payload_bytes", "status", "reason")
+)
+"""What a payload changes in the row of its device, and its own row."""
 
 
 class Scribe:
@@ -49,16 +55,14 @@ class Scribe:
         self._consensus: Consensus | None = None
         self._student: Student | None = None
 
-    def write(self, taken: Iterable[Taken], state: Federation, at_ms: int) -> None:
+    def write(self, taken: Sequence[Taken], state: Federation, at_ms: int) -> None:
         """Write what messages and results have come to; `state` is the federation's after them."""
-        up_bytes: Counter[int] = Counter()
+        up_bytes = self._hear(taken, state, at_ms)
         for one in taken:
             if one.presence is not None:
                 self._presence(one.device, one.presence, at_ms, is_news=not one.retained)
             if one.report is not None:
                 self._report(one.device, one.report, state, at_ms)
-            if one.part is not None:
-                up_bytes[self._hear(one.device, one.part, one.receipt, state, at_ms)] += len(one.part.body)
         self._follow(state, at_ms)
         for number, count in up_bytes.items():
             if self._row_of(number) is not None:
@@ -145,26 +149,38 @@ class Scribe:
             for row in self._store.rows("hearings", {**sent, "status": Status.STORED.value}):
                 self._store.merge("hearings", {**sent, "sha256": row["sha256"]}, metrics)
 
-    def _hear(self, device: str, part: Part, receipt: Receipt | None, state: Federation, at_ms: int) -> int:
-        """Write down a piece of a payload, and the payload where it is decided; return the number of its round."""
-        is_ours = part.round.federation == self._federation and part.round.epoch == state.epoch
-        number = part.round.number if is_ours and part.round.number <= state.number else state.number
-        status = receipt.status if receipt is not None else Status.MISSING
-        is_counted = status is Status.STORED and part.kind is Kind.CONTRIBUTION
-        self._store.merge(
-            "devices",
-            self._key(device=device),
-            {"last_seen_ms": at_ms},
-            {"up_bytes": len(part.body), "rounds": int(is_counted), "refused": int(status is Status.REFUSED)},
-        )
-        key = self._key(round=number, device=device, kind=part.kind.value, sha256=part.payload_sha256)
-        if receipt is not None and (status is Status.STORED or (status is Status.REFUSED and self._has_room(key))):
-            when: Row = {"epoch": state.epoch, "arrived_ms": at_ms, "payload_bytes": part.total_bytes}
-            self._store.merge("hearings", key, {**when, "status": status.value, "reason": receipt.reason})
-        return number
+    def _hear(self, taken: Iterable[Taken], state: Federation, at_ms: int) -> Counter[int]:
+        """Write down pieces of payloads, and payloads where they are decided; return the bytes of each round."""
+        up_bytes: Counter[int] = Counter()
+        devices: list[tuple[Value, ...]] = []
+        hearings: dict[Status, list[tuple[Value, ...]]] = {Status.STORED: [], Status.REFUSED: []}
+        for one in sorted(taken, key=lambda one: one.device):
+            part, receipt = one.part, one.receipt
+            if part is None:
+                continue
+            number, status = self._number(part, state), receipt.status if receipt is not None else Status.MISSING
+            kind, size = part.kind, len(part.body)
+            up_bytes[number] += size
+            is_counted = status is Status.STORED and kind is Kind.CONTRIBUTION
+            devices.append((self._federation, one.device, at_ms, size, is_counted, status is Status.REFUSED))
+            if receipt is not None and status in hearings:
+                key = self._federation, number, one.device, kind.value, part.payload_sha256
+                what = state.epoch, at_ms, part.total_bytes, status.value, receipt.reason
+                hearings[status].append(key + what)
+        self._store.merge_all("devices", _HEARD, devices)
+        self._store.merge_all("hearings", _HEARING, hearings[Status.STORED])
+        for row in hearings[Status.REFUSED]:
+            if self._has_room(row):
+                self._store.merge_all("hearings", _HEARING, [row])
+        return up_bytes
 
-    def _has_room(self, key: Row) -> bool:
-        where = {**{name: key[name] for name in ("fed", "round", "device")}, "status": Status.REFUSED.value}
+    def _number(self, part: Part, state: Federation) -> int:
+        """Return the round under which a part is written down."""
+        is_ours = part.round.federation == self._federation and part.round.epoch == state.epoch
+        return part.round.number if is_ours and part.round.number <= state.number else state.number
+
+    def _has_room(self, row: tuple[Value, ...]) -> bool:
+        where = {**dict(zip(_HEARING.key[:3], row, strict=False)), "status": Status.REFUSED.value}
         return len(self._store.rows("hearings", where, limit=MAX_REFUSALS)) < MAX_REFUSALS
 
     # Rounds.
@@ -182,8 +198,9 @@ class Scribe:
     def _follow_round(self, current: Round, state: Federation, at_ms: int) -> None:
         row = self._row_of(current.id.number)
         values: dict[str, Any] = {"phase": current.phase.value, "reason": current.reason, "heard": current.heard}
+        is_news = row is None or self._round is None or self._round.id != current.id
         if not current.has_ended:
-            values |= {**_terms_of(current), "terms": self._terms, "trust": state.trust}
+            values |= {**_terms_of(current), "terms": self._terms, "trust": state.trust} if is_news else {}
         elif row is None:
             return  # it ended before there were records
         elif not row["ended_ms"]:

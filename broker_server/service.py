@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from broker_server import transfer
-from broker_server.aggregator import Aggregator
+from broker_server.aggregator import GROUP_MESSAGES, Aggregator
 from broker_server.child import Child
 from broker_server.config import Config
 from broker_server.equipment import Workshop, load_equipment
@@ -26,8 +26,8 @@ from fd_runtime.store import Store, StoreFullError
 
 _PUMP_S = 5.0
 _DISK_RETRY_S = 1.0
-_RECEIVE_MAXIMUM = 100
-"""Messages that a broker may have under way to us: a few groups, so that it sends while we commit."""
+_RECEIVE_MAXIMUM = 2 * GROUP_MESSAGES
+"""Messages that a broker may have under way to us: two groups, so that it sends while we commit."""
 
 log = logging.getLogger("broker-server")
 

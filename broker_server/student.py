@@ -14,12 +14,11 @@ from typing import Protocol
 import numpy as np
 
 from broker_server.release_gate import Hits
-from fd_protocol import cbor
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import ConsensusBlock
 from fd_protocol.payload import decode_body
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, keyed
 from fd_protocol.soft_labels import F32, SoftLabels, soften
 from fd_protocol.terms import Slice
 from fd_runtime.fitting import FitTerms, ProbeRows, fit
@@ -97,7 +96,7 @@ class StudentWeights:
         return OptimizerState(_vector(self.theta), slots, self.step)
 
     def to_bytes(self) -> bytes:
-        return cbor.encode(to_item(self))
+        return encode(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StudentWeights:
@@ -106,7 +105,7 @@ class StudentWeights:
         Raises:
             DecodeError: it did not.
         """
-        return from_item(cls, cbor.decode(data))
+        return decode(cls, data)
 
 
 class Student:

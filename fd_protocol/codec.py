@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from fd_protocol import cbor, messages
+from fd_protocol import messages, schema
 from fd_protocol.errors import DecodeError
-from fd_protocol.schema import from_item, to_item
 
 M = TypeVar("M")
 
@@ -39,7 +38,7 @@ _NUMBERS = {cls: number for number, cls in KINDS.items()}
 
 def encode(message: object) -> bytes:
     """Return the deterministic bytes of a message; equal messages give equal bytes."""
-    return cbor.encode({0: _NUMBERS[type(message)], **to_item(message)})
+    return schema.encode(message, number=_NUMBERS[type(message)])
 
 
 def decode(data: bytes, expected: type[M], *, limit: int = MAX_MESSAGE_BYTES) -> M:
@@ -55,9 +54,4 @@ def decode(data: bytes, expected: type[M], *, limit: int = MAX_MESSAGE_BYTES) ->
     """
     if len(data) > limit:
         raise DecodeError("oversized", f"{len(data)} of at most {limit} bytes")
-    item = cbor.decode(data)
-    if not isinstance(item, dict) or type(item.get(0)) is not int:
-        raise DecodeError("malformed", "not a message map")
-    if item[0] != _NUMBERS[expected]:
-        raise DecodeError("foreign_kind", f"expected {expected.__name__}, found kind {item[0]!r}")
-    return from_item(expected, item)
+    return schema.decode(expected, data, number=_NUMBERS[expected])

@@ -78,5 +78,7 @@ class RoundId:
 
 def is_sampled(device: str, seed: bytes, fraction: float) -> bool:
     """Whether a device joins a round: sha256(seed || id)[:4] / 2^32 < fraction (DESIGN section 5.2)."""
+    if fraction >= 1.0:
+        return True
     draw = int.from_bytes(hashlib.sha256(seed + device.encode()).digest()[:4], "big")
     return draw / 2**32 < fraction

@@ -234,8 +234,9 @@ class Receipt:
         check_text(self.reason, "reason")
         require((self.status is Status.REFUSED) == bool(self.reason), "a refusal, and nothing else, has a reason")
         require((self.status is Status.MISSING) == bool(self.missing), "missing parts go with status missing")
-        require(set(self.missing) <= _PART_INDICES, "a missing part has an index below 128")
-        require(list(self.missing) == sorted(set(self.missing)), "missing parts stand once and in order")
+        if self.missing:
+            require(set(self.missing) <= _PART_INDICES, "a missing part has an index below 128")
+            require(list(self.missing) == sorted(set(self.missing)), "missing parts stand once and in order")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Reconciler(Generic[S, V, E]):
         self._journal = journal
         self._perform = perform
         self._in_flight: set[E] = set()
+        self._due: tuple[S, tuple[E, ...]] | None = None
+        """The last state that was looked at, and what is outstanding in it."""
 
     def submit(self, events: Sequence[V]) -> None:
         """Journal the events, then `apply` them."""
@@ -70,7 +72,9 @@ class Reconciler(Generic[S, V, E]):
 
         An effect whose `perform` raises stays due, and so do those after it.
         """
-        due = tuple(self._outstanding(self.state))
+        if self._due is None or self._due[0] is not self.state:
+            self._due = self.state, tuple(self._outstanding(self.state))
+        due = self._due[1]
         self._in_flight.intersection_update(due)
         for effect in due:
             if effect not in self._in_flight:

@@ -1,6 +1,6 @@
 """Values that tests of the server share."""
 
-from broker_server.events import ConsensusMade, ContributionStored, RoundOpened
+from broker_server.events import ConsensusMade, ContributionsStored, RoundOpened, Stored
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import Codec, RoundOffer, Sampling, Slice, TrainingTerms
 
@@ -35,7 +35,7 @@ def opened(number=1, invited=("a", "b", "c"), epoch=EPOCH, at_ms=0, **changes):
 
 
 def stored(device, number=1, epoch=EPOCH, payload=None):
-    return ContributionStored(round_id(number, epoch), device, sha256((payload or device).encode()))
+    return ContributionsStored(round_id(number, epoch), (Stored(device, sha256((payload or device).encode())),))
 
 
 def made(number=1, epoch=EPOCH, at_ms=70_000):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker_server.accepted import Accepted
 from broker_server.chronicle import Chronicle
 from broker_server.replaying import remake
 from broker_server.round import Phase
@@ -99,7 +100,7 @@ def test_any_bytes_are_taken_or_refused_and_leave_the_round_alone(offered, data,
     arrived = Arrived(TOPICS.device("stranger", leaf), payload, retained=False, token=0)
     heard = world.state.round.heard
     try:
-        taken = world.server._ingest.take(arrived, world.state, world.now_ms)
+        taken = world.server._ingest.take(arrived, world.state, Accepted(world.store, FED), world.now_ms)
     except DecodeError:
         return
     assert world.state.round.heard == heard

@@ -62,10 +62,10 @@ LAYERS = {
     "the first look at a part": ("broker_server.ingest.check_part", KeyError("poison")),
     "the rules of admission": ("broker_server.ingest.admit_contribution", RecursionError()),
     "the stored form": ("broker_server.labels.StoredLabels.to_bytes", MemoryError()),
-    "the blobs": ("fd_runtime.store.Store.put_blob", OverflowError("int too large")),
-    "a blob that is gone": ("fd_runtime.store.Store.put_blob", MissingBlobError(None, "gone")),
-    "the rows": ("fd_runtime.store.Store.put_payload", UnicodeEncodeError("utf-8", "x", 0, 1, "poison")),
-    "the receipt, after everything was written": ("broker_server.ingest._answered", ValueError("poison")),
+    "the blobs": ("fd_runtime.store.Store.put_blobs", OverflowError("int too large")),
+    "a blob that is gone": ("fd_runtime.store.Store.put_blobs", MissingBlobError(None, "gone")),
+    "the rows": ("fd_runtime.store.Store.put_payloads", UnicodeEncodeError("utf-8", "x", 0, 1, "poison")),
+    "the receipt, after everything was written": ("broker_server.ingest._receipt", ValueError("poison")),
 }
 
 
@@ -93,7 +93,7 @@ def test_a_message_that_broke_half_way_is_not_taken_for_a_duplicate_when_it_come
     a = fleet(world)[0]
     payload, _ = a.contribution()
     with monkeypatch.context() as poison:
-        poison.setattr("broker_server.ingest._answered", raising(ValueError("poison")))
+        poison.setattr("broker_server.ingest._receipt", raising(ValueError("poison")))
         a.send(payload)
     assert [receipt.status for receipt in a.send(payload)] == [Status.STORED]
     assert world.state.round.heard == 1
@@ -101,12 +101,12 @@ def test_a_message_that_broke_half_way_is_not_taken_for_a_duplicate_when_it_come
 
 def test_what_others_sent_with_it_in_one_transaction_is_kept(world, monkeypatch):
     a, b, _ = fleet(world)
-    admit = Ingest._admit
+    take = Ingest._part
 
     def break_over_a(self, device, *rest):
-        return 1 / 0 if device == "a" else admit(self, device, *rest)
+        return 1 / 0 if device == "a" else take(self, device, *rest)
 
-    monkeypatch.setattr(Ingest, "_admit", break_over_a)
+    monkeypatch.setattr(Ingest, "_part", break_over_a)
     for device in (a, b):
         (part,) = split(device.contribution()[0], world.offer.round, Kind.CONTRIBUTION)
         world.arrive(TOPICS.upload(device.name), codec.encode(part))

@@ -157,7 +157,7 @@ def test_a_full_disk_under_a_contribution_is_not_taken_for_poison(world, monkeyp
 
     a = fleet(world)[0]
     payload, _ = a.contribution()
-    monkeypatch.setattr(world.store, "put_blob", no_room)
+    monkeypatch.setattr(world.store, "put_blobs", no_room)
     with pytest.raises(StoreFullError):
         a.send(payload)
     monkeypatch.undo()
@@ -191,6 +191,7 @@ def test_settings_that_do_not_fit_the_public_set_are_refused(tmp_path):
 
 def test_the_journal_is_folded_even_if_no_round_ends(world, monkeypatch):
     monkeypatch.setattr("broker_server.journal.SNAPSHOT_EVENTS", 10)
+    monkeypatch.setattr("broker_server.aggregator.GROUP_MESSAGES", 7)
     for boot in range(1, 26):
         world.arrive(TOPICS.state("a"), codec.encode(DeviceState(boot, online=True, task=PROBES.task)))
     world.settle()

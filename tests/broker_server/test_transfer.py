@@ -187,7 +187,7 @@ def test_a_backup_is_one_file_with_all_that_was_there(world, tmp_path):
 
 def test_a_backup_is_of_one_moment_while_the_server_writes(world, tmp_path, monkeypatch):
     """A live aggregator commits between the pages of the copy; each round's rows still fit together."""
-    monkeypatch.setattr("fd_runtime.store._COPY_PAGES", 1)
+    monkeypatch.setattr("fd_runtime.database._COPY_PAGES", 1)
     before = Journal(world.store, FED).replay()
     devices = [world.device(name) for name in "bc"]
     wrote, copied = threading.Event(), []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.messages import Codec
 from fd_protocol.payload import Codes, decode_body, encode_body, quantise
-from fd_protocol.quantisers import ONE, TOP_1_REST, quantiser
+from fd_protocol.quantisers import ONE, TOP_1_REST, _sums_of_squares, quantiser
 from fd_protocol.soft_labels import SoftLabels
 
 LEVELS = {Codec.U8_SQRT: 255, Codec.U4_SQRT: 15}
@@ -33,6 +33,14 @@ def coded(draw):
     codec = draw(st.sampled_from(codecs))
     top_k = draw(st.integers(1, classes - 1)) if codec is Codec.TOP_K else 0
     return labels, quantise(labels, codec, top_k)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 257, 1 << 16])
+def test_the_checker_adds_exactly_however_many_classes_a_row_has(classes):
+    rows = np.full((3, classes), 255, np.uint8)
+    rows[1, 0], rows[2] = 254, 0
+    expected = [sum(int(code) ** 2 for code in row) for row in rows]
+    assert _sums_of_squares(rows).tolist() == expected
 
 
 @given(coded())

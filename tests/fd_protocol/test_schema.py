@@ -6,8 +6,9 @@ from enum import Enum
 
 import pytest
 
+from fd_protocol import cbor
 from fd_protocol.errors import DecodeError, InvalidValueError
-from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.schema import decode, encode, from_item, keyed, to_item
 
 
 class Colour(str, Enum):
@@ -119,3 +120,94 @@ def test_two_fields_cannot_share_a_key():
 
     with pytest.raises(TypeError, match="twice"):
         to_item(Twice(1, 2))
+
+
+# Bytes.
+
+
+def test_a_value_and_its_item_have_the_same_bytes():
+    assert encode(FULL) == cbor.encode(to_item(FULL))
+    assert decode(Outer, encode(FULL)) == FULL
+
+
+@dataclass(frozen=True, slots=True)
+class Unordered:
+    late: int = keyed(300)
+    early: int = keyed(3)
+    middle: int = keyed(30)
+
+
+def test_fields_stand_in_the_order_of_their_encoded_keys():
+    value = Unordered(1, 2, 3)
+    assert encode(value) == cbor.encode({3: 2, 30: 3, 300: 1})
+    assert decode(Unordered, encode(value)) == value
+
+
+def test_a_number_tells_what_a_map_is():
+    data = encode(Inner(1), number=7)
+    assert data == cbor.encode({0: 7, 1: 1})
+    assert decode(Inner, data, number=7) == decode(Inner, data) == Inner(1)
+    with pytest.raises(DecodeError) as caught:
+        decode(Inner, data, number=8)
+    assert caught.value.reason == "foreign_kind"
+
+
+@pytest.mark.parametrize("item", [{1: 1}, {0: "7", 1: 1}, {0: 7}, [7]])
+def test_a_map_without_its_number_or_with_nothing_else_is_malformed(item):
+    with pytest.raises(DecodeError) as caught:
+        decode(Inner, cbor.encode(item), number=7)
+    assert caught.value.reason == "malformed"
+
+
+# What is remembered of the last message.
+
+
+def test_a_small_value_that_comes_again_is_the_same_object_and_a_large_one_is_not():
+    data = [encode(Outer(Inner(number), data=b"x" * number)) for number in (1, 2, 1)]
+    values = [decode(Outer, each) for each in data]
+    assert [value.inner.number for value in values] == [1, 2, 1]
+    assert decode(Outer, data[0]).inner is values[2].inner
+    large = encode(Wide(Page("x" * 300)))
+    assert decode(Wide, large).page is not decode(Wide, large).page
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    text: str = keyed(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wide:
+    page: Page = keyed(1)
+    second: Page | None = keyed(2, default=None)
+
+
+def test_a_value_that_begins_like_the_last_one_is_another():
+    for text in ("x", "xy", "x" * 23, "x" * 24, ""):
+        assert decode(Wide, encode(Wide(Page("x"), Page(text)))) == Wide(Page("x"), Page(text))
+
+
+def test_what_is_remembered_counts_against_the_limit_as_what_is_read():
+    data = encode(Outer(Inner(1), several=(Inner(1),) * 5))
+    least = next(limit for limit in range(100) if is_read(data, limit))
+    decode(Outer, data)
+    assert not is_read(data, least - 1)
+    assert is_read(data, least)
+
+
+def is_read(data, limit):
+    try:
+        decode(Outer, data, max_items=limit)
+    except DecodeError:
+        return False
+    return True
+
+
+def test_what_was_refused_is_refused_again():
+    good, bad = encode(Outer(Inner(1))), cbor.encode({1: {1: -1}})
+    for data in (bad, good, bad, bad):
+        if data is good:
+            assert decode(Outer, data) == Outer(Inner(1))
+        else:
+            with pytest.raises(DecodeError, match="not negative"):
+                decode(Outer, data)

@@ -13,10 +13,11 @@ class World:
     """A core that counts: event n adds n; each whole ten of the state wants one effect."""
 
     def __init__(self):
-        self.journal, self.performed, self.broken = [], [], False
+        self.journal, self.performed, self.broken, self.looks = [], [], False, 0
         self.reconciler = Reconciler(0, int.__add__, self.outstanding, self.write, self.perform)
 
     def outstanding(self, state):
+        self.looks += 1
         return [] if state < 0 else [f"lamp-{ten}" for ten in range(state // 10)]
 
     def write(self, events):
@@ -92,3 +93,13 @@ def test_a_replay_folds_without_acting(world):
 def test_a_state_folded_elsewhere_is_adopted_and_acted_on(world):
     world.reconciler.adopt(11)
     assert (world.reconciler.state, world.performed, world.journal) == (11, ["lamp-0"], [])
+
+
+def test_a_state_is_looked_at_once_however_often_the_world_is(world):
+    world.reconciler.submit([11])
+    for _ in range(3):
+        world.reconciler.forget("lamp-0")
+        world.reconciler.reconcile()
+    assert (world.looks, world.performed) == (1, ["lamp-0"] * 4)
+    world.reconciler.submit([10])
+    assert (world.looks, world.performed[-1]) == (2, "lamp-1")

@@ -11,6 +11,7 @@ from fd_runtime.store import (
     JOURNAL,
     META_TABLE,
     RECORDS,
+    Columns,
     MissingBlobError,
     PartRow,
     PayloadRow,
@@ -21,6 +22,7 @@ from fd_runtime.store import (
 )
 
 FED = "demo"
+AGENTS = (("dev-1", "0.1"), ("dev-2", "0.2"), ("dev-1", "0.3"))
 
 
 @pytest.fixture
@@ -109,6 +111,14 @@ def test_payloads_are_listed_by_device_newest_first():
     listed = [(r.device, r.round) for r in store.payloads(FED, "contribution")]
     assert listed == [("dev-1", 3), ("dev-1", 2), ("dev-1", 1), ("dev-2", 1)]
     assert [r.round for r in store.payloads(FED, "contribution", "dev-1")] == [3, 2, 1]
+
+
+def test_rows_that_are_put_together_are_kept_together():
+    store = Store.open(None)
+    store.put_payloads(FED, [row("dev-2"), row("dev-1", content=b"a" * 32), row("dev-1", content=b"b" * 32)])
+    assert store.payloads(FED, "contribution") == [row("dev-1", content=b"b" * 32), row("dev-2")]
+    store.put_blobs((sha256(data), data) for data in (b"one", b"two", b"one"))
+    assert [store.blob(sha256(data)) for data in (b"one", b"two")] == [b"one", b"two"]
 
 
 def test_a_payload_with_the_same_key_gives_way_and_a_deleted_one_is_gone():
@@ -328,6 +338,14 @@ def test_a_view_notices_what_another_writes_and_nothing_else(path):
         assert view.changes == before
         store.set_meta("name", b"value")
         assert view.changes != before
+
+
+def test_changes_that_are_made_together_are_made_in_order(records):
+    columns = Columns(("fed", "device"), ("agent",), ("up_bytes",))
+    for rows in ([], [(FED, name, agent, 5) for name, agent in AGENTS]):
+        records.merge_all("devices", columns, rows)
+    told = [(one["device"], one["agent"], one["up_bytes"]) for one in records.rows("devices", {"fed": FED}, "device")]
+    assert told == [("dev-1", "0.3", 10), ("dev-2", "0.2", 5)]
 
 
 # Tables of a program's own.
