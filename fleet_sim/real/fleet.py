@@ -8,7 +8,7 @@ Started in order (broker, server, devices), stopped in the reverse; whatever hap
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -45,6 +45,8 @@ class Stage:
         litert_device: the one that runs its model and its training in LiteRT; the others run onnxruntime.
         round_s: how long a round waits for devices that do not answer.
         pause_s: between two rounds, for those who watch.
+        further: more settings of a device, by its name.
+        records: how many rounds the server can look back at; 0 = its own choice.
     """
 
     scenario: Scenario
@@ -54,6 +56,8 @@ class Stage:
     litert_device: int | None = None
     round_s: int = 120
     pause_s: float = 0.0
+    further: Callable[[str], Mapping[str, Any]] = lambda _device: {}
+    records: int = 0
 
     def runtime_of(self, index: int) -> Runtime:
         return "litert" if index == self.litert_device else "onnxruntime"
@@ -154,6 +158,8 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
         "training": asdict(scenario.training),
         "student": {"terms": asdict(scenario.student)},
     }
+    if stage.records:
+        settings["records"] = {"rounds": stage.records}
     return _write_toml(fleet.folder / "federation.toml", settings)
 
 
@@ -172,6 +178,7 @@ def _write_device(fleet: Fleet, index: int, stage: Stage, identity: TlsFiles | N
         "data": {"private": data},
         "state": {"folder": fleet.checkpoint(device).parent},
         "training": {"max_c": 0.0},  # ten devices on one machine are no measure of its heat
+        **stage.further(device),
     }
     return _write_toml(fleet.folder / "agents" / f"{device}.toml", settings)
 

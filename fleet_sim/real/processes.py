@@ -46,6 +46,10 @@ class Program:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self, *, may_end: bool = False) -> None:
         """Raise ProgramEndedError if it does not run any more; with `may_end`, only if it failed."""
         exit_code = self._process.poll()
