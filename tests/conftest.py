@@ -1,6 +1,7 @@
 """What holds for the whole suite: no property test fails for a busy machine; a test may say what it counted."""
 
 import logging
+import os
 
 import pytest
 from hypothesis import settings
@@ -23,10 +24,16 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def _logs_as_before():
-    """A program sets up the logs of its process (`fd_runtime.logs`); the next test has those that pytest gave it."""
-    root = logging.getLogger()
+def _process_as_before():
+    """A program sets up its own process, logs and environment; the next test has those that pytest was started with."""
+    root, environment = logging.getLogger(), dict(os.environ)
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    for name in {*environment, *os.environ}:
+        if name == "PYTEST_CURRENT_TEST" or os.environ.get(name) == environment.get(name):
+            continue
+        os.environ.pop(name, None)
+        if name in environment:
+            os.environ[name] = environment[name]
