@@ -144,25 +144,29 @@ def shop(tmp_path_factory):
     return Shop(make_factory(folder / "factory"), folder / "shop")
 
 
-def on_trial(folder, shop, **changes):
+@pytest.fixture(scope="module")
+def offered(shop):
+    return shop.good()
+
+
+def on_trial(folder, shop, offered, **changes):
     shutil.copytree(shop.factory.folder, folder / "bundle")
     write_public_set(folder / "public")
     write_private(folder / "private.npz", rows=300)
     (folder / "agent.toml").write_text(settings_text(1883, model__runtime="onnxruntime", **changes))
     shelf = Shelf(folder / "state" / "slots")
     shelf.folder.mkdir(parents=True)
-    offered = shop.good()
     shutil.copy(shop.blobs / offered.package, shelf.part(offered.package))
-    return folder / "agent.toml", offered
+    return folder / "agent.toml"
 
 
-def test_a_release_is_not_tried_on_private_rows_where_the_owner_asks_for_privacy(tmp_path, shop):
-    verdict = put_on_trial(*on_trial(tmp_path, shop, privacy__epsilon=3.0))
+def test_a_release_is_not_tried_on_private_rows_where_the_owner_asks_for_privacy(tmp_path, shop, offered):
+    verdict = put_on_trial(on_trial(tmp_path, shop, offered, privacy__epsilon=3.0), offered)
     assert (verdict.outcome, verdict.metrics) == (Outcome.PROVEN, {})
 
 
-def test_nor_where_the_last_offer_did(tmp_path, shop):
-    config, offered = on_trial(tmp_path, shop)
+def test_nor_where_the_last_offer_did(tmp_path, shop, offered):
+    config = on_trial(tmp_path, shop, offered)
     database = Path(load_equipment(config).settings.state.store)
     for privacy in (PrivacyTerms(), TERMS):
         device = Device()

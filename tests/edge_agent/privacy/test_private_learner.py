@@ -57,8 +57,8 @@ def test_a_private_warm_up_is_charged_trains_and_is_remembered(device):
     assert not entry.is_open
     assert entry.charge.terms == PRIVACY
     assert epsilon_of(entry.charge.rdp, PRIVACY.delta) <= PRIVACY.epsilon
-    assert device.accuracy(core) > before + 0.2
-    assert device.accuracy(device.core()) == before, "at a start nobody has asked for privacy yet"
+    assert (learned := device.accuracy(core)) > before + 0.2
+    assert device.accuracy(device.core()) == learned, "a start goes on with the weights that spoke last"
 
 
 def test_it_happens_once_in_a_period(device):
