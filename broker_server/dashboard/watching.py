@@ -74,10 +74,14 @@ class Watch:
             self._pages -= 1
 
     async def _wait(self, known: int) -> int:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._until_changed(known), HEARTBEAT_S)
+        return self._number
+
+    async def _until_changed(self, known: int) -> None:
+        # Lock and wait in one task: a page that leaves while another waits would else let go of the other's lock.
         async with self._changed:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(lambda: self._number != known), HEARTBEAT_S)
-            return self._number
+            await self._changed.wait_for(lambda: self._number != known)
 
     def _open(self, stack: ExitStack) -> Store | None:
         """None: there is no database yet."""

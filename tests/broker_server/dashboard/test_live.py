@@ -147,3 +147,26 @@ def test_the_stream_ends_with_the_session(stage, monkeypatch, tmp_path):
             assert response.readline() == b"retry: 3000\n"
             stage.access.sessions.end(cookie.partition("=")[2])
             assert next_event(response) is None
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_page_that_leaves_at_any_moment_takes_no_other_with_it(stage, turns):
+    async def leave_and_come():
+        watch = Watch(stage.source)
+        pages = [watch.events(lambda: True) for _ in range(3)]
+        for page in pages:
+            await anext(page)
+        leaving = asyncio.ensure_future(anext(pages[0]))
+        for _ in range(8):
+            await asyncio.sleep(0)
+        staying = [asyncio.ensure_future(anext(page)) for page in pages[1:]]
+        for turn in range(16):
+            if turn >= turns:
+                leaving.cancel()  # again and again, as Starlette does until the task has ended
+            await asyncio.sleep(0)
+        changes = asyncio.ensure_future(watch.run())
+        told = await asyncio.wait_for(asyncio.gather(*staying), PATIENCE_S)
+        changes.cancel()
+        return told
+
+    assert asyncio.run(leave_and_come()) == ["event: changed\ndata: 1\n\n"] * 2
