@@ -160,9 +160,9 @@ def test_a_key_whose_value_has_a_unit_says_which():
     numbers = [key.name for key in keys_of(AgentSettings) if key.hint in (int, float)]
     counts = (
         r"threads|device|port|stride|fps|width|height|rows|questions|awaiting|batch|queue|window|files|connections|"
-        r"max_messages|confidence|share|ask_below"
+        r"max_messages|confidence|ask_below|epsilon|delta|epsilon_max"
     )
-    unit = re.compile(rf"(\w+_)?(s|ms|mb|kb|megabytes|bytes|days|c|w|percent)|{counts}")
+    unit = re.compile(rf"(\w+_)?(s|ms|mb|kb|megabytes|bytes|days|c|w|percent|share|mb_per_(day|month))|{counts}")
     assert [name for name in numbers if not unit.fullmatch(name.rpartition(".")[2])] == []
 
 
@@ -246,5 +246,12 @@ def test_a_template_explains_keys_in_sections_over_several_lines_and_commented_o
     assert explanations(Explained, text) == {"a.x": "one", "a.y": "two and more", "a.b.z": "three", "named.*.v": "four"}
 
 
+class Yaml12(yaml.SafeLoader):
+    """As editors read it: PyYAML speaks YAML 1.1, where 1e-05 is text."""
+
+
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+"), list("-0123456789"))
+
+
 def test_the_schema_is_what_an_editor_can_read():
-    assert json.loads(schema_text()) == yaml.safe_load(schema_text())
+    assert json.loads(schema_text()) == yaml.load(schema_text(), Loader=Yaml12)
