@@ -28,7 +28,7 @@ from broker_server import editions
 from broker_server.accepted import Accepted
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
 from broker_server.editions import Editions
-from broker_server.errands import DEVICE, TAG, Errand, Errands, message_of
+from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
     DEVICE_COMMAND,
     Aggregate,
@@ -358,8 +358,11 @@ class Aggregator:
         devices = self._scribe.devices_of(order.arguments.get(DEVICE), order.arguments.get(TAG))
         if not devices:
             return Ordered(order, group.at_ms, problem="there is no such device")
+        deaf = [device for device in devices if self._errands.is_deaf(device)]
+        if deaf == devices:
+            return Ordered(order, group.at_ms, problem=f"{deaf[0] if len(deaf) == 1 else 'each of them'} {DEAF}")
         group.errands += self._errands.send(message, devices, group.at_ms)
-        return Ordered(order, group.at_ms, devices=len(devices))
+        return Ordered(order, group.at_ms, devices=len(devices) - len(deaf), deaf=len(deaf))
 
     def _write_down(self, order: Order, state: Federation) -> None:
         if self._clerk.write_down(order, state):
@@ -402,7 +405,11 @@ class Aggregator:
         """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
         if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
             log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
-        if taken.presence is not None and taken.presence.online and not taken.retained:
+        if taken.presence is None or not taken.presence.online:
+            return
+        for errand in self._errands.meet(taken.device, taken.presence.capabilities, group.at_ms):
+            log.warning("%s to %s: it %s", errand.command, taken.device, DEAF)
+        if not taken.retained:
             group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
 
     def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
