@@ -87,6 +87,8 @@ DISK_FULL, DISK_READ_ONLY = "disk_full", "disk_read_only"
 KEEPS_AWAY = (DISK_FULL, DISK_READ_ONLY, WORKER_DOWN)
 """Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
+_LATE_MS = 24 * 3_600_000
+"""So long after its round a contribution waits for a server that is away (docs/adr/0012); nobody sends it anew then."""
 _TRAININGS = frozenset({Task.WARM_UP, Task.TRAIN, Task.REFRESH})
 _LOOK_MS = 60_000
 """How often the agent looks whether a public set that is lacking has come."""
@@ -529,7 +531,7 @@ class Agent:
             self._worker.submit(self._job(work))
 
     def _post(self, send: Send, only: Sequence[int] = ()) -> None:
-        expires_at_ms = self.state.deadline_ms if send.kind is Kind.CONTRIBUTION else None
+        expires_at_ms = self.state.deadline_ms + _LATE_MS if send.kind is Kind.CONTRIBUTION else None
         payload, topic = self._journal.blob(send.payload), self._upload_topic()
         try:
             self._outbox.post(send, payload, topic, self.now_ms, only, expires_at_ms=expires_at_ms)
