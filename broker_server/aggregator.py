@@ -26,9 +26,10 @@ from typing import TypeAlias, cast
 
 from broker_server import editions
 from broker_server.accepted import Accepted
+from broker_server.catching_up import CatchingUp
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
 from broker_server.editions import Editions
-from broker_server.errands import DEVICE, TAG, Errand, Errands, message_of
+from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
     DEVICE_COMMAND,
     Aggregate,
@@ -151,7 +152,7 @@ class Aggregator:
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
-        self._is_up = False
+        self._is_up, self._catching_up = False, CatchingUp()
         self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
@@ -231,9 +232,23 @@ class Aggregator:
         return self.state.editions if edition is None else editions.named(self.state.editions, edition)
 
     def _wait_s(self, timeout_s: float) -> float:
-        wake_ms = wake_at_ms(self.state)
+        wake_ms = self._wake_ms()
         timeout_s = timeout_s if self._spool is None else min(timeout_s, ORDERS_S)
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self._clock()) / 1000))
+
+    def _wake_ms(self) -> int | None:
+        """Return when time alone will change the state; None = never, or not before there is a connection."""
+        wake_ms, done_ms = wake_at_ms(self.state), self._catching_up.done_ms
+        if wake_ms is None or self.state.round is None or not self.state.round.is_open:
+            return wake_ms
+        return None if done_ms is None else max(wake_ms, done_ms)
+
+    def _may_tick(self, state: Federation, at_ms: int) -> bool:
+        """Whether time may go on: a deadline that passed while we were away waits for what was sent before it."""
+        if state.round is None or not state.round.is_open or at_ms < state.round.deadline_ms:
+            return True
+        done_ms = self._catching_up.done_ms
+        return done_ms is not None and at_ms >= done_ms
 
     def _collect(self, timeout_s: float) -> int:
         """Wait for one thing; once it is there, wait a little for others that may share its transaction."""
@@ -252,13 +267,17 @@ class Aggregator:
         match item:
             case Arrived() | Finished():
                 self._backlog.append(item)
+                if isinstance(item, Arrived):
+                    self._catching_up.hear(self._clock())
             case LinkUp():
                 log.info("broker reached")
                 self._is_up = True
+                self._catching_up.come_up(self._clock())
                 self._forget_publishes()
                 self._send(self._errands.unheard(self._clock() / 1000))
             case LinkDown(reason):
                 self._is_up = False
+                self._catching_up.go_down()
                 log.warning("broker lost: %s", reason)
             case PublishRefused(_, reason):
                 log.error("the broker refuses a message: %s", reason)
@@ -268,7 +287,7 @@ class Aggregator:
     def _commit(self) -> None:
         """Make the backlog durable, then tell broker and devices, then act on the new state."""
         at_ms, orders = self._clock(), self._orders()
-        wake_ms = wake_at_ms(self.state)
+        wake_ms = self._wake_ms()
         is_due = wake_ms is not None and wake_ms <= at_ms
         if not self._backlog and not is_due and not orders:
             return
@@ -310,7 +329,9 @@ class Aggregator:
                     self._set_aside(item, broken, group)
             for placed in orders:
                 self._obey(placed.order, group)
-            group.fold(ClockTicked(at_ms))
+            group.settle()
+            if self._may_tick(group.state, at_ms):
+                group.fold(ClockTicked(at_ms))
             self._keep(group)
         del self._backlog[: len(items)]
         self.counters += group.counted
@@ -358,8 +379,11 @@ class Aggregator:
         devices = self._scribe.devices_of(order.arguments.get(DEVICE), order.arguments.get(TAG))
         if not devices:
             return Ordered(order, group.at_ms, problem="there is no such device")
+        deaf = [device for device in devices if self._errands.is_deaf(device)]
+        if deaf == devices:
+            return Ordered(order, group.at_ms, problem=f"{deaf[0] if len(deaf) == 1 else 'each of them'} {DEAF}")
         group.errands += self._errands.send(message, devices, group.at_ms)
-        return Ordered(order, group.at_ms, devices=len(devices))
+        return Ordered(order, group.at_ms, devices=len(devices) - len(deaf), deaf=len(deaf))
 
     def _write_down(self, order: Order, state: Federation) -> None:
         if self._clerk.write_down(order, state):
@@ -402,7 +426,11 @@ class Aggregator:
         """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
         if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
             log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
-        if taken.presence is not None and taken.presence.online and not taken.retained:
+        if taken.presence is None or not taken.presence.online:
+            return
+        for errand in self._errands.meet(taken.device, taken.presence.capabilities, group.at_ms):
+            log.warning("%s to %s: it %s", errand.command, taken.device, DEAF)
+        if not taken.retained:
             group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
 
     def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:

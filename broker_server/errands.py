@@ -3,11 +3,13 @@
     sent (INIT) --device--> EXECUTING [step] --device--> SUCCESSFUL | FAILED
        |
        +-- nothing heard by `expires_utc_s`: it stays INIT, and is said no more
+       +-- its birth says that the device hears no commands: FAILED, at once
 
 Rows are written in the transaction of the order, and of the message, that they tell of. What nobody has answered is
 published again at every connection, the server's and the device's; an id is done once (docs/wire.md).
 
-A row is a named value in the store (`FED/errands/DEVICE/ID`), so a backup and an export hold it and `forget` erases it.
+A row is a named value in the store (`FED/errands/DEVICE/ID`), so a backup and an export hold it and `forget` erases it;
+so is that a device hears no commands (`FED/deaf/DEVICE/`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ from fd_runtime.store import Store
 
 DEVICE, TAG, COMMAND, FOR_S, MARK = "device", "tag", "command", "for_s", "="
 """Arguments of the order: one of the first two, the command, its time, and =NAME for each argument of the command."""
+COMMANDS = "commands"
+"""The capability of devices that hear commands; agents from before do not."""
+DEAF = "does not hear commands: its agent is older"
+"""Why a command to another one has failed: the server's own words."""
 USUAL_S, LONGEST_S = 86_400, 30 * 86_400
 
 
@@ -36,8 +42,8 @@ class Errand:
         device: to whom.
         command, arguments, expires_utc_s: as sent.
         sent_ms: when.
-        state, step, reason, result: as the device says.
-        changed_ms: when it last said so; 0 = never.
+        state, step, reason, result: as the device says, or that it is `DEAF`.
+        changed_ms: when it last said so, or was found to be; 0 = never.
     """
 
     id: str = keyed(1)
@@ -94,14 +100,31 @@ class Errands:
             self._note(errand)
 
     def send(self, message: Command, devices: Collection[str], at_ms: int) -> list[Errand]:
-        """Write down that `message` goes to these devices."""
+        """Write down that `message` goes to these devices; return what is to be said: deaf ones are told nothing."""
         errands = [
             Errand(message.id, device, message.command, message.expires_utc_s, at_ms, message.arguments)
             for device in devices
         ]
         for errand in errands:
-            self._keep(errand)
-        return errands
+            self._keep(_in_vain(errand, at_ms) if self.is_deaf(errand.device) else errand)
+        return [errand for errand in errands if not self.is_deaf(errand.device)]
+
+    def is_deaf(self, device: str) -> bool:
+        """Whether its last birth said that it hears no commands; one that nobody has seen is given the chance."""
+        return self._store.meta(_deaf_key(self._federation, device)) is not None
+
+    def meet(self, device: str, capabilities: Collection[str], at_ms: int) -> list[Errand]:
+        """Write down whether a device that is born hears commands; return those that it was sent in vain."""
+        key = _deaf_key(self._federation, device)
+        if COMMANDS in capabilities:
+            if self.is_deaf(device):
+                self._store.delete_metas(key, b"")
+            return []
+        self._store.set_meta(key, b"")
+        in_vain = [*self._unheard.get(device, {}).values()]
+        for errand in in_vain:
+            self._keep(_in_vain(errand, at_ms))
+        return in_vain
 
     def hear(self, device: str, said: Command, at_ms: int) -> bool:
         """Write down what a device says; return whether that is news about a command of ours."""
@@ -150,6 +173,10 @@ class Errands:
             self._unheard.pop(errand.device, None)
 
 
+def _in_vain(errand: Errand, at_ms: int) -> Errand:
+    return replace(errand, state=CommandState.FAILED, reason=DEAF, changed_ms=at_ms)
+
+
 def stored(store: Store, federation: str, device: str | None = None) -> Iterator[Errand]:
     """Yield the commands of a device, or of all."""
     prefix = f"{_prefix(federation)}{device}/" if device is not None else _prefix(federation)
@@ -175,7 +202,13 @@ def find(store: Store, federation: str, device: str, command_id: str) -> Errand 
 
 def forget(store: Store, federation: str, device: str) -> int:
     """Erase the commands of a device; return how many there were."""
+    store.delete_metas(_deaf_key(federation, device), b"")
     return store.delete_metas(f"{_prefix(federation)}{device}/", b"")
+
+
+def _deaf_key(federation: str, device: str) -> str:
+    """It ends in a stroke: keys are deleted by prefix, and another device's name may begin alike."""
+    return f"{federation}/deaf/{device}/"
 
 
 def _prefix(federation: str) -> str:

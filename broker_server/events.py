@@ -111,13 +111,14 @@ class Ordered:
     """An operator's order has come to the server at `at_ms`.
 
     `problem` says why it cannot be obeyed whatever the state: what it names is not there, or not what it should be.
-    `devices` is the number of those that a command goes to (`errands`).
+    `devices` is the number of those that a command goes to (`errands`), `deaf` of those that would not hear it.
     """
 
     order: Order = keyed(1)
     at_ms: int = keyed(2)
     problem: str = keyed(3, default="")
     devices: int = keyed(21, default=0)
+    deaf: int = keyed(22, default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -401,7 +401,9 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
     match event.order:
         case Order() if event.devices:
             count = f"{event.devices} devices" if event.devices > 1 else "1 device"
-            return state, answer(f"{event.order.arguments.get('command', 'it')} sent to {count}")
+            deaf = "; 1 does not hear commands" if event.deaf == 1 else f"; {event.deaf} do not hear commands"
+            command = event.order.arguments.get("command", "it")
+            return state, answer(f"{command} sent to {count}{deaf if event.deaf else ''}")
         case Order(command=Command.PAUSE):
             goes_on = f"; {open_round} goes on" if open_round else ""
             return replace(state, is_paused=True), answer(f"paused{goes_on}")

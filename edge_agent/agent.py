@@ -87,6 +87,8 @@ DISK_FULL, DISK_READ_ONLY = "disk_full", "disk_read_only"
 KEEPS_AWAY = (DISK_FULL, DISK_READ_ONLY, WORKER_DOWN)
 """Alarms that keep a device from taking part; a birth tells the first of them. No round waits for such a device."""
 _DISK_RETRY_MS = 5_000
+_LATE_MS = 24 * 3_600_000
+"""So long after its round a contribution waits for a server that is away (docs/adr/0012); nobody sends it anew then."""
 _TRAININGS = frozenset({Task.WARM_UP, Task.TRAIN, Task.REFRESH})
 _LOOK_MS = 60_000
 """How often the agent looks whether a public set that is lacking has come."""
@@ -116,7 +118,6 @@ class Agent:
         on_round_end: hears that a round has ended for this device.
         find_set: looks on the disk for a public set, by digest, and tells how many probes it has; 0 = it is not there.
         pid: of this process, and `since_utc_s` when this life began: for the vitals.
-        on_vitals: is told how the device is whenever that changes.
         restart_worker: makes the worker begin anew, where it is a process.
         reserve: what the device holds against an offer beyond what it is, and by which privacy terms it works.
         obstacle: what keeps the machine from training, given what did when it was last asked; empty: nothing.
@@ -143,14 +144,13 @@ class Agent:
         find_set: Callable[[bytes], int] = lambda _digest: 0,
         pid: int = 0,
         since_utc_s: int = 0,
-        on_vitals: Callable[[Vitals], None] = lambda _vitals: None,
         restart_worker: Callable[[], None] = lambda: None,
         reserve: Callable[[RoundOffer], Reserved] = nothing,
         obstacle: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._find_set, self._look_at_ms = find_set, 0
         self._profile, self._link, self._worker = profile, link, worker
-        self._vitals, self._on_vitals = Vitals(pid, presence.boot_of(store), since_utc_s), on_vitals
+        self._vitals = Vitals(pid, presence.boot_of(store), since_utc_s)
         self._restart_worker = restart_worker
         self._desk: CommandDesk | None = None
         self._wants_restart = False
@@ -531,7 +531,7 @@ class Agent:
             self._worker.submit(self._job(work))
 
     def _post(self, send: Send, only: Sequence[int] = ()) -> None:
-        expires_at_ms = self.state.deadline_ms if send.kind is Kind.CONTRIBUTION else None
+        expires_at_ms = self.state.deadline_ms + _LATE_MS if send.kind is Kind.CONTRIBUTION else None
         payload, topic = self._journal.blob(send.payload), self._upload_topic()
         try:
             self._outbox.post(send, payload, topic, self.now_ms, only, expires_at_ms=expires_at_ms)
@@ -608,10 +608,7 @@ class Agent:
         return next((name for name in KEEPS_AWAY if name in self.alarms), "")
 
     def _feel(self, **changes: Any) -> None:
-        vitals = replace(self._vitals, **changes)
-        if vitals != self._vitals:
-            self._vitals = vitals
-            self._on_vitals(vitals)
+        self._vitals = replace(self._vitals, **changes)
 
     def _announce(self) -> int:
         return self._publish_state(presence.birth(self._profile, self._boot, self._version, problem=self._problem))

@@ -111,7 +111,7 @@ def _seen(seen: Look, version: str, now_utc_s: float) -> Seen:
     return Seen(
         version=version,
         state=seen.state,
-        vitals=seen.vitals,
+        vitals=seen.standing.vitals if seen.standing is not None else None,
         runtime=model.runtime,
         bundle=_digest(lambda: load_bundle(model.bundle).digest),
         public_set=_digest(lambda: load_public_set(model.public_set).digest if model.public_set else b""),
@@ -141,8 +141,8 @@ def _journal(seen: Look) -> dict[str, Any]:
 
 def _log_lines(seen: Look) -> Iterator[str]:
     """Yield what a running device remembers, else what the system's journal has of it."""
-    if seen.is_running and seen.vitals is not None and seen.vitals.pid:
-        yield from _tails(seen.settings.state.folder, seen.vitals.pid)
+    if seen.is_running and seen.standing is not None and (pid := seen.standing.vitals.pid):
+        yield from _tails(seen.settings.state.folder, pid)
         return
     program = shutil.which("journalctl")
     if program is None:

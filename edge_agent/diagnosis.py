@@ -31,7 +31,7 @@ class Seen:
     Attributes:
         version: of the agent.
         state: what the journal folds to.
-        vitals: of the life that goes on, or went on last; None: it has never run.
+        vitals: of the life that goes on, or ended without a word; None: it tells nothing.
         runtime: that the model runs on.
         bundle, public_set: digests; empty = unknown, or none.
         store: path of the database; its folder is the state's.

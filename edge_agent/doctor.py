@@ -195,11 +195,9 @@ class _Patient:
     def device(self) -> Finding:
         if not self.seen.is_running:
             return Finding("device", Verdict.OK, "not running: `edge-agent run`")
-        complaints = self.seen.vitals.complaints() if self.seen.vitals is not None else ("it has just begun",)
-        if complaints:
-            return Finding(
-                "device", Verdict.WARNING, f"running, but {'; '.join(complaints)}", "the lines below say why"
-            )
+        if complaints := self.seen.complaints:
+            found = f"running, but {'; '.join(complaints)}"
+            return Finding("device", Verdict.WARNING, found, "the lines below say why")
         return Finding("device", Verdict.OK, f"running and well, phase {self.seen.state.phase.value}")
 
     def runtime(self) -> Finding:

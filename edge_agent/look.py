@@ -1,4 +1,4 @@
-"""A look at a device from outside, whether it runs or not: settings, memory, vitals. It writes nothing."""
+"""A look at a device from outside, whether it runs or not: settings, memory, its standing. It writes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent import remote_config, vitals
+from edge_agent import remote_config
 from edge_agent.commands import memory
 from edge_agent.commands.machine import Commands
 from edge_agent.configuration import load_settings
@@ -17,8 +17,9 @@ from edge_agent.events import Send
 from edge_agent.journal import Journal
 from edge_agent.participant import Participant
 from edge_agent.presence import boot_of
+from edge_agent.process import standing as standings
+from edge_agent.process.standing import Standing
 from edge_agent.settings import AgentSettings
-from edge_agent.vitals import Vitals
 from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import EX_NOINPUT
 from fd_runtime.starting import blame, is_held
@@ -54,7 +55,7 @@ class Look:
         commands: what the server has ordered.
         boot: number of its last life.
         waiting: what the outbox holds.
-        vitals: of the life that goes on, or went on last; None: there is none to read.
+        standing: of that life, which goes on or ended without a word; None: it has not told yet, or tells no more.
         is_running: the supervisor holds its folder.
         remote: values that the server has changed.
     """
@@ -66,7 +67,7 @@ class Look:
     commands: Commands
     boot: int
     waiting: tuple[Waiting, ...]
-    vitals: Vitals | None
+    standing: Standing | None
     is_running: bool
     remote: remote_config.RemoteConfig
 
@@ -80,6 +81,15 @@ class Look:
             raise NeverRunError(self.path, self.settings.state.store)
         return self
 
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What must be otherwise for the device to do its work; nothing: it runs and is well."""
+        if not self.is_running:
+            return ("it is not running",)
+        if self.standing is None:
+            return ("it has just begun, or cannot say how it is",)
+        return self.standing.vitals.complaints()
+
 
 def look(path: Path) -> Look:
     """Return what there is to see of the device of the settings file at `path`.
@@ -90,18 +100,20 @@ def look(path: Path) -> Look:
     """
     settings = load_settings(path)
     folder, database = settings.state.folder, settings.state.store
-    told = vitals.read(folder)
+    told = standings.load(settings.state.standing)
     with blame(path, "state.folder"):
         remote = remote_config.load(folder)
         is_running = _is_running(folder, told)
         if not database.is_file():
             state, commands = Participant(), Commands()
-            return Look(path, settings, False, state, commands, 0, (), told, is_running, remote)
+            return Look(path, settings, False, state, commands, 0, (), None, is_running, remote)
         with _view(database) as store:
             state = Journal(store, settings.device.federation).replay()
             commands = memory.load(store, settings.device.federation)
             kept = tuple(Waiting(send, len(store.blob(send.payload))) for send in waiting(state))
-            return Look(path, settings, True, state, commands, boot_of(store), kept, told, is_running, remote)
+            boot = boot_of(store)
+        standing = told if told is not None and told.vitals.boot == boot else None
+        return Look(path, settings, True, state, commands, boot, kept, standing, is_running, remote)
 
 
 def unseen(path: Path) -> Look:
@@ -121,13 +133,13 @@ def _view(database: Path) -> Iterator[Store]:
         yield store
 
 
-def _is_running(folder: Path, told: Vitals | None) -> bool:
-    """Where the system does not tell who holds a lock, a living process with the pid of the vitals is taken for it."""
+def _is_running(folder: Path, told: Standing | None) -> bool:
+    """Where the system does not tell who holds a lock, a living process with the pid that is told is taken for it."""
     held = is_held(folder / "agent.lock")
     if held is not None:
         return held
     try:
-        os.kill(told.pid if told is not None else 0, 0)
+        os.kill(told.vitals.pid if told is not None else 0, 0)
     except OSError:
         return False
     return told is not None

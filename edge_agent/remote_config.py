@@ -7,8 +7,9 @@
                  +--roll_back--> the values of before
 
 The owner's file is not written: it may lie where the service cannot write, and it is the owner's. What the server may
-change is marked field by field where a setting is described (`remotely`); sections that say who the device is, whom it
-trusts, what it reads and what it may tell are closed whatever a field says. One file holds everything, so that a power
+change is marked field by field where a setting is described (`remotely`); budgets it may only tighten, as the stricter
+of two privacy terms wins; sections that say who the device is, whom it trusts, what it reads and what it may tell are
+closed whatever a field says. One file holds everything, so that a power
 cut finds it before a change or after it.
 
 What is deliberately absent: whether a device is well (`commands.config`), restarts (`lives`).
@@ -18,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
-from fd_runtime.config import REMOTE, Override, Restart
+from fd_runtime.config import REMOTE, Override, Remote, value_of
 from fd_runtime.config_keys import keys_of
 from fd_runtime.files import write_atomically
 
@@ -56,14 +58,37 @@ class RemoteConfig:
     settled: str = ""
     outcome: str = ""
 
-    def overrides(self, cls: Any) -> tuple[Override, ...]:
-        """Return the values that the settings `cls` lets a server change; others are passed over."""
-        allowed = remote_keys(cls)
-        return tuple(Override(SOURCE, key, text) for key, text in sorted(self.values.items()) if key in allowed)
+    def overrides(self, own: Any) -> tuple[Override, ...]:
+        """Return the values that count where the owner's settings are `own`; what they do not allow is passed over.
+
+        Raises:
+            ConfigError: a value is none.
+        """
+        allowed = remote_keys(type(own))
+        return tuple(
+            Override(SOURCE, key, text)
+            for key, text in sorted(self.values.items())
+            if key in allowed and is_allowed(own, key, text)
+        )
 
 
-def remote_keys(cls: Any) -> dict[str, Restart]:
-    """Return the keys of the settings `cls` that a server may change, and what starts anew then."""
+def is_allowed(own: Any, key: str, text: str) -> bool:
+    """Return whether a value of a key that is the server's to change asks for no more than the owner's settings `own`.
+
+    Raises:
+        ConfigError: it is no value.
+    """
+    is_within = remote_keys(type(own))[key].is_within
+    return is_within is None or is_within(value_of(type(own), key, text, SOURCE), own_value(own, key))
+
+
+def own_value(own: Any, key: str) -> Any:
+    """Return what the settings `own` say under a dotted key."""
+    return reduce(getattr, key.split("."), own)
+
+
+def remote_keys(cls: Any) -> dict[str, Remote]:
+    """Return the keys of the settings `cls` that a server may change, and how."""
     return {
         key.name: key.metadata[REMOTE]
         for key in keys_of(cls)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, cast
 
-from edge_agent import logs, presence, remote_config, vitals
+from edge_agent import logs, presence, remote_config
 from edge_agent.agent import Agent, Inbox, RestartWantedError
 from edge_agent.commands.assembly import Tools, make_desk
 from edge_agent.configuration import load_settings, reload_settings
@@ -34,8 +34,9 @@ from edge_agent.log_level import LogLevels
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.saying import NO_PRIVATE_STEP
 from edge_agent.process.herald import Herald
+from edge_agent.process.remedies import remedy
 from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
-from edge_agent.process.standing import standing_of
+from edge_agent.process.standing import Standing
 from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
@@ -52,7 +53,7 @@ from fd_protocol import codec
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
-from fd_runtime.link import LinkSettings, Will
+from fd_runtime.link import LinkDown, LinkSettings, Will
 from fd_runtime.logs import Tail
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
@@ -165,7 +166,6 @@ def _live(house: _House) -> None:
                 on_round_end=keeper.took_part,
                 pid=os.getpid(),
                 since_utc_s=int(time.time()),
-                on_vitals=lambda told: vitals.write(folder, told),
                 restart_worker=worker.restart,
                 reserve=_reservations(equipment, profile, data_use),
                 obstacle=_obstacle(settings.training),
@@ -178,9 +178,9 @@ def _live(house: _House) -> None:
                 time.monotonic,
             )
             agent.obey(make_desk(agent, settings, store, link, tools))
-        vitals.write(folder, agent.vitals)
         stack.push(_farewell(agent))
         pump_s = min(_PUMP_S, herald.pause_s)
+        herald.turn(_standing(agent, worker))
 
         told = Slots()
 
@@ -191,7 +191,7 @@ def _live(house: _House) -> None:
             if keeper.state != told:
                 told = keeper.state
                 _tell(agent, settings, told)
-            herald.turn(standing_of(agent, worker.standing, os.getpid()))
+            herald.turn(_standing(agent, worker))
             if keeper.state.awaits_restart and agent.is_quiet:
                 raise RestartWantedError("another bundle is to run")
 
@@ -227,6 +227,22 @@ def _tell(agent: Agent, settings: AgentSettings, slots: Slots) -> None:
     if command is not None:
         topic = Topics(settings.device.federation).command(settings.device.id, command.command)
         agent.say(topic, codec.encode(command), retain=True)
+
+
+def _standing(agent: Agent, worker: ProcessWorker) -> Standing:
+    down = agent.connection if isinstance(agent.connection, LinkDown) else None
+    return Standing(
+        vitals=agent.vitals,
+        phase=agent.state.phase.value,
+        hindrance=down.kind.value if down is not None else "",
+        advice=remedy(down) if down is not None else "",
+        worker_pid=worker.standing.pid,
+        last_death=worker.standing.last_death,
+        alarms=dict(agent.alarms),
+        waiting=agent.waiting,
+        lost=agent.lost,
+        measured=dict(agent.measured),
+    )
 
 
 def _health(worker: ProcessWorker) -> Health:

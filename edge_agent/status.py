@@ -7,10 +7,9 @@ from typing import Any
 
 from edge_agent.look import Look, look
 from edge_agent.participant import Participant
-from edge_agent.process.standing import load
+from edge_agent.process.standing import Standing
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
-from edge_agent.vitals import Vitals
 from fd_protocol.messages import Command
 from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec
 from fd_runtime.starting import blame
@@ -28,8 +27,9 @@ def facts(path: Path) -> dict[str, Any]:
     device = seen.settings.device
     told: dict[str, Any] = {"device": device.id, "federation": device.federation, "running": seen.is_running}
     told |= {"starts": seen.boot}
-    if seen.is_running and seen.vitals is not None:
-        told |= {**_life(seen.vitals), **_standing(seen.settings)}
+    if seen.is_running:
+        told |= {"well": not seen.complaints, **({"because": "; ".join(seen.complaints)} if seen.complaints else {})}
+        told |= _life(seen.standing) if seen.standing is not None else {}
     told |= {**_rounds(seen.state), **_slots(seen.settings)}
     with blame(path, "model.public_set"):
         if lacking := _lacking(seen.state, seen.settings):
@@ -45,24 +45,13 @@ def facts(path: Path) -> dict[str, Any]:
     return told
 
 
-def _life(vitals: Vitals) -> dict[str, Any]:
-    complaints = vitals.complaints()
-    return {
-        "well": not complaints,
-        **({"because": "; ".join(complaints)} if complaints else {}),
-        "connected": vitals.is_connected,
-        "worker": f"{'ready' if vitals.is_worker_ready else 'not ready'}, {vitals.worker_starts} starts",
-    }
-
-
-def _standing(settings: AgentSettings) -> dict[str, Any]:
+def _life(standing: Standing) -> dict[str, Any]:
     """Return what it says of itself at the moment."""
-    standing = load(settings.state.standing)
-    if standing is None:
-        return {}
-    known: dict[str, Any] = {"connection": standing.connection}
+    vitals = standing.vitals
+    known: dict[str, Any] = {"connection": vitals.connection}
     if standing.advice:
         known["what to do"] = standing.advice
+    known["worker"] = f"{'ready' if vitals.is_worker_ready else 'not ready'}, {vitals.worker_starts} starts"
     if standing.last_death:
         known["last worker"] = f"ended by {standing.last_death}"
     if standing.waiting:

@@ -1,20 +1,13 @@
-"""How a running device is, for whoever looks: `edge-agent status`, a gate, a command that waits for it to be well.
+"""How a running device is, for whoever must decide by it: a gate, a command that waits for it to be well.
 
-The supervisor writes them beside its store whenever they change, and never else: a few hundred bytes at a connection,
-none while nothing happens. They tell of one life of it; a lock says whether that life goes on.
+They tell of one life. `process.standing` tells them, and more, to the outside.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
-
-NAME = "vitals.json"
+CONNECTED, CONNECTING = "connected", "connecting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +33,13 @@ class Vitals:
     worker_starts: int = 0
     is_worker_ready: bool = False
     problem: str = ""
+
+    @property
+    def connection(self) -> str:
+        """`connected`, `connecting`, or why not."""
+        if self.is_connected:
+            return CONNECTED
+        return f"not connected: {self.link}" if self.link else CONNECTING
 
     def complaints(self) -> tuple[str, ...]:
         """Return what must be otherwise for the device to do its work; nothing: it is well."""
@@ -68,27 +68,3 @@ class Steadiness:
         elif self._since_s is None or who != self._who:
             self._since_s, self._who = now_s, who
         return self._since_s is not None and now_s - self._since_s >= self._steady_s
-
-
-def write(folder: Path, vitals: Vitals) -> None:
-    """Put `vitals` into the state folder; where there is no room they are not told, which is no reason to stop.
-
-    Not forced to the disk: after a power cut they would be void anyway.
-    """
-    with contextlib.suppress(OSError):
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{NAME}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(to_json(vitals))
-            Path(name).replace(folder / NAME)
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-
-def read(folder: Path) -> Vitals | None:
-    """Return what was last written; None: nothing that can be read."""
-    path = folder / NAME
-    try:
-        return from_json(Vitals, path.read_bytes(), Place(path, InvalidDocumentError))
-    except (OSError, InvalidDocumentError):
-        return None

@@ -42,6 +42,9 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
             for entry in gone:
                 _remove(entry)
             (folder / LOCK).unlink(missing_ok=True)
+        if settings.state.standing.is_file():  # left in `state.runtime` by a life that was killed
+            settings.state.standing.unlink()
+            gone.append(settings.state.standing)
         if identity and settings.broker.tls is not None:
             for file in (settings.broker.tls.key, settings.broker.tls.certificate):
                 if file.is_file():

@@ -15,7 +15,7 @@ from typing import Any
 from edge_agent import remote_config
 from edge_agent.cli.output import table, tell
 from edge_agent.cli.place import CONFIG_NAME, config_path
-from edge_agent.configuration import load_settings
+from edge_agent.configuration import load_own, load_settings
 from edge_agent.remote_config import remote_keys
 from edge_agent.settings import AgentSettings
 from fd_protocol.documents import nearest
@@ -23,6 +23,7 @@ from fd_protocol.errors import FedistillError
 from fd_runtime.config import (
     EX_USAGE,
     ConfigError,
+    Remote,
     build_settings,
     environment_overrides,
     read_table,
@@ -68,7 +69,7 @@ def values(path: Path) -> dict[str, tuple[Any, str]]:
     """
     settings = load_settings(path)
     own = dict(_leaves(read_table(path)))
-    remote = {one.key for one in remote_config.load(settings.state.folder).overrides(AgentSettings)}
+    remote = {one.key for one in remote_config.load(settings.state.folder).overrides(load_own(path))}
     environment = {one.key for one in environment_overrides()}
     found = {}
     for key, value in _leaves(_plain(settings)):
@@ -103,15 +104,23 @@ def markdown(known: list[Key]) -> str:
         "the same words.",
         "[agent.schema.json](../agent.schema.json) is the same as a JSON schema, for an editor.",
         "`FEDISTILL__SECTION__KEY=value` in the environment overrides a key. A relative path counts from the file's",
-        "folder. **server**: the server may change it ([commands.md](commands.md)), and what starts anew then.",
+        "folder. **server**: the server may change it ([commands.md](commands.md)), and what starts anew then;",
+        "`stricter`: only to what asks for no more of the device than the owner's own value.",
         "",
         "| key | type | default | server | what it is for |",
         "|---|---|---|---|---|",
     ]
     for key in known:
-        cells = (f"`{key.name}`", key.kind, _default(key), remote.get(key.name, ""), _explained().get(key.name, ""))
+        server, words = _remote(remote.get(key.name)), _explained().get(key.name, "")
+        cells = (f"`{key.name}`", key.kind, _default(key), server, words)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _remote(remote: Remote | None) -> str:
+    if remote is None:
+        return ""
+    return remote.restart if remote.is_within is None else f"{remote.restart}, stricter"
 
 
 def schema(_arguments: argparse.Namespace) -> int:

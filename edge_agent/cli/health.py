@@ -32,9 +32,8 @@ def complaints_of(path: Path) -> tuple[tuple[str, ...], tuple[int, int]]:
         StartError: the memory cannot be read.
     """
     seen = look(path)
-    if not seen.is_running or seen.vitals is None:
-        return ("it is not running",), (0, 0)
-    return seen.vitals.complaints(), (seen.vitals.boot, seen.vitals.worker_starts)
+    vitals = seen.standing.vitals if seen.standing is not None else None
+    return seen.complaints, (vitals.boot, vitals.worker_starts) if vitals is not None else (0, 0)
 
 
 def _gate(path: Path, patience_s: float, steady_s: float) -> tuple[str, ...]:

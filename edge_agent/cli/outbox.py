@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
 
 from edge_agent.cli.output import table, tell
 from edge_agent.cli.place import config_path
@@ -11,21 +14,28 @@ from edge_agent.events import ReceiptReceived
 from edge_agent.journal import Journal
 from edge_agent.look import Waiting, look
 from edge_agent.participant import step
+from edge_agent.spool import Message, listing
 from fd_protocol.messages import Receipt, Status
 from fd_runtime.starting import blame, exclusive
 from fd_runtime.store import Store
 
 DROPPED = "dropped by its owner"
+MESSAGE = "message"
+"""What nobody receipts: the state of a command, say (`edge_agent.spool`)."""
 
 
 def show(arguments: argparse.Namespace) -> int:
-    waiting = look(config_path(arguments)).require_run().waiting
-    tell(arguments, [_told(one) for one in waiting], _table(waiting) if waiting else "nothing waits")
+    seen = look(config_path(arguments)).require_run()
+    waiting = [*map(_told, seen.waiting), *_messages(listing(seen.settings.state.outbox))]
+    tell(arguments, waiting, _table(waiting) if waiting else "nothing waits")
     return 0
 
 
 def drop(arguments: argparse.Namespace) -> int:
-    """As if the server had refused it: a round ends without this device, a map is not sent for this private epoch."""
+    """As if the server had refused it: a round ends without this device, a map is not sent for this private epoch.
+
+    Other messages just go.
+    """
     path = config_path(arguments)
     seen = look(path).require_run()
     chosen = [one for one in seen.waiting if arguments.kind in (one.send.kind.value, "all")]
@@ -40,17 +50,23 @@ def drop(arguments: argparse.Namespace) -> int:
             if step(state, event) != state:  # it has gone since we looked
                 journal.write([event], (), state.now_ms)
                 state = step(state, event)
-    tell(arguments, [_told(one) for one in chosen], f"dropped:\n{_table(chosen)}" if chosen else "nothing waited")
+        messages = list(listing(seen.settings.state.outbox)) if arguments.kind in (MESSAGE, "all") else []
+        for file, _ in messages:
+            file.unlink()
+    dropped = [*map(_told, chosen), *_messages(messages)]
+    tell(arguments, dropped, f"dropped:\n{_table(dropped)}" if dropped else "nothing waited")
     return 0
 
 
-def _told(one: Waiting) -> dict[str, object]:
+def _told(one: Waiting) -> dict[str, Any]:
     kind, payload = one.send.kind.value, one.send.payload.hex()
     return {"kind": kind, "round": str(one.send.round), "payload_sha256": payload, "bytes": one.size_bytes}
 
 
-def _table(waiting: tuple[Waiting, ...] | list[Waiting]) -> str:
-    rows = [
-        (one.send.kind.value, str(one.send.round), str(one.size_bytes), one.send.payload.hex()[:16]) for one in waiting
-    ]
-    return table(("kind", "round", "bytes", "payload"), rows)
+def _messages(waiting: Iterable[tuple[Path, Message]]) -> list[dict[str, Any]]:
+    return [{"kind": MESSAGE, "topic": one.topic, "bytes": len(one.payload)} for _, one in waiting]
+
+
+def _table(waiting: list[dict[str, Any]]) -> str:
+    rows = [(one["kind"], str(one["bytes"]), str(one.get("round") or one["topic"])) for one in waiting]
+    return table(("kind", "bytes", "of"), rows)

@@ -110,7 +110,7 @@ def _add_memory(commands: Any) -> None:
     )
     _leaf(outbox, "list", "outbox", "list it", "show")
     drop = _leaf(outbox, "drop", "outbox", "give up what waits; the device is stopped", "drop")
-    drop.add_argument("kind", choices=("contribution", "competence", "all"))
+    drop.add_argument("kind", choices=("contribution", "competence", "message", "all"))
 
 
 def _leaf(commands: Any, name: str, module: str, text: str, function: str = "run", *, json: bool = True) -> Parser:

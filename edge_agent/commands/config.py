@@ -6,9 +6,10 @@
                     |
                     +-- not well within `commands.health_window_s`, or it does not start --> rolled back
 
-Only keys that are marked as the server's to change (`remote_config`). The new values are checked as a whole before
-anything changes: what a program would refuse at its start is refused here. Well is: connected, the worker ready, no
-problem. A broker that is away all the while looks like a bad setting, and rolls it back too: that is the safe mistake.
+Only keys that are marked as the server's to change, budgets only to less than the owner allows (`remote_config`). The
+new values are checked as a whole before anything changes: what a program would refuse at its start is refused here.
+Well is: connected, the worker ready, no problem. A broker that is away all the while looks like a bad setting, and
+rolls it back too: that is the safe mistake.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edge_agent import remote_config
 from edge_agent.commands.body import Body
 from edge_agent.commands.doing import CommandFailedError, Doing, Done, Failed, Finished, Progress, Step
 from edge_agent.commands.machine import FORBIDDEN, INVALID, ROLLED_BACK
-from edge_agent.configuration import load_changed
+from edge_agent.configuration import load_changed, load_own
 from edge_agent.jobs import Answer
 from edge_agent.remote_config import RemoteConfig, remote_keys
 from edge_agent.settings import AgentSettings
@@ -80,7 +81,8 @@ def _check(patch: Mapping[str, str], path: Path, known: RemoteConfig) -> frozens
     """Return what must start anew for `patch` to count.
 
     Raises:
-        CommandFailedError: a key that the server may not change, or a value that the device could not start with.
+        CommandFailedError: a key that the server may not change, more than the owner allows, or a value that the device
+            could not start with.
     """
     if not patch:
         raise CommandFailedError(f"{INVALID}: no keys")
@@ -89,10 +91,15 @@ def _check(patch: Mapping[str, str], path: Path, known: RemoteConfig) -> frozens
         if key not in allowed:
             raise CommandFailedError(f"{FORBIDDEN}: {key}")
     try:
+        own = load_own(path)
+        for key, text in patch.items():
+            if text and not remote_config.is_allowed(own, key, text):
+                stricter = remote_config.own_value(own, key)
+                raise CommandFailedError(f"{FORBIDDEN}: {key}: the owner allows no more than {stricter}")
         load_changed(path, remote_config.merged(known.values, patch))
     except ConfigError as error:
         raise CommandFailedError(f"{INVALID}: {error.key}: {error.problem}") from error
-    return frozenset(allowed[key] for key in patch)
+    return frozenset(allowed[key].restart for key in patch)
 
 
 def _apply(body: Body, place: ConfigPlace, config: RemoteConfig, restarts: frozenset[Restart]) -> Doing:

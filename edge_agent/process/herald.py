@@ -24,6 +24,8 @@ _STARTING_US = 60_000_000
 _FEED_S = 1.0
 _NUMBERS_S = 60.0
 """How old the numbers in the file may get; anything else is written as it changes."""
+_RETRY_S = 5.0
+"""Pause after a disk that took nothing."""
 
 log = logging.getLogger("edge-agent")
 
@@ -42,7 +44,7 @@ class Herald:
         self._start_s = clock()
         self._is_ready = False
         self._line = ""
-        self._fed_s = self._written_s = float("-inf")
+        self._fed_s = self._written_s = self._retry_s = float("-inf")
         self._written: Standing | None = None
 
     @property
@@ -64,14 +66,13 @@ class Herald:
         """Say that the device ends; its standing is of no interest any more."""
         self._notifier.tell(STOPPING=1)
         self._notifier.close()
-        with suppress(OSError):
-            self._path.unlink()
+        self._remove()
 
     def _feed(self, standing: Standing, now_s: float) -> None:
         self._fed_s = now_s
         if self._is_ready:
             self._notifier.tell(WATCHDOG=1)
-        elif standing.connection == standings.CONNECTED or now_s - self._start_s >= READY_S:
+        elif standing.vitals.is_connected or now_s - self._start_s >= READY_S:
             self._is_ready = True
             self._notifier.tell(READY=1, STATUS=standing.line)
         else:
@@ -80,10 +81,17 @@ class Herald:
     def _write(self, standing: Standing, now_s: float) -> None:
         is_news = self._written is None or replace(standing, measured=self._written.measured) != self._written
         is_old = standing != self._written and now_s - self._written_s >= _NUMBERS_S
-        if not is_news and not is_old:
+        if now_s < self._retry_s or not (is_news or is_old):
             return
-        self._written, self._written_s = standing, now_s
         try:
             standings.save(self._path, standing)
         except OSError as error:
             log.debug("nobody can read how the device is: %s", error)  # a full disk is said elsewhere
+            self._written, self._retry_s = None, now_s + _RETRY_S
+            self._remove()  # better nothing than what was so before
+        else:
+            self._written, self._written_s = standing, now_s
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._path.unlink()

@@ -12,15 +12,15 @@ from broker_server import errands
 from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.departures import Registrar
-from broker_server.errands import MARK, Errands, listed
+from broker_server.errands import DEAF, MARK, Errands, listed
 from broker_server.events import DEVICE_COMMAND
 from broker_server.orders import Spool, new_order, place_order
 from broker_server.rate import RateTerms
 from fd_protocol import codec
-from fd_protocol.messages import Command, CommandState
+from fd_protocol.messages import Command, CommandState, DeviceState
 from fd_runtime.starting import exclusive
 from tests.broker_server.builders import FED
-from tests.broker_server.world import TOPICS, World, fleet
+from tests.broker_server.world import TASK, TOPICS, World, fleet
 
 INIT, EXECUTING = CommandState.INIT, CommandState.EXECUTING
 SUCCESSFUL, FAILED = CommandState.SUCCESSFUL, CommandState.FAILED
@@ -260,6 +260,78 @@ def test_old_commands_are_pruned_and_those_that_still_wait_are_not(world):
     assert [one.device for one in kept(world)] == ["b"]
 
 
+# Devices that do not hear commands.
+
+
+def old(world, name, **birth):
+    """A device whose agent is from before there were commands."""
+    return world.device(name, capabilities=("u8-sqrt",), **birth)
+
+
+def test_a_device_from_before_is_told_nothing_and_the_operator_is_told_at_once(world):
+    old(world, "d")
+    _, told = order(world, target={"device": "d"})
+    assert (told.is_obeyed, told.outcome) == (False, f"d {DEAF}")
+    assert (said(world, "d"), kept(world)) == ([], ())
+
+
+def test_of_several_those_that_hear_are_told_and_the_others_have_failed(world):
+    old(world, "d")
+    old(world, "e", problem="disk_full")
+    tag(world, a=["hall"], d=["hall"], e=["hall"])
+    _, told = order(world, target={"tag": "hall"})
+    assert told.outcome == "diag sent to 1 device; 2 do not hear commands"
+    assert {one.device: (one.state, one.reason) for one in kept(world)} == {
+        "a": (INIT, ""), "d": (FAILED, DEAF), "e": (FAILED, DEAF),
+    }  # fmt: skip
+    assert [len(said(world, device)) for device in "ade"] == [1, 0, 0]
+    world.drop()
+    world.restart()
+    assert [len(said(world, device)) for device in "ade"] == [1, 0, 0]
+    tag(world, a=[])
+    assert order(world, target={"tag": "hall"})[1].outcome == f"each of them {DEAF}"
+
+
+def test_a_device_that_comes_back_with_an_older_agent_is_not_waited_for(world):
+    order(world)
+    old(world, "a")
+    (one,) = kept(world)
+    assert (one.state, one.reason, one.changed_ms) == (FAILED, DEAF, world.now_ms)
+    assert len(said(world)) == 1
+    world.drop()
+    assert len(said(world)) == 1
+
+
+def test_a_retained_birth_tells_it_as_well(world):
+    order(world)
+    birth = DeviceState(1, online=True, task=TASK, capabilities=("u8-sqrt",))
+    world.arrive(TOPICS.state("a"), codec.encode(birth), retained=True)
+    world.settle()
+    assert kept(world)[0].reason == DEAF
+
+
+def test_a_will_does_not_say_what_a_device_hears(world):
+    device = world.device("d")
+    device.die()
+    assert order(world, target={"device": "d"})[1].is_obeyed
+
+
+def test_a_device_that_was_brought_up_to_date_is_told_again(world):
+    old(world, "d")
+    world.restart()
+    assert not order(world, target={"device": "d"})[1].is_obeyed
+    world.device("d")
+    assert order(world, target={"device": "d"})[1].is_obeyed
+    assert len(said(world, "d")) == 1
+
+
+def test_whether_it_hears_is_forgotten_with_the_device_and_no_other(world):
+    for name in ("d", "d-2"):
+        old(world, name)
+    errands.forget(world.store, FED, "d")
+    assert [Errands(world.store, FED).is_deaf(name) for name in ("d", "d-2")] == [False, True]
+
+
 # The command line.
 
 
@@ -279,6 +351,8 @@ def serving(config):
     def serve():
         world = World(state / "server.db", spool=Spool(state / "orders"))
         fleet(world)
+        old(world, "old")
+        tag(world, a=["hall"], old=["hall"])
         heard = 0
         with exclusive(state / "server.lock"):
             ready.set()
@@ -308,9 +382,13 @@ def test_an_operator_gives_a_command_and_sees_what_came_of_it(config, serving, c
     assert main(["devices", "command", "nobody", "diag", "--config", str(config)]) == 1
     assert "there is no such device" in capsys.readouterr().out
     assert main(["devices", "command", "c", "diag", "--wait", "0.3", "--config", str(config)]) == 75
+    assert main(["devices", "command", "old", "diag", "--wait", "600", "--config", str(config)]) == 1
+    assert f"old {DEAF}" in capsys.readouterr().out
+    assert main(["devices", "command", "--tag", "hall", "diag", "--wait", "600", "--config", str(config)]) == 1
+    assert "diag sent to 1 device; 1 does not hear commands" in capsys.readouterr().out
     capsys.readouterr()
     assert main(["devices", "commands", "--config", str(config), "--json"]) == 0
-    assert {one["device"] for one in json.loads(capsys.readouterr().out)} == {"a", "b", "c"}
+    assert {one["device"] for one in json.loads(capsys.readouterr().out)} == {"a", "b", "c", "old"}
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ class World:
         self.link.events.put(LinkUp(session_present=False, max_packet_bytes=1 << 16))
         self.settle()
 
-    def arrive(self, topic, payload):
-        self.link.events.put(Arrived(topic, payload, retained=False, token=0))
+    def arrive(self, topic, payload, *, retained=False):
+        self.link.events.put(Arrived(topic, payload, retained=retained, token=0))
 
     # What the fleet sees.
 
@@ -151,7 +151,7 @@ class World:
 class Device:
     """A device that does as it is told."""
 
-    def __init__(self, world, name, *, task=TASK, capabilities=("u8-sqrt", "u4-sqrt"), **birth):
+    def __init__(self, world, name, *, task=TASK, capabilities=("u8-sqrt", "u4-sqrt", "commands"), **birth):
         self.world, self.name = world, name
         self.birth = DeviceState(1, online=True, task=task, capabilities=capabilities, **birth)
         self.say_state(self.birth)

@@ -75,6 +75,8 @@ def test_a_device_that_leaves_says_so_with_its_own_boot_counter():
 
 # The outbox.
 
+DAY_S = 86_400
+
 
 def test_payload_and_codes_are_on_the_disk_before_the_first_byte_is_published(tmp_path):
     device = Device()
@@ -243,7 +245,7 @@ def test_a_broker_whose_packets_are_too_small_for_a_payload_ends_the_round_with_
     assert device.reports()[0].reason.startswith("refused: Packet too large: a payload of")
 
 
-def test_a_contribution_expires_with_its_round_and_a_map_never():
+def test_a_contribution_expires_a_day_after_its_round_and_a_map_never():
     device = Device()
     device.ms = 500
     device.hear_offer(remaining_s=100, competence=True)
@@ -257,9 +259,9 @@ def test_a_contribution_expires_with_its_round_and_a_map_never():
             seen.append((codec.decode(payload, Part).kind, device.wire.expiries_s.get(token)))
     assert seen == [
         (Kind.COMPETENCE, None),
-        (Kind.CONTRIBUTION, 100),
+        (Kind.CONTRIBUTION, 100 + DAY_S),
         (Kind.COMPETENCE, None),
-        (Kind.CONTRIBUTION, 60),
+        (Kind.CONTRIBUTION, 60 + DAY_S),
     ]
 
 

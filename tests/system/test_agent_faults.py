@@ -111,7 +111,7 @@ def test_a_model_that_hangs_in_onnxruntime_costs_the_round_and_the_reason_is_tol
     assert report.reason.endswith("2 s allowed")
     assert agent.process.poll() is None
     assert "in logits" in agent.log.read_text()  # where it stood, by faulthandler
-    assert agent.standing().worker_starts >= 3
+    assert agent.standing().vitals.worker_starts >= 3
 
 
 def test_a_training_step_that_hangs_costs_the_training_and_not_the_contribution(factory, new_agent, new_server):
@@ -290,7 +290,7 @@ def test_two_devices_of_one_id_stop_fighting_over_it_and_the_loser_says_what_to_
     assert "not connected: " in told["connection"]
     assert told["what to do"] == standing.advice
     other = twins[twin is twins[0]]
-    other.wait_for_standing(lambda one: one.connection == "connected" or one.hindrance == "taken_over")
+    other.wait_for_standing(lambda one: one.vitals.is_connected or one.hindrance == "taken_over")
 
 
 def status_of(agent):
@@ -345,7 +345,7 @@ def test_a_machine_without_a_clock_waits_says_why_and_connects_once_it_is_set(ne
     agent.start()
     standing = agent.wait_for_standing(lambda standing: standing.hindrance)
     assert standing.hindrance == "clock"
-    assert standing.connection.startswith("not connected: the clock says 1970-01-01, the certificates begin on 20")
+    assert standing.vitals.link.startswith("the clock says 1970-01-01, the certificates begin on 20")
     assert standing.advice.startswith("set the clock")
     assert server.states == []
     set_s = time.monotonic()
@@ -431,7 +431,7 @@ def test_a_disk_that_is_read_only_at_the_start_is_refused_in_one_line_that_a_ret
     assert len([line for line in lines if line.startswith("edge-agent: ")]) == 1
     assert "Read-only file system" in lines[-1]
     agent.start()
-    agent.wait_for_standing(lambda standing: standing.connection == "connected")
+    agent.wait_for_standing(lambda standing: standing.vitals.is_connected)
 
 
 # systemd.

@@ -53,6 +53,8 @@ class Sender:
     payload: bytes = b""
     offer: RoundOffer | None = None
     sent_s: float = 0.0
+    expiry_s: int | None = None
+    is_mute: bool = False
     promised: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """(epoch, round) -> digest of the payload that a receipt called stored or a duplicate."""
     refused: Counter = field(default_factory=Counter)
@@ -86,9 +88,11 @@ class Sender:
         return codec.encode(Contribution(offer.slice, offer.temperature, offer.codec, body))
 
     def _send(self):
+        if self.is_mute:
+            return
         self.sent_s = time.monotonic()
         for part in split(self.payload, self.offer.round, Kind.CONTRIBUTION, part_bytes=200):
-            self.link.publish(TOPICS.upload(self.name), codec.encode(part))
+            self.link.publish(TOPICS.upload(self.name), codec.encode(part), expiry_s=self.expiry_s)
 
     def _take(self, receipt):
         if receipt.status in (Status.STORED, Status.DUPLICATE):
@@ -202,3 +206,37 @@ def arrived(link):
         event = link.events.get()
         if isinstance(event, Arrived):
             yield event
+
+
+@pytest.mark.parametrize(("expiry_s", "phase"), [(86_400, "closed"), (1, "aborted")])
+def test_what_devices_sent_while_a_server_was_dead_counts_in_its_round_unless_it_expired(
+    config, tmp_path, expiry_s, phase
+):
+    """Killed between its offer and the deadline, it comes back after it. Parts of `edge-agent` live for a day more."""
+    names = DEVICES[:2]
+    with plain_mosquitto(tmp_path) as broker:
+        write(config, port=(8883, broker.port), minimum_online=(2, 2), quorum=(2, 2), duration_s=(600, 5))
+        settings = [LinkSettings(name, subscriptions=TOPICS.device_filters(name)) for name in names]
+        with links(broker.port, *settings) as opened:
+            pairs = zip(names, opened, strict=True)
+            senders = [Sender(name, link, expiry_s=expiry_s, is_mute=True) for name, link in pairs]
+            server = start(config)
+            until(senders, lambda: all(sender.offer for sender in senders), server)
+            server.kill()
+            server.wait()
+            for sender in senders:
+                sender.is_mute = False
+                sender.act()
+            time.sleep(6.0)  # past the deadline and the short expiry
+            server = start(config)
+            try:
+                until([], lambda: first_round(config).ended_ms, server)
+            finally:
+                server.send_signal(signal.SIGTERM)
+                server.wait(PATIENCE_S)
+    assert first_round(config).phase == phase
+
+
+def first_round(config):
+    with Store.view(config.parent / "state" / "server.db") as store:
+        return Chronicle(store, "demo").rounds(-1)[-1]

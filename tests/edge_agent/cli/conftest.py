@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import presence, vitals
+from edge_agent import presence
 from edge_agent.cli import main
 from edge_agent.events import OfferReceived, Predicted, Submission, WarmedUp
 from edge_agent.journal import Journal
+from edge_agent.process import standing as standings
+from edge_agent.process.standing import Standing
 from edge_agent.vitals import Vitals
 from fd_protocol.identity import sha256
 from fd_runtime.starting import exclusive
@@ -68,11 +70,12 @@ class Home:
                 journal.write([Predicted(asked.round, submission)], (PAYLOAD, b"codes"), 0)
         return self
 
-    def says(self, **changes):
-        """The supervisor has said how it is."""
+    def says(self, *, standing=None, **changes):
+        """The supervisor has said how it is; `standing` beyond its vitals."""
         self.state.mkdir(exist_ok=True)
         base = {"is_connected": True, "is_worker_ready": True, "worker_starts": 1}
-        vitals.write(self.state, Vitals(**{"pid": 0, "boot": 1, "since_utc_s": 0, **base, **changes}))
+        vitals = Vitals(**{"pid": 0, "boot": 1, "since_utc_s": 0, **base, **changes})
+        standings.save(self.state / "standing.json", Standing(vitals, "idle", **(standing or {})))
         return self
 
     def running(self):

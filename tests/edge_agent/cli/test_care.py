@@ -285,6 +285,16 @@ def test_the_summary_is_numbers_and_words_and_counts_no_private_row(home):
 # Wipe.
 
 
+def test_a_wipe_takes_what_a_killed_life_said_of_itself_elsewhere(home):
+    (home.folder / "run").mkdir()
+    text = home.config.read_text()
+    home.config.write_text(text.replace("[state]\n", '[state]\nruntime = "run"\n'))
+    home.live().says()
+    (home.state / "standing.json").rename(home.folder / "run" / "standing.json")
+    home.json("wipe", "--yes")
+    assert list((home.folder / "run").iterdir()) == []
+
+
 def test_a_wipe_leaves_nothing_and_says_what_is_left_elsewhere(home, identity):
     home.live(waiting=True).says()
     (home.state / "checkpoint").write_bytes(b"learned" * 100)

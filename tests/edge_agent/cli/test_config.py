@@ -159,9 +159,9 @@ def test_a_key_whose_value_has_a_unit_says_which():
     numbers = [key.name for key in keys_of(AgentSettings) if key.hint in (int, float)]
     counts = (
         r"threads|device|port|stride|fps|width|height|rows|questions|awaiting|batch|queue|window|files|connections|"
-        r"max_messages|confidence|share|cpu_share|ask_below|epsilon|epsilon_max|delta"
+        r"max_messages|confidence|ask_below|epsilon|delta|epsilon_max"
     )
-    unit = re.compile(rf"(\w+_)?(s|ms|mb|mb_per_day|mb_per_month|kb|megabytes|bytes|days|c|w|percent)|{counts}")
+    unit = re.compile(rf"(\w+_)?(s|ms|mb|kb|megabytes|bytes|days|c|w|percent|share|mb_per_(day|month))|{counts}")
     assert [name for name in numbers if not unit.fullmatch(name.rpartition(".")[2])] == []
 
 

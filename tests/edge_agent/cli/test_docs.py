@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import logs, vitals
+from edge_agent import logs
 from edge_agent.cli.parser import leaves, make_parser
 from edge_agent.commands import machine
 from edge_agent.commands.settings import NAMES
@@ -59,7 +59,8 @@ def test_every_reason_of_a_failure_is_documented():
 
 
 def test_every_file_of_the_state_is_named():
-    for name in (vitals.NAME, "agent.db", "checkpoint", "remote_config.json", "log_level.json", logs.TAIL):
+    names = ("standing.json", "outbox/", "agent.db", "checkpoint", "remote_config.json", "log_level.json", logs.TAIL)
+    for name in names:
         assert name in MANUAL
 
 

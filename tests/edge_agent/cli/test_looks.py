@@ -23,6 +23,7 @@ from edge_agent.predicting import read_samples
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.limits import charge_for
 from edge_agent.remote_config import RemoteConfig, begin, save
+from edge_agent.spool import Message, Spool
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Task
 from fd_protocol.messages import Command, CommandState, PrivacyTerms
@@ -49,8 +50,30 @@ def test_status_of_a_device_that_runs_tells_how_it_is(home):
     home.live().says(is_connected=False, link="Connection refused", problem="disk_full")
     with home.running():
         told = home.json("status")
-    assert (told["running"], told["well"], told["connected"]) == (True, False, False)
+    assert (told["running"], told["well"]) == (True, False)
+    assert told["connection"] == "not connected: Connection refused"
     assert told["because"] == "not connected: Connection refused; disk_full"
+
+
+def test_status_tells_what_else_the_device_says_of_itself(home):
+    more = {"advice": "see the network", "last_death": "oom", "waiting": 2, "alarms": {"drift": "inputs are strange"}}
+    home.live().says(link="gone", is_connected=False, standing=more)
+    with home.running():
+        told = home.json("status")
+    assert (told["what to do"], told["last worker"], told["waiting"], told["alarm drift"]) == (
+        "see the network", "ended by oom", "2 messages for the broker", "inputs are strange",
+    )  # fmt: skip
+
+
+def test_what_a_killed_life_said_of_itself_is_no_news_of_the_next(home):
+    home.live().says(boot=1)
+    home.live()
+    with home.running():
+        assert home.type("health")[:2] == (1, "it has just begun, or cannot say how it is\n")
+        told = home.json("status")
+        home.says(boot=2)
+        assert home.type("health")[:2] == (0, "well\n")
+    assert (told["well"], "connection" in told) == (False, False)
 
 
 def test_status_tells_what_the_server_has_ordered_and_changed(home):
@@ -152,6 +175,38 @@ def test_a_device_that_runs_is_not_interfered_with(home):
         assert home.type("outbox", "drop", "all")[0] == 75
         assert home.type("wipe", "--yes")[0] == 75
     assert len(home.json("outbox", "list")) == 1
+
+
+@pytest.fixture
+def spool(home):
+    """Two messages that nobody receipts wait, beside a contribution."""
+    spool = Spool(home.live(waiting=True).state / "outbox")
+    for text in (b"one", b"three"):
+        spool.put(Message(f"topic/{text.decode()}", text))
+    return spool
+
+
+def test_messages_that_nobody_receipts_are_listed_after_the_payloads(home, spool):
+    listed = home.json("outbox", "list")
+    assert [one["kind"] for one in listed] == ["contribution", "message", "message"]
+    assert listed[1:] == [
+        {"kind": "message", "topic": "topic/one", "bytes": 3},
+        {"kind": "message", "topic": "topic/three", "bytes": 5},
+    ]
+    assert "topic/three" in home.type("outbox", "list")[1]
+
+
+def test_messages_are_dropped_alone_or_with_all_and_never_under_a_running_device(home, spool):
+    with home.running():
+        assert home.type("outbox", "drop", "message")[0] == 75
+    home.json("outbox", "drop", "competence")
+    assert len(home.json("outbox", "list")) == 3
+    dropped = home.json("outbox", "drop", "message")
+    assert [one["topic"] for one in dropped] == ["topic/one", "topic/three"]
+    assert [one["kind"] for one in home.json("outbox", "list")] == ["contribution"]
+    spool.put(Message("topic/late", b"late"))
+    assert [one["kind"] for one in home.json("outbox", "drop", "all")] == ["contribution", "message"]
+    assert home.json("outbox", "list") == []
 
 
 # Model.

@@ -13,9 +13,10 @@ from edge_agent.configuration import load_changed, load_settings
 from edge_agent.lives import live_on
 from edge_agent.remote_config import CLOSED_SECTIONS, MAX_STARTS, RemoteConfig, remote_keys
 from edge_agent.settings import AgentSettings
+from edge_agent.training.settings import TrainingSettings
 from edge_agent.worker import WorkerRefusedError
 from fd_protocol.messages import CommandState
-from fd_runtime.config import ConfigError, remotely
+from fd_runtime.config import ConfigError, Remote, remotely
 from fd_runtime.config_keys import keys_of
 from fd_runtime.link import LinkDown
 from tests.edge_agent.commands.bench import STEADY_S, WINDOW_S, Ordered
@@ -184,7 +185,7 @@ def test_a_mark_does_not_open_a_closed_section():
 
     Settings.__annotations__ = {"privacy": Privacy, "training": Open}
     Privacy.__annotations__, Open.__annotations__ = {"epsilon_max": float}, {"budget_s": int, "other": int}
-    assert remote_keys(Settings) == {"training.budget_s": "worker"}
+    assert remote_keys(Settings) == {"training.budget_s": Remote("worker")}
 
 
 def test_a_file_that_somebody_has_tampered_with_opens_nothing(device):
@@ -214,6 +215,82 @@ def test_changed_values_are_tried_against_the_owners_file(device):
     assert load_changed(device.path, {"model.threads": "3"}).model.threads == 3
     with pytest.raises(ConfigError):
         load_changed(device.path, {"model.threads": "0"})
+
+
+# Budgets: the stricter counts.
+
+
+OWN = TrainingSettings(
+    memory_mb=64.0, max_c=70.0, resume_below_c=5.0, battery_min_percent=40.0, cpu_share=0.5, window="22:00-06:00",
+    checkpoint_s=30.0, flash_mb_per_day=100.0, data_mb_per_month=50.0,
+)  # fmt: skip
+STRICTER = {
+    "memory_mb": ["32", "64"], "max_c": ["60", "70.0"], "resume_below_c": ["5", "10"],
+    "battery_min_percent": ["40", "100"], "cpu_share": ["0.25", "0.5"],
+    "window": ["23:00-05:00", "22:00-06:00", "22:00-23:00", "00:00-06:00"], "checkpoint_s": ["30", "600"],
+    "flash_mb_per_day": ["50", "100"], "data_mb_per_month": ["10", "50"],
+}  # fmt: skip
+LOOSER = {
+    "memory_mb": ["65", "0"], "max_c": ["71", "0"], "resume_below_c": ["4", "0"], "battery_min_percent": ["39", "0"],
+    "cpu_share": ["0.51", "1"], "window": ["22:00-06:01", "21:59-06:00", "06:00-22:00"], "checkpoint_s": ["29"],
+    "flash_mb_per_day": ["101", "0"], "data_mb_per_month": ["51", "0"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def budgeted(device):
+    """The owner has said every budget."""
+    told = "\n".join(f"{key} = {json.dumps(value)}" for key, value in dataclasses.asdict(OWN).items())
+    device.path.write_text(f"{device.path.read_text()}\n[training]\n{told}\n")
+    return device
+
+
+def _cases(table):
+    return [(key, text) for key, texts in table.items() for text in texts]
+
+
+def test_every_budget_is_the_servers_to_tighten_and_none_to_change_as_it_likes():
+    keys = {key: remote for key, remote in remote_keys(AgentSettings).items() if key.startswith("training.")}
+    assert keys.keys() == {f"training.{one.name}" for one in dataclasses.fields(TrainingSettings)}
+    assert all(remote.is_within is not None for remote in keys.values())
+    assert STRICTER.keys() == LOOSER.keys() == {key.partition(".")[2] for key in keys}
+
+
+@pytest.mark.parametrize(("key", "text"), _cases(STRICTER))
+def test_a_server_may_ask_for_less_than_the_owner_grants(budgeted, key, text):
+    assert budgeted.order("config", {f"training.{key}": text}).state is EXECUTING
+    assert str(getattr(load_settings(budgeted.path).training, key)) in (text, f"{text}.0")
+
+
+@pytest.mark.parametrize(("key", "text"), _cases(LOOSER))
+def test_a_server_may_not_ask_for_more(budgeted, key, text):
+    reason = f"forbidden: training.{key}: the owner allows no more than {getattr(OWN, key)}"
+    assert budgeted.order("config", {f"training.{key}": text}).reason == reason
+    assert (budgeted.remote, budgeted.lives, budgeted.workers) == ({}, 1, 0)
+    remote_config.save(budgeted.folder, RemoteConfig({f"training.{key}": text}))  # tampered with
+    assert load_settings(budgeted.path).training == OWN
+
+
+def test_where_the_owner_sets_no_bound_the_server_may(device):
+    patch = {"training.data_mb_per_month": "100", "training.window": "01:00-02:00", "training.cpu_share": "0.01"}
+    assert device.order("config", patch).state is EXECUTING
+    assert load_settings(device.path).training.data_mb_per_month == 100
+
+
+def test_an_owner_who_tightens_a_budget_later_is_obeyed_and_the_servers_other_values_stay(device):
+    remote_config.save(device.folder, RemoteConfig({"training.max_c": "75", "log.level": "warning"}))
+    assert load_settings(device.path).training.max_c == 75
+    device.path.write_text(f"{device.path.read_text()}\n[training]\nmax_c = 60.0\n")
+    settings = load_settings(device.path)
+    assert (settings.training.max_c, settings.log.level) == (60.0, "warning")
+    assert device.order("config", {"log.level": "error"}).state is SUCCESSFUL  # what does not count is in nobody's way
+    assert device.order("config", {"training.max_c": ""}, number=2).state is EXECUTING
+
+
+@pytest.mark.parametrize("text", ["late", "25:00-26:00", "22:00-22:00"])
+def test_a_window_that_is_none_is_invalid(budgeted, text):
+    reason = budgeted.order("config", {"training.window": text}).reason
+    assert reason.startswith(f"invalid: training: window '{text}'")
 
 
 # Lives: whatever a trial does to the process.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -7,9 +9,10 @@ import pytest
 from edge_agent.process import standing as standings
 from edge_agent.process.herald import Herald
 from edge_agent.process.standing import Standing
+from edge_agent.vitals import Vitals
 
-OFFLINE = Standing(7, "idle", "not connected: gone", "unreachable", "see the network")
-ONLINE = Standing(7, "idle", "connected")
+OFFLINE = Standing(Vitals(7, 1, 0, link="gone"), "idle", "unreachable", "see the network")
+ONLINE = Standing(Vitals(7, 1, 0, is_connected=True), "idle")
 
 
 class Systemd:
@@ -110,3 +113,23 @@ def test_a_folder_that_is_gone_or_torn_text_is_no_standing(tower, tmp_path):
     tower.turn(ONLINE)
     tower.path.write_bytes(standings.to_json(ONLINE)[:-9])
     assert standings.load(tower.path) is None
+
+
+@contextmanager
+def full_disk():
+    """RLIMIT_FSIZE: no file takes a byte."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_where_it_cannot_be_written_nothing_is_better_than_what_was_so_before(tower):
+    tower.turn(ONLINE)
+    with full_disk():
+        tower.turn(OFFLINE)
+    assert standings.load(tower.path) is None
+    tower.turn(OFFLINE)
+    assert standings.load(tower.path) == OFFLINE

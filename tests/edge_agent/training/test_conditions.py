@@ -108,6 +108,7 @@ def test_the_settings_limits_are_those_of_the_rules():
         {"max_c": -1.0},
         {"battery_min_percent": 101.0},
         {"cpu_share": 0.0},
+        {"cpu_share": 0.009},
         {"cpu_share": 1.1},
         {"checkpoint_s": 0.0},
         {"data_mb_per_month": -1.0},
