@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from edge_agent import checkpoint as checkpoints
 from edge_agent.participant import Phase
 from edge_agent.slots import machine
 from edge_agent.slots.shelf import Shelf
@@ -130,6 +131,42 @@ def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, s
     runs(server, shop.factory.digest)
     assert play_round(server, 3).accepted
     wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
+
+
+def learnt(device, digest=""):
+    """What the device has learnt with the bundle of its settings, or with one that came over the air."""
+    state = device.folder / "state"
+    return checkpoints.load(state / "slots" / f"{digest}.checkpoint" if digest else state / "checkpoint")
+
+
+def test_what_a_device_has_learnt_goes_with_it_where_the_new_bundle_keeps_it(device, server, shop, told):
+    device.start()
+    runs(server, shop.factory.digest)
+    assert play_round(server, 1).accepted
+    before = learnt(device)
+    offered = shop.keeping(epochs=1)
+    announce(server, shop, offered)
+    runs(server, bytes.fromhex(offered.bundle))
+    wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
+    after = learnt(device, offered.bundle)
+    assert (after.bundle.hex(), after.theta, after.is_warm) == (offered.bundle, before.theta, True)
+    assert "what was learnt is kept" in slots(device).outcome
+    wait_until(lambda: "what was learnt is kept" in told[-1].result.get("outcome", ""))
+    assert play_round(server, 2).accepted  # it goes on learning from there
+
+
+def test_a_device_learns_anew_with_a_bundle_that_does_not_keep_it_and_says_so(device, server, shop):
+    device.start()
+    runs(server, shop.factory.digest)
+    assert play_round(server, 1).accepted
+    offered = shop.good("1.r8", epochs=3)
+    announce(server, shop, offered)
+    runs(server, bytes.fromhex(offered.bundle))
+    wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
+    assert "it learns anew: the new bundle does not keep it" in slots(device).outcome
+    assert learnt(device, offered.bundle) is None
+    assert play_round(server, 2).accepted
+    assert learnt(device, offered.bundle).is_warm
 
 
 def test_a_bad_release_changes_nothing_but_the_log(device, server, shop):
