@@ -55,7 +55,7 @@ from fd_runtime.config import exit_code_for
 from fd_runtime.engines import keep_only
 from fd_runtime.logs import set_up_logs
 from fd_runtime.opening import LoadedModel
-from fd_runtime.placing import open_placed
+from fd_runtime.placing import awaits_engine, open_placed
 from fd_runtime.starting import blame, exclusive
 
 _CRASH = 1
@@ -111,9 +111,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
     with blame(path, "data.private"):
         fixed = _private_rows(equipment)
     with blame(path, "model.runtime"):
-        model = open_placed(
-            equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.placement
-        )
+        model = _open(equipment, pulse)
     keep_only(settings.state.engines, backbones(equipment))
     log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
     with ExitStack() as stack:
@@ -146,6 +144,18 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
         renew = (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
         served.begin()
         _serve(core, renew, sys.stdin.buffer, mouth, pulse)
+
+
+def _open(equipment: Equipment, pulse: Pulse) -> LoadedModel:
+    """Open the model; a compilation that no trial has done (`slots.trial`), the first start's, has no patience set."""
+    bundle, settings = equipment.bundle, equipment.settings
+    runtime, placement = settings.model.runtime, settings.placement
+    if awaits_engine(bundle, runtime, placement):
+        log.info("TensorRT compiles %s: this takes minutes, once", bundle.manifest.name)
+        pulse.rest()
+    model = open_placed(bundle, runtime, threads=settings.model.threads, placement=placement)
+    pulse.beat()
+    return model
 
 
 def _carry_over(equipment: Equipment, pulse: Pulse) -> None:

@@ -14,6 +14,7 @@ answers (`placing`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import shutil
@@ -137,10 +138,12 @@ def keep_only(root: Path, models: Collection[str]) -> None:
 
 
 def _remove(path: Path) -> None:
+    """What cannot be removed is left for the next time."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def hardware(device: int) -> Hardware | None:

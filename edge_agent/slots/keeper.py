@@ -109,8 +109,11 @@ class Keeper:
         trial: command that tries a bundle; `Offered` as JSON is appended.
         health: asked while a bundle is on trial.
         on_change: told every new state, from any thread.
-        on_bytes: told how many bytes came over the network.
         environment: of the trial; None = this process's.
+
+    Attributes:
+        received_bytes: that came over the network, in this life.
+        is_data_spent: nothing more may come for now, by the owner's bound; set from outside.
     """
 
     def __init__(
@@ -122,11 +125,11 @@ class Keeper:
         health: Callable[[], Health],
         *,
         on_change: Callable[[Slots], None] = lambda _: None,
-        on_bytes: Callable[[int], None] = lambda _: None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._shelf, self._settings, self._tls, self._trial = shelf, settings, tls, trial
-        self._health, self._on_change, self._on_bytes, self._environment = health, on_change, on_bytes, environment
+        self._health, self._on_change, self._environment = health, on_change, environment
+        self.received_bytes, self.is_data_spent = 0, False
         self._state = shelf.load()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -220,8 +223,11 @@ class Keeper:
         url = f"{self._settings.url}/v1/blobs/{release.package}" if self._settings.url else ""
         parcel = Parcel(url, release.package, release.package_bytes)
         path = self._shelf.part(release.package)
+        if self.is_data_spent and not (path.exists() and path.stat().st_size >= release.package_bytes):
+            self._postpone("it waits: training.data_mb_per_month is used up")
+            return
         try:
-            fetch(parcel, path, tls=self._tls, is_over=self._is_over_for(state), on_bytes=self._on_bytes)
+            fetch(parcel, path, tls=self._tls, is_over=self._is_over_for(state), on_bytes=self._count)
         except WrongPackageError as error:
             self.take(Refused(str(error)))
         except PostponedError as error:
@@ -230,6 +236,9 @@ class Keeper:
             return
         else:
             self.take(Downloaded())
+
+    def _count(self, new_bytes: int) -> None:
+        self.received_bytes += new_bytes  # this thread alone writes it
 
     def _is_over_for(self, state: Slots) -> Callable[[], bool]:
         return lambda: self._is_closing or self._state is not state

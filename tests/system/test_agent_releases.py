@@ -12,10 +12,12 @@ from edge_agent.participant import Phase
 from edge_agent.slots import machine
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import COMMAND
+from edge_agent.training.data_use import used
 from fd_protocol import codec
 from fd_protocol.messages import Command, Release
 from fd_runtime.link import Arrived, LinkDown, LinkSettings
 from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.store import Store
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory
@@ -124,6 +126,8 @@ def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, s
     wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
     assert play_round(server, 2).accepted  # it warms up with the new bundle, and goes on
     wait_until(lambda: slots(device).previous is None)
+    with Store.view(device.folder / "state" / "agent.db") as store:
+        assert used(store).received_bytes > offered.package_bytes  # the package counts as data too
     steps = [one.step or one.state.value for one in told]
     assert steps[:4] == ["download", "install", "reboot", "commit"]
     assert steps[-1] == "successful"
