@@ -169,3 +169,15 @@ def test_a_bundle_before_that_cannot_be_read_is_no_reason_not_to_start(switching
     switching(Started(factory.digest.hex()), Healthy())
     (config.parent / "bundle" / "manifest.json").write_bytes(b"{}")
     assert load_equipment(config).before is None
+
+
+def test_what_was_learnt_with_a_bundle_that_is_gone_goes_in_all_its_files(switching, device, factory):  # noqa: F811
+    _, shelf = device
+    state, _, offered = switching(Started(factory.digest.hex()), Healthy(), TookPart())
+    kinds = ("checkpoint", "checkpoint-private", "checkpoint.progress", "checkpoint-private.progress")
+    for digest in (offered.bundle, "e" * 64):
+        for kind in kinds:
+            (shelf.folder / f"{digest}.{kind}").write_bytes(b"learnt")
+    shelf.tidy(state)
+    left = sorted(path.name for path in shelf.folder.iterdir())
+    assert left == sorted(["state.json", offered.bundle, *(f"{offered.bundle}.{kind}" for kind in kinds)])
