@@ -43,6 +43,7 @@ from broker_server.events import (
     OpenRound,
     Order,
     Ordered,
+    PublishBundle,
     PublishConsensus,
     PublishOffer,
     PublishPresence,
@@ -91,7 +92,7 @@ ORDERS_S = 1.0
 """How often the spool is looked into at least."""
 _REWRITE_MS = 60_000
 """How often it is tried to rid the file of a forgotten device while others read, or there is no room."""
-_PUBLISHES = (PublishPresence, PublishOffer, PublishConsensus, PublishRelease, PublishProbes)
+_PUBLISHES = (PublishPresence, PublishOffer, PublishConsensus, PublishRelease, PublishBundle, PublishProbes)
 """Effects that wait for a connection, and are due again at each."""
 
 log = logging.getLogger("broker-server")
@@ -516,6 +517,8 @@ class Aggregator:
                 self._start(Releasing(effect, self._shelf, self._clock))
             case MakeRelease(weights=weights):
                 self._inbox.put(Finished((ReleaseFailed(weights, "no_shelf"),)))
+            case PublishBundle(published):
+                self._publisher.bundle(published)
             case PublishRelease(release) if self._shelf is not None:
                 self._publisher.release(self._shelf.family, self._shelf.first, release)
             case PublishRelease():

@@ -2,6 +2,7 @@
 
     pause, abort, release, ...   an event of the federation
     probes-...                   likewise, after a look at the files that the order names
+    publish                      likewise; whoever gave it has looked at the files (`publish_command`)
     forget, replace, tag         rows of the store (`departures`); no event may keep a forgotten name, so the state that
                                  they leave takes the place of the journal
 
@@ -21,6 +22,7 @@ from broker_server.events import Command, Order, Ordered
 from broker_server.federation import Answer, Federation, answered
 from broker_server.journal import Journal
 from broker_server.kits import Kits
+from broker_server.releases import published_by
 from broker_server.round import Phase
 from broker_server.scribe import Scribe
 from broker_server.settings import Settings
@@ -107,6 +109,8 @@ class Clerk:
     # Public sets.
 
     def _problem(self, order: Order, state: Federation, at_ms: int) -> str:
+        if order.command == Command.PUBLISH:
+            return self._problem_of_bundle(order, at_ms)
         if order.command not in (Command.PROBES_STAGE, Command.PROBES_ROTATE):
             return ""
         try:
@@ -114,6 +118,17 @@ class Clerk:
             self.settings.check_against(self.kits().of(edition).probes)
         except (FedistillError, OSError, ValueError, KeyError) as error:
             return str(error)
+        return ""
+
+    # Bundles.
+
+    def _problem_of_bundle(self, order: Order, at_ms: int) -> str:
+        try:
+            published = published_by(order, at_ms)
+        except (FedistillError, ValueError, KeyError) as error:
+            return f"no bundle to publish: {error}"
+        if self.settings.bundles and published.bundle.hex() not in self.settings.bundles:
+            return f"`bundles` does not name {published.bundle.hex()}: devices that ran it could not take part"
         return ""
 
     # Devices.

@@ -19,6 +19,7 @@ from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
 from broker_server.probe_commands import add_probe_commands
+from broker_server.publish_command import add_publish_command
 from broker_server.quarantine_command import add_quarantine_command
 from broker_server.record_commands import add_record_commands
 from broker_server.releases_command import add_releases_command
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     for name, run, text in (
         ("dashboard", _dashboard, "show the federation to browsers and to Prometheus, until stopped"),
+        ("packages", _packages, "serve bundles to devices, until stopped"),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
@@ -61,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
-    commands.choices["dashboard"].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    for name in ("dashboard", "packages"):
+        commands.choices[name].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_order_commands(commands)
+    add_publish_command(commands)
     add_releases_command(commands)
     add_record_commands(commands)
     add_probe_commands(commands)
@@ -110,6 +114,18 @@ def _run(arguments: argparse.Namespace) -> int:
 def _dashboard(arguments: argparse.Namespace) -> int:
     try:
         from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
+    except ImportError as error:
+        raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    if arguments.child:
+        end_with_parent()
+    serve(arguments.config)
+    return 0
+
+
+def _packages(arguments: argparse.Namespace) -> int:
+    try:
+        from broker_server.packages_site import serve  # noqa: PLC0415 - the aggregator runs without what it needs
     except ImportError as error:
         raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)

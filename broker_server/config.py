@@ -6,6 +6,7 @@ federation, aggregator, trust, bundles
 [broker]     host, port, username          [broker.tls]  ca, certificate, key
 [student]    enabled, runtime, threads     [student.terms]
 [release]    automatic, margin, level
+[packages]   enabled, host, port, ca, crl       [packages.tls]
 [dashboard]  viewer_token_file, operator_token_file, ...  [dashboard.tls]  [dashboard.proxy]
 [rounds]  [method]  [method.terms]  [method.absence]  [training]  [privacy]  [admission]  [records]
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.dashboard.settings import DashboardSettings
+from broker_server.package_settings import PackageSettings
 from broker_server.release_gate import ReleaseGate
 from broker_server.settings import Settings
 from broker_server.student import StudentTerms
@@ -110,6 +112,7 @@ class Config(Settings):
     broker: BrokerSettings = BrokerSettings()
     student: StudentSettings = StudentSettings()
     release: ReleaseSettings = ReleaseSettings()
+    packages: PackageSettings = PackageSettings()
     dashboard: DashboardSettings = DashboardSettings()
 
     def __post_init__(self) -> None:

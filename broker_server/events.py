@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, check_digest, check_name, check_text, require
+from fd_protocol.manifest import check_version
 from fd_protocol.messages import PublicSetRef, RoundOffer, Slice
 from fd_protocol.schema import decode, encode, keyed
 
@@ -70,6 +71,9 @@ class Command(str, Enum):
     ROUND_NOW = "round-now"
     RELEASE = "release"
     WITHDRAW = "withdraw"
+    """Its argument `family` is of devices whose published bundle is meant; without it: what the server's own run."""
+    PUBLISH = "publish"
+    """A bundle that was made elsewhere (`releases.published_by`)."""
     PROBES_STAGE = "probes-stage"
     PROBES_TRIAL = "probes-trial"
     PROBES_SWITCH = "probes-switch"
@@ -323,6 +327,38 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """A bundle that an operator wants devices of a family to run.
+
+    Attributes:
+        family: theirs.
+        bundle: digest of the bundle.
+        version: of the bundle, for people.
+        package, package_bytes: SHA-256 and size of the package that devices are to get.
+        parent: digest of the bundle whose files the package leaves out; empty = it leaves none out.
+        is_own: the student's bundle is of this family too.
+        at_ms: when it was published.
+    """
+
+    family: str = keyed(1)
+    bundle: bytes = keyed(2)
+    version: str = keyed(3)
+    package: bytes = keyed(4)
+    package_bytes: int = keyed(5)
+    parent: bytes = keyed(6, default=b"")
+    is_own: bool = keyed(7, default=False)
+    at_ms: int = keyed(8, default=0)
+
+    def __post_init__(self) -> None:
+        check_name(self.family, "family")
+        check_version(self.version)
+        for digest in filter(None, (self.bundle, self.package, self.parent)):
+            check_digest(digest, "bundle, package and parent")
+        require(bool(self.bundle and self.package), "what is published has a bundle and a package")
+        require(0 < self.package_bytes < 1 << 40, "a package has 1 to 2^40 bytes")
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseMade:
     """A bundle of the candidate's weights lies on the shelf."""
 
@@ -444,6 +480,13 @@ class PublishRelease:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishBundle:
+    """Effect: the broker retains that devices of a family should run what an operator has published."""
+
+    published: Published
+
+
+@dataclass(frozen=True, slots=True)
 class PublishProbes:
     """Effect: the broker retains which public sets rounds are about, and may come to be about."""
 
@@ -461,6 +504,7 @@ Effect: TypeAlias = (
     | TrainStudent
     | MakeRelease
     | PublishRelease
+    | PublishBundle
     | PublishProbes
 )
 

@@ -374,6 +374,8 @@ def _learn(state: Federation, event: StudentTrained) -> Federation:
     state = replace(state, student=student)
     if not (event.is_better and state.schedule.auto_release):
         return state
+    if state.releases.own is not None:  # which stands until it is withdrawn
+        return state
     candidate = Candidate(event.round, event.weights, is_verified=True)
     return replace(state, releases=releases.propose(state.releases, candidate))
 
@@ -393,8 +395,6 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
     def answer(outcome: str, *, obeyed: bool = True) -> Answer:
         return Answer(event.order.id, outcome, obeyed)
 
-    if event.problem:
-        return state, answer(event.problem, obeyed=False)
     open_round = f"round {state.number}" if state.has_open_round else ""
     if event.problem:
         return state, answer(event.problem, obeyed=False)
@@ -419,6 +419,12 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
             return state, answer(f"{open_round} is open: it must end first", obeyed=False)
         case Order(command=Command.RELEASE):
             return _release(state, answer)
+        case Order(command=Command.PUBLISH):
+            return _publish(state, event, answer)
+        case Order(command=Command.WITHDRAW) if (family := _withdrawn_family(state, event.order)) is not None:
+            taken_back, words = releases.take_back(state.releases, family)
+            is_obeyed = taken_back is not state.releases
+            return replace(state, releases=taken_back), answer(words, obeyed=is_obeyed)
         case Order(command=Command.WITHDRAW) if state.releases.current is not None:
             gone, after = state.releases.current, releases.withdraw(state.releases)
             back = after.current.version if after.current else "the first bundle"
@@ -446,11 +452,28 @@ def lacking_staged(state: Federation) -> list[str]:
     return sorted(name for name, one in state.online.items() if not one.has(staged.public_set, is_current=False))
 
 
+def _publish(state: Federation, event: Ordered, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
+    new = releases.published_by(event.order, event.at_ms)
+    after = releases.publish(state.releases, new)
+    if after is state.releases:
+        return state, answer(f"{new.version} is what devices of family {new.family} run already", obeyed=False)
+    words = f"{new.version} is what devices of family {new.family} run from now on"
+    return replace(state, releases=after), answer(words)
+
+
+def _withdrawn_family(state: Federation, order: Order) -> str | None:
+    """Return the family whose published bundle an order is about; None: it is about a release of the student."""
+    own = state.releases.own
+    return order.arguments.get("family") or (own.family if own is not None else None)
+
+
 def _release(state: Federation, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
     """What the canaries have not found better is released all the same, as not verified."""
-    student = state.student
+    student, own = state.student, state.releases.own
     if student is None or not student.weights:
         return state, answer("the student has learnt nothing yet", obeyed=False)
+    if own is not None:
+        return state, answer(f"{own.version} is published for its family: withdraw it first", obeyed=False)
     after = releases.propose(state.releases, Candidate(student.round, student.weights, student.is_better))
     if after is state.releases:
         why = "is on its way" if after.candidate is not None else "is current already"

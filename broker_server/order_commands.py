@@ -17,7 +17,7 @@ _HELP = {
     Command.ABORT: "end the open round without a consensus",
     Command.ROUND_NOW: "open a round at once, whatever the schedule says",
     Command.RELEASE: "release the student as it is: the bundle that devices should run",
-    Command.WITHDRAW: "take the last release back; the one before is current again",
+    Command.WITHDRAW: "take back what was released or published last; what was before is current again",
 }
 WAIT_S = 5.0
 
@@ -30,6 +30,8 @@ def add_order_commands(commands: Any) -> None:
         add_wait(parser)
         if command is Command.ABORT:
             parser.add_argument("--reason", default="", help="for the record")
+        if command is Command.WITHDRAW:
+            parser.add_argument("--family", default="", help="of devices; without it: that of the server's own bundle")
         parser.set_defaults(run=_give, command=command.value)
 
 
@@ -40,7 +42,8 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 def _give(arguments: argparse.Namespace) -> int:
     config = load_toml(arguments.config, Config)
-    order = order_of(arguments.command, {"reason": getattr(arguments, "reason", "")})
+    said = {name: getattr(arguments, name, "") for name in ("reason", "family")}
+    order = order_of(arguments.command, said)
     answer = ask_server(arguments.config, config, order, arguments.wait)
     print(answer.outcome)  # noqa: T201 - what the command was for
     return 0 if answer.is_obeyed else EX_REFUSED

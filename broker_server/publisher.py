@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from broker_server.events import Published
 from broker_server.events import Release as Made
 from broker_server.round import Round
 from fd_protocol import codec
@@ -65,6 +66,18 @@ class Publisher:
             )
         )
         self._retain(self.topics.release(family), message)
+
+    def bundle(self, published: Published) -> None:
+        """Publish which bundle devices of a family should run, by an operator's word."""
+        message = Release(
+            published.family,
+            published.bundle,
+            published.version,
+            parent=published.parent,
+            package=published.package,
+            package_bytes=published.package_bytes,
+        )
+        self._retain(self.topics.release(published.family), message)
 
     def probes(self, notice: ProbeNotice) -> None:
         """Publish which public sets rounds are about."""

@@ -1,8 +1,10 @@
-"""Releases of the student as a pure fold: which weights the fleet should run, and which are on their way there.
+"""What devices should run, as a pure fold: releases of the student, and bundles that were made elsewhere.
 
     student --found better, or ordered--> candidate --made--> current --withdrawn--> the one before --> the first bundle
                                               |
                                               +--failed--> as it was
+    bundle --ordered--> published, for its family --withdrawn--> the one before --> the student's, where it is of this
+                                                                                    family
 
 Rules:
 - One candidate at a time; what the fleet runs already is none.
@@ -10,6 +12,10 @@ Rules:
   can order, is not, and says so for ever.
 - The last few are remembered, so that a bad one can be taken back; behind them stands the bundle that devices were born
   with.
+- What an operator has published stands until it is withdrawn: the student is not released to devices of that family
+  meanwhile, for its weights are another bundle's.
+- Of a family that is not the student's the last one cannot be withdrawn: which bundle its devices were born with is
+  known to them alone. It is published in the other's place.
 
 What is deliberately absent: bundles and packages (the shelf's), the test (`release_gate`), who runs what by now.
 """
@@ -18,7 +24,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from broker_server.events import Effect, MakeRelease, PublishRelease, Release, ReleaseFailed, ReleaseMade
+from broker_server.events import (
+    Effect,
+    MakeRelease,
+    Order,
+    PublishBundle,
+    Published,
+    PublishRelease,
+    Release,
+    ReleaseFailed,
+    ReleaseMade,
+)
 from fd_protocol.identity import RoundId
 from fd_protocol.schema import keyed
 
@@ -36,11 +52,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """What was released, the last one last; `count` is of all there ever were."""
+    """What was released, the last one last; `count` is of all that there ever were of the student.
+
+    Attributes:
+        published: of all families, the last one last.
+        has_published_own: something was, once, for the student's family: its devices must hear what stands now.
+    """
 
     candidate: Candidate | None = keyed(1, default=None)
     made: tuple[Release, ...] = keyed(2, default=())
     count: int = keyed(3, default=0)
+    published: tuple[Published, ...] = keyed(4, default=())
+    has_published_own: bool = keyed(5, default=False)
 
     @property
     def current(self) -> Release | None:
@@ -51,6 +74,16 @@ class Releases:
     def weights(self) -> bytes:
         """Digest of what the fleet should run; empty = the bundle's own."""
         return self.current.weights if self.current else b""
+
+    @property
+    def standing(self) -> tuple[Published, ...]:
+        """What is published for each family now."""
+        return tuple({one.family: one for one in self.published}.values())
+
+    @property
+    def own(self) -> Published | None:
+        """What is published for the student's family; None: the student's releases are what its devices run."""
+        return next((one for one in self.standing if one.is_own), None)
 
     @property
     def named_blobs(self) -> frozenset[bytes]:
@@ -66,6 +99,52 @@ def propose(state: Releases, candidate: Candidate) -> Releases:
     return replace(state, candidate=candidate)
 
 
+def published_by(order: Order, at_ms: int) -> Published:
+    """Return what an order wants published.
+
+    Raises:
+        KeyError, ValueError, InvalidValueError: it does not say what, or nothing that can be.
+    """
+    said = order.arguments
+    return Published(
+        family=said["family"],
+        bundle=bytes.fromhex(said["bundle"]),
+        version=said["version"],
+        package=bytes.fromhex(said["package"]),
+        package_bytes=int(said["package_bytes"]),
+        parent=bytes.fromhex(said.get("parent", "")),
+        is_own=said.get("own") == "yes",
+        at_ms=at_ms,
+    )
+
+
+def publish(state: Releases, new: Published) -> Releases:
+    """Return the state in which devices of a family are to run `new`; the same where they are already."""
+    if any(replace(one, at_ms=new.at_ms) == new for one in state.standing):
+        return state
+    others = [one for one in state.published if one.family != new.family]
+    same = [one for one in state.published if one.family == new.family]
+    kept = (*others, *same[1 - _REMEMBERED :], new)
+    return replace(state, published=kept, has_published_own=state.has_published_own or new.is_own)
+
+
+def take_back(state: Releases, family: str) -> tuple[Releases, str]:
+    """Return the state without what was last published for a family, and what its devices run then, in words.
+
+    The same state, and why, where nothing can be taken back.
+    """
+    same = [one for one in state.published if one.family == family]
+    if not same:
+        return state, f"nothing is published for family {family}"
+    if len(same) == 1 and not same[0].is_own:
+        return state, f"nothing was before it: publish the bundle that devices of family {family} were born with"
+    after = replace(state, published=tuple(one for one in state.published if one is not same[-1]))
+    if len(same) > 1:
+        return after, f"{same[-1].version} withdrawn, {same[-2].version} is current"
+    back = state.current.version if state.current else "the first bundle"
+    return after, f"{same[-1].version} withdrawn, {back} is current"
+
+
 def withdraw(state: Releases) -> Releases:
     """Return the state in which the release before the current one is current again."""
     return replace(state, made=state.made[:-1])
@@ -77,7 +156,7 @@ def step(state: Releases, event: ReleaseMade | ReleaseFailed) -> Releases:
     match event:
         case ReleaseMade(release) if candidate is not None and candidate.weights == release.weights:
             made = (*state.made, release)[-_REMEMBERED:]
-            return Releases(candidate=None, made=made, count=state.count + 1)
+            return replace(state, candidate=None, made=made, count=state.count + 1)
         case ReleaseFailed(weights) if candidate is not None and candidate.weights == weights:
             return replace(state, candidate=None)
     return state
@@ -85,8 +164,8 @@ def step(state: Releases, event: ReleaseMade | ReleaseFailed) -> Releases:
 
 def outstanding(state: Releases) -> tuple[Effect, ...]:
     """Return what must be brought about: the candidate's release, and that the fleet knows the current one."""
-    effects: list[Effect] = []
-    if state.count:
+    effects: list[Effect] = [PublishBundle(one) for one in state.standing]
+    if state.own is None and (state.count or state.has_published_own):
         effects.append(PublishRelease(state.current))
     if state.candidate is not None:
         one = state.candidate

@@ -1,4 +1,4 @@
-"""`broker-server releases`: what the student was released as, read from the database; the server may be running."""
+"""`broker-server releases`: what devices should run, read from the database; the server may be running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from broker_server.config import Config
-from broker_server.events import Release
+from broker_server.events import Published, Release
 from broker_server.journal import Journal
 from broker_server.releases import Releases
 from fd_runtime.artifacts import MissingArtifactError
@@ -23,7 +23,7 @@ from fd_runtime.store import Store
 
 def add_releases_command(commands: Any) -> None:
     """Add `releases`."""
-    parser = commands.add_parser("releases", help="list what the student was released as")
+    parser = commands.add_parser("releases", help="list what devices should run: releases, and what was published")
     parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
@@ -32,14 +32,24 @@ def add_releases_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     releases = _read(arguments.config)
     rows = [_facts(one, releases) for one in reversed(releases.made)]
+    published = [_published(one, releases) for one in reversed(releases.published)]
     if arguments.json:
-        print(json.dumps({"count": releases.count, "releases": rows}, indent=1))  # noqa: T201 - what was asked for
+        told = {"count": releases.count, "releases": rows, "published": published}
+        print(json.dumps(told, indent=1))  # noqa: T201 - what was asked for
         return 0
-    table = Table(*(rows[0] if rows else ("no release: devices run the bundle that they were born with",)))
+    console = Console()
+    if published:
+        console.print(_table("published", published))
+    if rows or not published:
+        console.print(_table("released by the student", rows))
+    return 0
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(*(rows[0] if rows else ("no release: devices run the bundle that they were born with",)), title=title)
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
-    return 0
+    return table
 
 
 def _read(path: Path) -> Releases:
@@ -54,10 +64,25 @@ def _read(path: Path) -> Releases:
 def _facts(one: Release, releases: Releases) -> dict[str, Any]:
     return {
         "version": one.version,
-        "current": one == releases.current,
+        "current": one == releases.current and releases.own is None,
         "verified": one.is_verified,
         "round": one.round.number,
-        "made": datetime.fromtimestamp(one.at_ms / 1000, timezone.utc).isoformat(timespec="seconds"),
+        "made": _time(one.at_ms),
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
     }
+
+
+def _published(one: Published, releases: Releases) -> dict[str, Any]:
+    return {
+        "version": one.version,
+        "current": one in releases.standing,
+        "family": one.family,
+        "published": _time(one.at_ms),
+        "package_bytes": one.package_bytes,
+        "bundle": one.bundle.hex(),
+    }
+
+
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")

@@ -61,7 +61,7 @@ def run(path: Path, *, version: str) -> None:
                 worker=worker,
                 version=version,
                 spool=Spool(config.state.orders),
-                shelf=Shelf(equipment.bundle, config.state.releases) if kit.student else None,
+                shelf=Shelf(equipment.bundle, config.state.releases),
                 gate=kit.gate,
                 auto_release=config.release.automatic,
                 canaries_sha256=equipment.canaries_sha256,
@@ -70,7 +70,9 @@ def run(path: Path, *, version: str) -> None:
         stack.callback(aggregator.leave)
         log.info("federation %s, epoch %04x", config.federation, aggregator.state.epoch & 0xFFFF)
         if config.dashboard.enabled:
-            _enter_dashboard(stack, path)
+            _enter_child(stack, path, "dashboard")
+        if config.packages.enabled:
+            _enter_child(stack, path, "packages")
         until_signalled(lambda: _pump(aggregator), aggregator.wake)
 
 
@@ -107,11 +109,11 @@ def _enter_store(stack: ExitStack, path: Path, config: Config) -> Store:
         return stack.enter_context(closing(Store.open(config.state.store)))
 
 
-def _enter_dashboard(stack: ExitStack, path: Path) -> None:
-    """A process of its own: what it does, or fails to do, never touches the aggregator."""
+def _enter_child(stack: ExitStack, path: Path, name: str) -> None:
+    """A process of its own, `broker-server NAME`: what it does, or fails to do, never touches the aggregator."""
     program = "import sys; from broker_server.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "dashboard", "--child", "--config", str(path.absolute())]
-    child = Child("dashboard", command)
+    command = [sys.executable, "-c", program, name, "--child", "--config", str(path.absolute())]
+    child = Child(name, command)
     child.start()
     stack.callback(child.stop)
 

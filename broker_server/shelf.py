@@ -1,9 +1,11 @@
 """Bundles of the student, as files: what releases are made of, and what devices will be given.
 
     state/releases/1.2.r3/            the bundle: the first bundle's graphs with the student's parameters
-    state/releases/web/v1/blobs/SHA256    its package, without what the first bundle has: kilobytes
+    state/releases/web/v1/blobs/SHA256    its package, without what the first bundle has: kilobytes; and packages of
+                                          bundles that were made elsewhere (`publish_command`)
 
-`web` is all that a web server needs to see (deploy/nginx): a package is asked for by its digest, nothing lists them.
+`web` is all that a web server needs to see, this program's (`packages_site`) or another (deploy/nginx): a package is
+asked for by its digest, nothing lists them.
 
 Putting the same weights twice gives the same files, so a crash in between does no harm.
 """
@@ -72,7 +74,20 @@ class Shelf:
             raise InvalidValueError("these weights are of another bundle than the fleet's first")
         version = f"{self.first.manifest.version}.r{number}"
         bundle = self._known(self.folder / version, weights) or self._make(self.folder / version, weights, version)
-        package = pack(bundle, parent=self.first)
+        return self.lay_down(bundle, self.first)
+
+    def lay_down(self, bundle: Bundle, parent: Bundle | None = None) -> Shelved:
+        """Put the package of a bundle where devices fetch it; one that lies there is the same.
+
+        Args:
+            bundle: loaded, so every digest was checked.
+            parent: a bundle that devices have: its files are left out.
+
+        Raises:
+            MissingArtifactError, DigestError: a file has changed since.
+            OSError: the folder cannot be written.
+        """
+        package = pack(bundle, parent=parent)
         digest = sha256(package)
         self.blobs.mkdir(parents=True, exist_ok=True)
         write_atomically(self.blobs / digest.hex(), package)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from edge_agent.configuration import load_settings
 from edge_agent.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
-from fd_protocol.errors import InvalidValueError
+from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.label_set import label_set
 from fd_protocol.manifest import Role
 from fd_protocol.prototypes import STATES, PrototypeSpace
@@ -20,6 +21,16 @@ from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
 _PRIVATE_DATA, _PRIVATE_EPOCH = "private_data", "private_epoch"
+
+log = logging.getLogger("edge-agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """A bundle that ran before, and the checkpoint of what was learnt with it."""
+
+    bundle: Bundle
+    checkpoint: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class Equipment:
         public: the probes; None = the labels are.
         checkpoint: of what is learnt with this bundle.
         space: of the prototypes that may leave the device; None = none may.
+        before: whose learning this bundle may go on with (`slots.personal`); None = it begins with its own.
     """
 
     path: Path
@@ -41,6 +53,7 @@ class Equipment:
     public: PublicSet | None
     checkpoint: Path
     space: PrototypeSpace | None = None
+    before: Predecessor | None = None
 
     @property
     def further(self) -> PublicSets:
@@ -121,7 +134,8 @@ def load_equipment(path: Path) -> Equipment:
     """
     settings = load_settings(path)
     shelf = Shelf(settings.state.slots)
-    active = shelf.load().active
+    slots = shelf.load()
+    active = slots.active
     with blame(path, "model.bundle"):
         bundle = load_bundle(shelf.slot(active) if active else settings.model.bundle)
     with blame(path, "model.public_set"):
@@ -131,8 +145,22 @@ def load_equipment(path: Path) -> Equipment:
             raise MissingArtifactError(settings.data.private)
     with blame(path, "data.prototypes"):
         space = PrototypeSpace.of(bundle.manifest) if settings.data.prototypes else None
-    checkpoint = shelf.checkpoint(active) if active else settings.state.checkpoint
-    return Equipment(path, settings, bundle, public, checkpoint, space)
+    checkpoint = _checkpoint(shelf, settings, active)
+    before = _before(shelf, settings, slots.previous) if slots.inherits and slots.previous is not None else None
+    return Equipment(path, settings, bundle, public, checkpoint, space, before)
+
+
+def _checkpoint(shelf: Shelf, settings: AgentSettings, slot: str) -> Path:
+    return shelf.checkpoint(slot) if slot else settings.state.checkpoint
+
+
+def _before(shelf: Shelf, settings: AgentSettings, slot: str) -> Predecessor | None:
+    try:
+        bundle = load_bundle(shelf.slot(slot) if slot else settings.model.bundle)
+    except FedistillError as error:
+        log.warning("nothing is carried over from %s: %s", slot[:12] or "the factory's bundle", error)
+        return None
+    return Predecessor(bundle, _checkpoint(shelf, settings, slot))
 
 
 def _public_set(path: Path | None, bundle: Bundle) -> PublicSet | None:

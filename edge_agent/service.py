@@ -53,7 +53,7 @@ from fd_protocol import codec
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
-from fd_runtime.link import LinkDown, LinkSettings, Will
+from fd_runtime.link import LinkDown, LinkSettings, Traffic, Will
 from fd_runtime.logs import Tail
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
@@ -132,8 +132,6 @@ def _live(house: _House) -> None:
             inherited=inherited,
         )
         stack.callback(worker.close)
-        data_use = DataUse(store, settings.training.data_mb_per_month, lambda: link.traffic)
-        stack.callback(data_use.keep)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
         levels = LogLevels(
             folder,
@@ -152,6 +150,12 @@ def _live(house: _House) -> None:
             on_change=lambda _: inbox.put(None),  # the loop below looks
         )
         stack.callback(keeper.close)
+        data_use = DataUse(
+            store,
+            settings.training.data_mb_per_month,
+            lambda: link.traffic + Traffic(received_bytes=keeper.received_bytes),
+        )
+        stack.callback(data_use.keep)
         with blame(path, "state.folder"):
             agent = Agent(
                 profile,
@@ -187,7 +191,7 @@ def _live(house: _House) -> None:
         def turn() -> None:
             nonlocal told
             agent.pump(pump_s)
-            data_use.look()
+            keeper.is_data_spent = data_use.is_spent  # which looks, too
             if keeper.state != told:
                 told = keeper.state
                 _tell(agent, settings, told)

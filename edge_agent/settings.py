@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.api.settings import ApiSettings
@@ -137,6 +137,11 @@ class StateSettings:
         return self.folder / "slots"
 
     @property
+    def engines(self) -> Path:
+        """Return the folder of compiled engines, where `model.gpu.engines` names no other."""
+        return self.folder / "engines"
+
+    @property
     def read_files(self) -> Path:
         return self.folder / "sources.db"
 
@@ -172,6 +177,12 @@ class AgentSettings:
     releases: ReleaseSettings = ReleaseSettings()
     commands: CommandSettings = CommandSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def placement(self) -> Placement:
+        """Return where the backbone may run; engines are kept with the device's memory, where no key says otherwise."""
+        gpu = self.model.gpu
+        return Placement(self.model.providers, replace(gpu, engines=gpu.engines or self.state.engines))
 
     def __post_init__(self) -> None:
         if self.outputs.federation and self.privacy.epsilon > 0:

@@ -39,6 +39,8 @@ from edge_agent.process.pipe import Mouth
 from edge_agent.process.postmortem import cause_of
 from edge_agent.seen import Seeing, SeenProbes, SeenSets
 from edge_agent.settings import AgentSettings
+from edge_agent.slots.backbones import backbones
+from edge_agent.slots.personal import carry_over
 from edge_agent.sources.memory import Memory
 from edge_agent.sources.opening import open_sources
 from edge_agent.sources.source import Source
@@ -50,13 +52,15 @@ from edge_agent.training.wear import Wear
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
+from fd_runtime.engines import keep_only
 from fd_runtime.logs import set_up_logs
 from fd_runtime.opening import LoadedModel
-from fd_runtime.placing import open_placed
+from fd_runtime.placing import awaits_engine, open_placed
 from fd_runtime.starting import blame, exclusive
 
 _CRASH = 1
 """Exit status of a death, which another start may spare us; those of sysexits.h are refusals."""
+_DISK_RETRY_S = 5.0
 _OOM_SCORE = "500"
 """Where memory is short the kernel shall take the worker before the supervisor, and before most else."""
 
@@ -103,12 +107,12 @@ def _run(path: Path, mouth: Mouth, supervisor: int) -> int:
 def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is_orphaned: Callable[[], bool]) -> None:
     """Serve live samples and do jobs, side by side, until the supervisor goes."""
     settings, path = equipment.settings, equipment.path
+    _carry_over(equipment, pulse)
     with blame(path, "data.private"):
         fixed = _private_rows(equipment)
     with blame(path, "model.runtime"):
-        model = open_placed(
-            equipment.bundle, settings.model.runtime, threads=settings.model.threads, placement=settings.model.placement
-        )
+        model = _open(equipment, pulse)
+    keep_only(settings.state.engines, backbones(equipment))
     log.info("model: %s on %s, %s", equipment.bundle.manifest.name, settings.model.runtime, model.provider)
     with ExitStack() as stack:
         with blame(path, "store"):
@@ -140,6 +144,35 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
         renew = (lambda: None) if renewal is None else lambda: renewal.renew(core.renew)
         served.begin()
         _serve(core, renew, sys.stdin.buffer, mouth, pulse)
+
+
+def _open(equipment: Equipment, pulse: Pulse) -> LoadedModel:
+    """Open the model; a compilation that no trial has done (`slots.trial`), the first start's, has no patience set."""
+    bundle, settings = equipment.bundle, equipment.settings
+    runtime, placement = settings.model.runtime, settings.placement
+    if awaits_engine(bundle, runtime, placement):
+        log.info("TensorRT compiles %s: this takes minutes, once", bundle.manifest.name)
+        pulse.rest()
+    model = open_placed(bundle, runtime, threads=settings.model.threads, placement=placement)
+    pulse.beat()
+    return model
+
+
+def _carry_over(equipment: Equipment, pulse: Pulse) -> None:
+    """Go on with what was learnt with the bundle before, where that may be; a disk that takes nothing is waited for.
+
+    To begin without would be to lose it, and to refuse would be the bundle's fault: the slots' keeper has patience, and
+    goes back at its end.
+    """
+    before, is_owed = equipment.before, True
+    while before is not None and is_owed:
+        try:
+            carry_over(before.bundle, before.checkpoint, equipment.bundle, equipment.checkpoint)
+            is_owed = False
+        except OSError as error:
+            log.warning("what was learnt waits to be carried over: %s", error)
+            pulse.beat()
+            time.sleep(_DISK_RETRY_S)
 
 
 def _serve(core: WorkerCore, renew: Callable[[], None], jobs: IO[bytes], mouth: Mouth, pulse: Pulse) -> None:

@@ -244,6 +244,9 @@ class Manifest:
         licence: SPDX expression of the weights; None if nobody said.
         parent: digest of the bundle that this one is a new release of; None for a first one.
         reference: what devices compare their samples with; None if nobody measured.
+        keeps_tail: whether a device goes on with the parameters that it has learnt with the bundle before, where tail
+            and backbone are the same; None: it begins with `theta` and learns anew. There is no false: what was signed
+            before there was such a key has the digest that it had.
     """
 
     format: int
@@ -260,6 +263,7 @@ class Manifest:
     licence: str | None = None
     parent: str | None = None
     reference: Reference | None = None
+    keeps_tail: bool | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -269,6 +273,8 @@ class Manifest:
         check_name(self.name, "name")
         check_name(self.family, "family")
         check_version(self.version)
+        if self.keeps_tail is False:
+            raise InvalidValueError("keeps_tail is true, or it is not there")
         self._check_files()
 
     def _check_files(self) -> None:

@@ -14,15 +14,28 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fd_protocol.identity import sha256
 from fd_protocol.layout import ThetaLayout
+from fd_runtime.engines import Engine, EngineKey, hardware
 from fd_runtime.model import F32, Features, Inputs, ModelError, OptimizerState
 from fd_runtime.onnx_parameters import with_parameters
 from fd_runtime.onnx_references import check_self_contained
-from fd_runtime.providers import MAX_ROWS, NAMES, ON_CPU, NoProviderError, Options, Placement, Provider, ladder
+from fd_runtime.providers import (
+    MAX_ROWS,
+    NAMES,
+    ON_CPU,
+    NoProviderError,
+    Options,
+    Placement,
+    Provider,
+    compiled,
+    ladder,
+)
 from fd_runtime.train_graph import Arrays, PrivateTrainGraph, StepGraph, TrainGraph
 
 # Official wheels since 1.29 report usage to their maker unless told before the import; the switch inside is too late.
@@ -33,6 +46,7 @@ from onnxruntime import (  # type: ignore[attr-defined]
     SessionOptions,
     get_available_providers,
 )
+from onnxruntime import __version__ as onnxruntime_version
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
 _REFUSALS = (
@@ -161,7 +175,48 @@ class OnnxGraph:
         return dict(zip(self._outputs, _run(self._session, self._outputs, feed), strict=True))
 
 
+def awaits_engine(model: bytes, placement: Placement, sample_shape: tuple[int, ...]) -> bool:
+    """Whether opening this frozen graph would begin with a compilation by TensorRT: minutes."""
+    offered = get_available_providers()
+    first = next((one for one in placement.providers if NAMES[one] in offered), None)
+    if first != "tensorrt":
+        return False
+    engine = _engine(model, placement, sample_shape)
+    return engine is None or not engine.is_compiled
+
+
+def _engine(model: bytes, placement: Placement, sample_shape: tuple[int, ...]) -> Engine | None:
+    """Return where TensorRT's engine of a graph is kept; None: TensorRT has no part in it, or nothing is kept."""
+    options = compiled(placement, get_available_providers(), {"input": sample_shape})
+    found = hardware(placement.gpu.device) if options and placement.gpu.engines is not None else None
+    if found is None or placement.gpu.engines is None:
+        return None
+    return Engine(placement.gpu.engines, EngineKey(sha256(model).hex(), found, onnxruntime_version, options))
+
+
 def _open_placed(
+    model: bytes, threads: int, placement: Placement, sample_shape: tuple[int, ...]
+) -> tuple[InferenceSession, Provider]:
+    """Open a frozen graph on the first provider that works, with a compiled engine where one is kept."""
+    engine = _engine(model, placement, sample_shape)
+    without = replace(placement, gpu=replace(placement.gpu, engines=None))
+    if engine is None:
+        return _open_first(model, threads, without, sample_shape)
+    try:
+        with engine.prepared() as folder:
+            kept = replace(placement, gpu=replace(placement.gpu, engines=folder))
+            session, provider = _open_first(model, threads, kept, sample_shape)
+            if provider == "tensorrt":
+                engine.keep()
+            else:  # one that TensorRT does not take any more would be in its way for ever
+                engine.discard()
+            return session, provider
+    except OSError as error:
+        log.warning("the engine cannot be kept, and is compiled again each time: %s", error)
+        return _open_first(model, threads, without, sample_shape)
+
+
+def _open_first(
     model: bytes, threads: int, placement: Placement, sample_shape: tuple[int, ...]
 ) -> tuple[InferenceSession, Provider]:
     """Open a frozen graph on the first provider that works. See `OnnxBackbone`."""

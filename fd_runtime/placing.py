@@ -44,6 +44,15 @@ def open_placed(bundle: Bundle, runtime: Runtime, *, threads: int, placement: Pl
         left = replace(left, providers=rest)
 
 
+def awaits_engine(bundle: Bundle, runtime: Runtime, placement: Placement) -> bool:
+    """Whether `open_placed` would begin with a compilation by TensorRT: minutes; raises as `Bundle.read`."""
+    if runtime != "onnxruntime" or "tensorrt" not in placement.providers or bundle.manifest.features is None:
+        return False
+    from fd_runtime import onnx_model  # noqa: PLC0415 - no runtime is imported unless it is asked for
+
+    return onnx_model.awaits_engine(bundle.read(Role.BACKBONE), placement, bundle.manifest.task.sample_shape)
+
+
 def _check(bundle: Bundle, model: LoadedModel) -> None:
     if Role.GOLDEN in bundle.manifest.files:
         golden.check(model, Golden.from_bytes(bundle.read(Role.GOLDEN), bundle.manifest.task))

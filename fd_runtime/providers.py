@@ -10,7 +10,7 @@ opened anew after every training, which TensorRT would compile for minutes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -45,7 +45,7 @@ class GpuSettings:
         memory_mb: most that CUDA's arena may take; 0 = what it asks for. On a Jetson it is the system's memory.
         workspace_mb: most that TensorRT may use while it compiles and runs an engine.
         is_half_precision: TensorRT may compute float layers in 16 bits.
-        engines: folder of compiled engines, which are made for one GPU and one TensorRT; None = compile at every start.
+        engines: folder of compiled engines (`fd_runtime.engines`); None = compile at every start.
     """
 
     device: int = 0
@@ -111,6 +111,14 @@ def _options(provider: Provider, gpu: GpuSettings, inputs: Mapping[str, tuple[in
             return _cuda(gpu)
         case "tensorrt":
             return _tensorrt(gpu, inputs)
+
+
+def compiled(placement: Placement, offered: Collection[str], inputs: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Return the options of TensorRT's compilation, none where it has no part; paths are none of them."""
+    if "tensorrt" not in placement.providers or NAMES["tensorrt"] not in offered:
+        return ()
+    options = _tensorrt(replace(placement.gpu, engines=None), inputs)
+    return tuple(sorted(f"{name}={value}" for name, value in options.items() if name != "device_id"))
 
 
 def _cuda(gpu: GpuSettings) -> Options:

@@ -35,7 +35,9 @@ Prove = Callable[[Bundle, Runtime], None]
 """Raises a `FedistillError` unless the bundle gives its golden vectors on a runtime."""
 
 
-def release(parent: Bundle, theta: F32, folder: Path, *, version: str, prove: Prove = check_on) -> Bundle:
+def release(
+    parent: Bundle, theta: F32, folder: Path, *, version: str, keeps_tail: bool = False, prove: Prove = check_on
+) -> Bundle:
     """Write the next release of `parent` into `folder` and return it loaded.
 
     An int8 twin of the tail is left out, for its weights are those of the parent. A runtime that cannot be proven here
@@ -46,6 +48,8 @@ def release(parent: Bundle, theta: F32, folder: Path, *, version: str, prove: Pr
         theta: float32 [P], in the parent's layout.
         folder: created; must not exist, or be empty.
         version: for people.
+        keeps_tail: devices that have learnt go on with their own parameters; for those alone that have not, `theta` is
+            where they begin.
         prove: how a runtime is tried; in this process, unless somebody knows other interpreters (`model-export` does).
 
     Raises:
@@ -63,6 +67,7 @@ def release(parent: Bundle, theta: F32, folder: Path, *, version: str, prove: Pr
         parent.manifest,
         version=version,
         parent=parent.digest.hex(),
+        keeps_tail=keeps_tail or None,  # the parent's word was about the parent
         reference=_without_confidence(parent.manifest.reference),
         files={role.value: FileEntry.of(paths[role], content) for role, content in contents.items()},
     )

@@ -89,6 +89,7 @@ def plan_of(recipe: Recipe, forward: ForwardModel) -> Plan:
 
 
 def _assemble(recipe: Recipe, task: Task, plan: Plan, data: FactoryData, weights: Weights) -> Model:
+    parent = parent_of(recipe, task)
     rows = rows_of(recipe, task, data)
     parts = _divide(plan.forward, recipe, rows)
     step = compile_train_step(
@@ -114,7 +115,8 @@ def _assemble(recipe: Recipe, task: Task, plan: Plan, data: FactoryData, weights
         training=TrainSpec(recipe.batch_rows, recipe.optimizer, step.slots),
         costs=plan.costs,
         licence=recipe.licence,
-        parent=parent_of(recipe, task),
+        parent=parent.digest.hex() if parent is not None else None,
+        keeps_tail_of=parent.manifest if parent is not None and recipe.keeps_tail else None,
         reference=_reference(task, plan, parts, step, data),
         provenance={"weights": weights, **_provenance(recipe, plan, parts)},
     )
@@ -207,8 +209,8 @@ def _twins(recipe: Recipe, plan: Plan, parts: QuantisedModel, step: TrainStep) -
     return twins
 
 
-def parent_of(recipe: Recipe, task: Task) -> str | None:
-    """Return the digest of the bundle that the recipe's is a new release of; None for a first one.
+def parent_of(recipe: Recipe, task: Task) -> Bundle | None:
+    """Return the bundle that the recipe's is a new release of; None for a first one.
 
     Raises:
         MissingArtifactError, InvalidManifestError, DigestError: as `load_bundle`.
@@ -219,7 +221,7 @@ def parent_of(recipe: Recipe, task: Task) -> str | None:
     parent = load_bundle(recipe.parent)
     if parent.manifest.task.digest != task.digest:
         raise InvalidValueError(f"{recipe.parent} was made for another task and is no parent of {recipe.name!r}")
-    return parent.digest.hex()
+    return parent
 
 
 def _provenance(recipe: Recipe, plan: Plan, parts: QuantisedModel) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from fd_protocol.errors import InvalidValueError
 from fd_protocol.layout import ThetaLayout
 from fd_protocol.manifest import (
     FORMAT,
@@ -32,6 +33,7 @@ from fd_protocol.manifest import (
     TrainSpec,
 )
 from fd_protocol.reference import Reference
+from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle, Runtime, TfliteRuntime, load_bundle
 from fd_runtime.files import claim, write_atomically
 from fd_runtime.model import F32, I64, RuntimeMissingError
@@ -62,6 +64,7 @@ class Model:
     Attributes:
         graphs: serialized graphs by role.
         theta: float32 [P] in the layout's order.
+        keeps_tail_of: the parent's manifest, where devices shall go on with what they have learnt with the parent.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Model:
     costs: Costs | None = None
     licence: str | None = None
     parent: str | None = None
+    keeps_tail_of: Manifest | None = None
     reference: Reference | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
@@ -141,7 +145,8 @@ def _prove_here(bundle: Bundle, runtime: Runtime) -> Proof:
 
 
 def _manifest(model: Model, files: Mapping[str, FileEntry]) -> Manifest:
-    return Manifest(
+    """Raises: InvalidValueError: a tail is to be kept that does not fit."""
+    manifest = Manifest(
         format=FORMAT,
         name=model.name,
         family=model.family,
@@ -154,10 +159,14 @@ def _manifest(model: Model, files: Mapping[str, FileEntry]) -> Manifest:
         costs=model.costs,
         licence=model.licence,
         parent=model.parent,
+        keeps_tail=True if model.keeps_tail_of is not None else None,
         reference=model.reference,
         verified_on=_candidates(files),
         provenance=model.provenance,
     )
+    if model.keeps_tail_of is not None and (problem := unfit(model.keeps_tail_of, manifest)):
+        raise InvalidValueError(f"{model.name} cannot keep the tail of its parent: {problem}")
+    return manifest
 
 
 def _candidates(files: Mapping[str, FileEntry]) -> tuple[Runtime, ...]:

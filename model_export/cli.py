@@ -79,6 +79,8 @@ def _parser() -> Parser:
     releasing.add_argument("parent", type=Path)
     releasing.add_argument("--theta", type=Path, required=True, help="the parameters, little-endian float32")
     releasing.add_argument("--version", required=True)
+    text = "devices go on with what they have learnt; only those that have not begin with these parameters"
+    releasing.add_argument("--keeps-tail", action="store_true", help=text)
     releasing.add_argument("--out", type=Path, required=True)
 
     checking = command("probes", _check_probes, "say whether a public set lies where private data lies")
@@ -172,7 +174,14 @@ def _release(arguments: argparse.Namespace) -> int:
         raise InvalidValueError(f"{arguments.theta} holds no float32 numbers: {len(data)} bytes")
     theta = np.frombuffer(data, "<f4").astype(np.float32)
     parent = load_bundle(arguments.parent)
-    made = release(parent, theta, arguments.out, version=arguments.version, prove=prove_anywhere)
+    made = release(
+        parent,
+        theta,
+        arguments.out,
+        version=arguments.version,
+        keeps_tail=arguments.keeps_tail,
+        prove=prove_anywhere,
+    )
     _print(_bundle(made), as_json=False)
     return 0
 
@@ -211,6 +220,7 @@ def _bundle(bundle: Bundle) -> dict[str, Any]:
         "family": manifest.family,
         "version": manifest.version,
         "parent": manifest.parent or "none",
+        "keeps_tail": bool(manifest.keeps_tail),
         "licence": manifest.licence or "not stated",
         "task": manifest.task.digest.hex(),
         "classes": list(manifest.task.classes),

@@ -53,6 +53,8 @@ class Recipe:
             not proven; `required` wants them proven on both.
         licence: SPDX expression of the weights.
         parent: folder of the bundle that this one is a new release of.
+        keeps_tail: devices go on with what they have learnt with the parent: its backbone, and the shape of its tail,
+            must come out of this recipe again.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Recipe:
     tflite: Literal["where-possible", "required", "none"] = "where-possible"
     licence: str | None = None
     parent: Path | None = None
+    keeps_tail: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -84,6 +87,7 @@ class Recipe:
         if self.licence is not None:
             check_licence(self.licence)
         require(self.logits is None or self.model is not None, "`logits` names a tensor of `model`, and there is none")
+        require(not self.keeps_tail or self.parent is not None, "`keeps_tail` is about the tail of a `parent`")
         self._check_training()
 
     def _check_training(self) -> None:

@@ -11,8 +11,8 @@ is overwritten, and gone from the log after `flush`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,23 +100,44 @@ class RowTable:
             raise
         return table
 
+    @classmethod
+    @contextmanager
+    def view(cls, path: Path, key: bytes | None, task: Task) -> Iterator[RowTable]:
+        """Look at the database at `path` while another process writes it: nothing of it is changed, no lock is held.
+
+        Raises:
+            WrongKeyError, PrivateStoreError: as `open`.
+            StoreError: there is none, or it cannot be read.
+            MissingExtraError: likewise.
+        """
+        with Store.view(path) as database:
+            proof = database.meta(_PROOF)
+            is_plain = key is None or proof == _PROOF_TEXT  # the next start of its owner would seal it
+            table = cls(database, Plain() if is_plain or key is None else AesGcm(key), Kind.of(task))
+            if proof is not None:
+                table._check_key(proof)
+                table._check_kind()
+            yield table
+
     def _settle(self) -> None:
         """Find out whose database it is, and make it ours if it is nobody's."""
         kind, proof = self._database.meta(_KIND), self._database.meta(_PROOF)
-        own = cbor.encode(to_item(self._kind))
         if kind is None or proof is None:
             with self._database.transaction():
-                self._database.set_meta(_KIND, own)
+                self._database.set_meta(_KIND, cbor.encode(to_item(self._kind)))
                 self._database.set_meta(_PROOF, self._seal.close(_PROOF_TEXT, b"proof"))
             return
         self._check_key(proof)
-        if kind != own:
-            known = from_item(Kind, cbor.decode(kind))
+        self._check_kind()
+        if proof == _PROOF_TEXT and not isinstance(self._seal, Plain):
+            self._seal_all()
+
+    def _check_kind(self) -> None:
+        known = from_item(Kind, cbor.decode(self._database.meta(_KIND) or b""))
+        if known != self._kind:
             raise PrivateStoreError(
                 f"{self._where}: is about {known}, the bundle about {self._kind}: wipe it, or name another folder"
             )
-        if proof == _PROOF_TEXT and not isinstance(self._seal, Plain):
-            self._seal_all()
 
     def _check_key(self, proof: bytes) -> None:
         if proof == _PROOF_TEXT:
@@ -188,6 +209,18 @@ class RowTable:
         """Keep facts, new or in the place of those before."""
         body = self._seal.close(cbor.encode(to_item(facts)), _label("rows", number))
         self._database.merge("rows", {"number": number}, {"facts": body})
+
+    def labelled(self, number: int) -> tuple[npt.NDArray[Any], Facts] | None:
+        """Return a row as it is at this moment, whatever its owner writes meanwhile; None: it is gone, or has no label.
+
+        For those who look (`view`): between two reads a row may go, and its number be another's.
+        """
+        with self._database.moment():
+            rows = self._database.rows("rows", {"number": number}, columns="facts")
+            if not rows:
+                return None
+            facts = self._facts(number, rows[0]["facts"])
+            return None if facts.label is None else (self.sample(number), facts)
 
     def put_sample(self, number: int, sample: npt.NDArray[np.generic]) -> None:
         data = np.ascontiguousarray(sample).astype(self._dtype, copy=False).tobytes()

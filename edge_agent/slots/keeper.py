@@ -11,9 +11,12 @@ begins with an empty folder, a switch is one word in one file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import random
+import select
 import shutil
 import signal
 import ssl
@@ -21,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from edge_agent.slots.download import CalledOffError, Parcel, PostponedError, Wr
 from edge_agent.slots.machine import (
     BackWanted,
     Broken,
+    Compiling,
     Downloaded,
     Event,
     Healthy,
@@ -54,6 +58,8 @@ _RETRY_S = (15.0, 3600.0)
 """First and longest wait before what was postponed is tried again; the wait doubles, and a fleet does not march."""
 _DEATHS = 2
 """Of a worker that is on trial; one may be anybody's fault."""
+_LINE_BYTES = 1 << 16
+"""Of a trial's; what is longer is no verdict."""
 _KILLS = 2
 """Trials that the kernel may kill, for lack of memory, before the bundle is too large."""
 
@@ -103,8 +109,11 @@ class Keeper:
         trial: command that tries a bundle; `Offered` as JSON is appended.
         health: asked while a bundle is on trial.
         on_change: told every new state, from any thread.
-        on_bytes: told how many bytes came over the network.
         environment: of the trial; None = this process's.
+
+    Attributes:
+        received_bytes: that came over the network, in this life.
+        is_data_spent: nothing more may come for now, by the owner's bound; set from outside.
     """
 
     def __init__(
@@ -116,11 +125,11 @@ class Keeper:
         health: Callable[[], Health],
         *,
         on_change: Callable[[Slots], None] = lambda _: None,
-        on_bytes: Callable[[int], None] = lambda _: None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._shelf, self._settings, self._tls, self._trial = shelf, settings, tls, trial
-        self._health, self._on_change, self._on_bytes, self._environment = health, on_change, on_bytes, environment
+        self._health, self._on_change, self._environment = health, on_change, environment
+        self.received_bytes, self.is_data_spent = 0, False
         self._state = shelf.load()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -184,7 +193,7 @@ class Keeper:
         match state.phase:
             case Phase.DOWNLOAD:
                 self._fetch(state)
-            case Phase.INSTALL:
+            case Phase.INSTALL | Phase.COMPILING:
                 self._try(state)
             case Phase.COMMIT:
                 self._watch()
@@ -214,8 +223,11 @@ class Keeper:
         url = f"{self._settings.url}/v1/blobs/{release.package}" if self._settings.url else ""
         parcel = Parcel(url, release.package, release.package_bytes)
         path = self._shelf.part(release.package)
+        if self.is_data_spent and not (path.exists() and path.stat().st_size >= release.package_bytes):
+            self._postpone("it waits: training.data_mb_per_month is used up")
+            return
         try:
-            fetch(parcel, path, tls=self._tls, is_over=self._is_over_for(state), on_bytes=self._on_bytes)
+            fetch(parcel, path, tls=self._tls, is_over=self._is_over_for(state), on_bytes=self._count)
         except WrongPackageError as error:
             self.take(Refused(str(error)))
         except PostponedError as error:
@@ -225,22 +237,28 @@ class Keeper:
         else:
             self.take(Downloaded())
 
+    def _count(self, new_bytes: int) -> None:
+        self.received_bytes += new_bytes  # this thread alone writes it
+
     def _is_over_for(self, state: Slots) -> Callable[[], bool]:
         return lambda: self._is_closing or self._state is not state
 
     def _try(self, state: Slots) -> None:
         assert state.release is not None
+        is_over = self._is_trial_over_for(state.release)
         said = _ask(
             [*self._trial, json.dumps(asdict(state.release))],
             self._environment,
             time.monotonic() + self._settings.trial_s,
-            self._is_over_for(state),
+            is_over,
+            self._hear_step,
         )
-        if self._is_over_for(state)():
+        if is_over():
             return
         match said:
-            case {"outcome": "proven", "metrics": dict(metrics)}:
-                self.take(Installed(", ".join(f"{name} {number:.4g}" for name, number in metrics.items())))
+            case {"outcome": "proven", "metrics": dict(metrics), "tail": str(tail), "keeps_tail": bool(keeps_tail)}:
+                found = [f"{name} {number:.4g}" for name, number in metrics.items()]
+                self.take(Installed("; ".join(filter(None, [", ".join(found), tail])), keeps_tail))
             case {"outcome": "refused", "reason": str(reason)}:
                 self.take(Refused(reason))
             case {"outcome": "postponed", "reason": str(reason)}:
@@ -251,6 +269,15 @@ class Keeper:
                 self.take(Refused(reason))
             case _:
                 self.take(Refused("its trial ended without a verdict"))
+
+    def _is_trial_over_for(self, release: Offered) -> Callable[[], bool]:
+        """Whether nobody wants to hear any more what comes of a release; its trial goes through two phases."""
+        trial = (Phase.INSTALL, Phase.COMPILING)
+        return lambda: self._is_closing or self._state.release != release or self._state.phase not in trial
+
+    def _hear_step(self, step: str) -> None:
+        if step == Phase.COMPILING.value:
+            self.take(Compiling())
 
     def _watch(self) -> None:
         health, age_s = self._health(), time.monotonic() - self._began_s
@@ -279,28 +306,62 @@ class Keeper:
 
 
 def _ask(
-    command: Sequence[str], environment: Mapping[str, str] | None, end_s: float, is_over: Callable[[], bool]
+    command: Sequence[str],
+    environment: Mapping[str, str] | None,
+    end_s: float,
+    is_over: Callable[[], bool],
+    on_step: Callable[[str], None],
 ) -> Mapping[str, object]:
-    """Run a trial and return its verdict, or how it came that there is none."""
+    """Run a trial, pass on which step it is at, and return its verdict, or how it came that there is none."""
+    verdict: Mapping[str, object] = {}
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as process:
-        while True:
-            try:
-                said, _ = process.communicate(timeout=_TURN_S)
-                break
-            except subprocess.TimeoutExpired:
-                if is_over() or time.monotonic() > end_s:
-                    process.kill()
-                    process.communicate()
-                    return {"crashed": "its trial took too long"}
+        assert process.stdout is not None
+        try:
+            for said in _lines(process.stdout.fileno(), lambda: is_over() or time.monotonic() > end_s):
+                match said:
+                    case {"step": str(step)}:
+                        on_step(step)
+                    case {"outcome": str()}:
+                        verdict = said
+        except _TooLateError:
+            process.kill()
+            return {"crashed": "its trial took too long"}
+        except BaseException:
+            process.kill()
+            raise
     if process.returncode == -signal.SIGKILL:
         return {"killed": "its trial was killed, for lack of memory perhaps"}
     if process.returncode < 0:
         return {"crashed": f"its trial crashed: {signal.Signals(-process.returncode).name}"}
-    try:
-        verdict = json.loads(said)
-    except ValueError:
-        return {"crashed": f"its trial ended with status {process.returncode}"}
-    return verdict if isinstance(verdict, dict) else {}
+    return verdict or {"crashed": f"its trial ended with status {process.returncode}"}
+
+
+class _TooLateError(Exception):
+    """Nobody waits any longer."""
+
+
+def _lines(pipe: int, is_over: Callable[[], bool]) -> Iterator[Mapping[str, object]]:
+    """Yield what a trial says, line by line, until it ends; what is no JSON object says nothing.
+
+    Raises:
+        _TooLateError: it is over before that.
+    """
+    left = b""
+    while True:
+        if is_over():
+            raise _TooLateError
+        if not select.select([pipe], [], [], _TURN_S)[0]:
+            continue
+        data = os.read(pipe, 1 << 16)
+        *lines, left = (left + data + (b"" if data else b"\n")).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    yield said
+        if not data:
+            return
+        left = left[:_LINE_BYTES]
 
 
 def _tell(state: Slots) -> None:

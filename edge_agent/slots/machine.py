@@ -1,8 +1,9 @@
 """Which bundle a device runs, as a pure fold: `step(state, event) -> state`.
 
-    IDLE --nudged--> DOWNLOAD --> INSTALL --> REBOOT --> COMMIT --healthy--> IDLE
-                        |            |                      |
-                        +--refused---+--> IDLE, known bad <-+--unhealthy, or started too often: ROLLBACK
+    IDLE --nudged--> DOWNLOAD --> INSTALL ----------------> REBOOT --> COMMIT --healthy--> IDLE
+                        |            |  `--> COMPILING --/                |
+                        |            |          |                         |
+                        +--refused---+----------+--> IDLE, known bad <----+--unhealthy, or started too often: ROLLBACK
 
 The names are those of Mender's update modules, which operators know. To reboot is to begin the device's life anew with
 the other slot: what a power cut would do, so there is one way to start and it is the one that is used every day.
@@ -36,6 +37,8 @@ class Phase(str, Enum):
     IDLE = "idle"
     DOWNLOAD = "download"
     INSTALL = "install"
+    COMPILING = "compiling"
+    """Ours: the same trial, in the minutes in which a GPU's compiler has the bundle."""
     REBOOT = "reboot"
     COMMIT = "commit"
     ROLLBACK = "rollback"
@@ -66,6 +69,8 @@ class Slots:
         known_bad: never again.
         outcome: of the last one, in a line; empty = none has ended.
         succeeded: whether that was well.
+        note: what the trial found out about `release`, in a line; None = nothing.
+        keeps_tail: what was learnt with the bundle before is for the last one that was proven too; None = it is not.
     """
 
     factory: str = ""
@@ -78,12 +83,20 @@ class Slots:
     known_bad: tuple[str, ...] = ()
     outcome: str = ""
     succeeded: bool = True
+    # An agent of before wrote neither, and what it wrote must still be what `to_json` writes: no default but None.
+    note: str | None = None
+    keeps_tail: bool | None = None
 
     @property
     def kept(self) -> frozenset[str]:
         """Digests of the slots that must stay on disk, the factory's aside."""
         under_way = self.release.bundle if self.release else ""
         return frozenset({self.active, self.previous or "", under_way} - {"", self.factory})
+
+    @property
+    def inherits(self) -> bool:
+        """Whether `active` may begin with what was learnt with `previous`: not while `keeps_tail` is about the next."""
+        return bool(self.keeps_tail) and self.previous is not None and self.phase is not Phase.REBOOT
 
     @property
     def awaits_restart(self) -> bool:
@@ -110,10 +123,21 @@ class Downloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Compiling:
+    """A GPU's compiler has begun with the bundle that is on trial; it takes minutes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
-    """The bundle lies in its slot and has proven itself; `note` is what the trial measured."""
+    """The bundle lies in its slot and has proven itself.
+
+    Attributes:
+        note: what the trial found out, in a line.
+        keeps_tail: the device may go on with what it has learnt.
+    """
 
     note: str = ""
+    keeps_tail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +177,17 @@ class BackWanted:
 
 
 Event: TypeAlias = (
-    Started | Nudged | Downloaded | Installed | Refused | Healthy | Unhealthy | Broken | TookPart | BackWanted
+    Started
+    | Nudged
+    | Downloaded
+    | Compiling
+    | Installed
+    | Refused
+    | Healthy
+    | Unhealthy
+    | Broken
+    | TookPart
+    | BackWanted
 )
 
 
@@ -166,12 +200,15 @@ def step(state: Slots, event: Event) -> Slots:
             return _hear(state, offered)
         case Phase.DOWNLOAD, Downloaded():
             return replace(state, phase=Phase.INSTALL)
-        case Phase.DOWNLOAD | Phase.INSTALL, Refused(reason):
+        case Phase.DOWNLOAD | Phase.INSTALL | Phase.COMPILING, Refused(reason):
             return _refuse(state, reason)
-        case Phase.INSTALL, Installed():
-            return replace(state, phase=Phase.REBOOT)
+        case Phase.INSTALL, Compiling():
+            return replace(state, phase=Phase.COMPILING)
+        case Phase.INSTALL | Phase.COMPILING, Installed(note, keeps_tail):
+            return replace(state, phase=Phase.REBOOT, note=note or None, keeps_tail=keeps_tail or None)
         case Phase.COMMIT, Healthy() if state.release is not None:
-            return _end(state, f"{state.release.version} runs", succeeded=True)
+            found = f" ({state.note})" if state.note else ""
+            return _end(state, f"{state.release.version} runs{found}", succeeded=True)
         case Phase.COMMIT, Unhealthy(reason):
             return _go_back(state, reason)
         case _, Broken(reason) if state.active:
@@ -181,7 +218,7 @@ def step(state: Slots, event: Event) -> Slots:
         case Phase.IDLE, BackWanted() if state.previous is not None:
             bad = _remember(state, state.active or state.factory)
             back = replace(state, active=state.previous, previous=None, phase=Phase.ROLLBACK, known_bad=bad)
-            return replace(back, outcome="the owner went back", succeeded=False)
+            return replace(back, outcome="the owner went back", succeeded=False, keeps_tail=None)
         case Phase.COMMIT, BackWanted():
             return _go_back(state, "the owner went back")
     return state
@@ -217,7 +254,8 @@ def _begin(state: Slots, offered: Offered) -> Slots:
     here = {state.factory, state.active or state.factory}
     if offered.bundle in here:  # what was under way is called off, or the fleet goes back to what it was born with
         runs = offered.bundle == (state.active or state.factory)
-        return state if runs else replace(state, release=offered, phase=Phase.REBOOT)
+        back = replace(state, release=offered, phase=Phase.REBOOT, note=None, keeps_tail=None)
+        return state if runs else back
     if not offered.package:
         return replace(state, outcome=f"{offered.version}: it has no package", succeeded=False)
     return replace(state, release=offered, phase=Phase.DOWNLOAD)
@@ -244,6 +282,8 @@ def _go_back(state: Slots, reason: str) -> Slots:
         known_bad=bad,
         outcome=outcome,
         succeeded=False,
+        note=None,
+        keeps_tail=None,
     )
 
 
@@ -255,13 +295,21 @@ def _fall_back(state: Slots, reason: str) -> Slots:
     phase = state.phase if release else Phase.IDLE
     return _next(
         replace(
-            state, active=back, previous=None, phase=phase, release=release, starts=0, outcome=outcome, succeeded=False
+            state,
+            active=back,
+            previous=None,
+            phase=phase,
+            release=release,
+            starts=0,
+            outcome=outcome,
+            succeeded=False,
+            keeps_tail=None,
         )
     )
 
 
 def _end(state: Slots, outcome: str, *, succeeded: bool) -> Slots:
-    ended = replace(state, phase=Phase.IDLE, release=None, starts=0, outcome=outcome, succeeded=succeeded)
+    ended = replace(state, phase=Phase.IDLE, release=None, starts=0, outcome=outcome, succeeded=succeeded, note=None)
     return _next(ended)
 
 

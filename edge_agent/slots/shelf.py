@@ -90,9 +90,10 @@ class Shelf:
     def tidy(self, state: Slots) -> None:
         """Remove what no slot of `state` needs. What cannot be removed is left for the next time."""
         package = state.release.package if state.release else ""
-        kept = {*state.kept, *(f"{digest}.checkpoint" for digest in state.kept), f"{package}.part"}
         for path in self.folder.glob("*"):
-            if path.name in kept or not _is_ours(path.name):
+            digest, _, kind = path.name.partition(".")
+            is_needed = digest == package if kind == "part" else digest in state.kept and kind != "new"
+            if is_needed or not _is_ours(path.name):
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -103,4 +104,5 @@ class Shelf:
 def _is_ours(name: str) -> bool:
     digest, _, kind = name.partition(".")
     is_digest = len(digest) == _HEX and set(digest) <= set("0123456789abcdef")
-    return is_digest and kind in ("", "new", "part", "checkpoint")
+    # What was learnt is in a family of files: that under privacy terms, and a training that is not over (`learned`).
+    return is_digest and (kind in ("", "new", "part") or kind.startswith("checkpoint"))

@@ -2,15 +2,16 @@
 
     python -m edge_agent.slots.trial agent.toml OFFERED
 
-OFFERED is JSON of `machine.Offered`; the package lies in the slots' folder. The verdict is a line of JSON on standard
-output; a process that ends without one has crashed, which is a verdict too.
+OFFERED is JSON of `machine.Offered`; the package lies in the slots' folder. On standard output come lines of JSON: a
+`step` where one begins that takes minutes, at last the verdict. A process that ends without one has crashed, which is a
+verdict too.
 
     digests -> unpacked beside the slot -> same family, task, a runtime that it was proven on -> golden vectors here
-    -> not worse on the private hold-out than what runs -> becomes the slot
+    -> on the providers of the settings, where a GPU's engine is compiled and kept -> not worse on the private hold-out
+    than what runs (`shadow`) -> becomes the slot
 
-The hold-out is asked as the guard asks it (`acceptance`): both bundles with the parameters that they came with, since
-what a device has learnt for itself it learns again. Under privacy terms it is not asked: all see which
-bundle runs.
+Under privacy terms the hold-out is not asked: all see which bundle runs. What is wrong with the device itself, its rows
+or its store, says nothing of the bundle.
 """
 
 from __future__ import annotations
@@ -20,24 +21,28 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from edge_agent.acceptance import Score, is_acceptable
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.journal import Journal
-from edge_agent.private_data import PrivateRows, load_private_rows
+from edge_agent.learned import private_path
 from edge_agent.slots.machine import Offered
+from edge_agent.slots.personal import learnt_with
+from edge_agent.slots.shadow import Shadow, shadows
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.verify import Unverified, verify
 from fd_protocol.errors import FedistillError
-from fd_runtime.artifacts import Bundle, load_bundle
+from fd_protocol.succession import unfit
+from fd_runtime.artifacts import Bundle, UnverifiedRuntimeError, load_bundle
 from fd_runtime.files import sync_folder
+from fd_runtime.model import ModelError
+from fd_runtime.opening import LoadedModel
 from fd_runtime.packages import IncompletePackageError, unpack
+from fd_runtime.placing import awaits_engine, open_placed
 from fd_runtime.proof import check_on
-from fd_runtime.space import preprocessed
 from fd_runtime.store import Store
 
 
@@ -51,15 +56,40 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class TrialVerdict:
-    """What the trial found; `metrics` are numbers of the shadow run."""
+    """What the trial found.
+
+    Attributes:
+        metrics: numbers of the shadow run.
+        keeps_tail: the device may go on with what it has learnt.
+        tail: what becomes of that, for people; empty: there is nothing.
+    """
 
     outcome: Outcome
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    keeps_tail: bool = False
+    tail: str = ""
+
+
+class Step(str, Enum):
+    """What of a trial takes minutes."""
+
+    COMPILING = "compiling"
+
+
+LEARNS_ANEW = "it learns anew: {}"
 
 
 class _RefusedError(Exception):
     """The bundle is no good."""
+
+
+class _OwnTroubleError(Exception):
+    """The device is not fit to judge it now."""
+
+
+Say = Callable[[Step], None]
+"""Told when a long step begins."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,12 +97,17 @@ def main(arguments: list[str]) -> int:
     standard_output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no verdict
     path, offered = Path(arguments[0]), Offered(**json.loads(arguments[1]))
+
+    def say(words: Mapping[str, object]) -> None:
+        standard_output.write(json.dumps(words) + "\n")
+        standard_output.flush()
+
     with standard_output:
-        json.dump(asdict(put_on_trial(path, offered)), standard_output)
+        say(asdict(put_on_trial(path, offered, lambda step: say({"step": step.value}))))
     return 0
 
 
-def put_on_trial(path: Path, offered: Offered) -> TrialVerdict:
+def put_on_trial(path: Path, offered: Offered, say: Say = lambda _: None) -> TrialVerdict:
     """Return whether the offered bundle may run on the device that the settings at `path` describe."""
     try:
         equipment = load_equipment(path)
@@ -80,16 +115,17 @@ def put_on_trial(path: Path, offered: Offered) -> TrialVerdict:
         return TrialVerdict(Outcome.POSTPONED, str(error))
     shelf = Shelf(equipment.settings.state.slots)
     try:
-        if not _is_there(shelf.slot(offered.bundle), offered):
-            metrics = _try(equipment, shelf, offered)
-            return TrialVerdict(Outcome.PROVEN, metrics=metrics)
+        if _is_there(shelf.slot(offered.bundle), offered):  # an earlier trial ended well and nobody heard of it
+            return _judge(load_bundle(shelf.slot(offered.bundle)), equipment, say)
+        return _try(equipment, shelf, offered, say)
     except _RefusedError as error:
         return TrialVerdict(Outcome.REFUSED, str(error))
+    except _OwnTroubleError as error:
+        return TrialVerdict(Outcome.POSTPONED, str(error))
     except FedistillError as error:
         return TrialVerdict(Outcome.REFUSED, f"{type(error).__name__}: {error}")
     except (OSError, MemoryError) as error:
         return TrialVerdict(Outcome.POSTPONED, f"{type(error).__name__}: {error}")
-    return TrialVerdict(Outcome.PROVEN)
 
 
 def _is_there(slot: Path, offered: Offered) -> bool:
@@ -100,7 +136,7 @@ def _is_there(slot: Path, offered: Offered) -> bool:
         return False
 
 
-def _try(equipment: Equipment, shelf: Shelf, offered: Offered) -> Mapping[str, float]:
+def _try(equipment: Equipment, shelf: Shelf, offered: Offered, say: Say) -> TrialVerdict:
     package = shelf.part(offered.package).read_bytes()
     verdict = verify(package, offered)
     if isinstance(verdict, Unverified):
@@ -110,12 +146,12 @@ def _try(equipment: Equipment, shelf: Shelf, offered: Offered) -> Mapping[str, f
     bundle = _unpack(package, draft, equipment)
     _compare(bundle, equipment.bundle, offered)
     check_on(bundle, equipment.settings.model.runtime)
-    metrics = _shadow(bundle, equipment)
+    proven = _judge(bundle, equipment, say)
     slot = shelf.slot(offered.bundle)
     _clear(slot)
     draft.rename(slot)
     sync_folder(slot.parent)
-    return metrics
+    return proven
 
 
 def _clear(folder: Path) -> None:
@@ -148,20 +184,49 @@ def _compare(bundle: Bundle, active: Bundle, offered: Offered) -> None:
         raise _RefusedError("a bundle for another task")
 
 
-def _shadow(bundle: Bundle, equipment: Equipment) -> Mapping[str, float]:
-    task, path = equipment.bundle.manifest.task, equipment.settings.data.private
-    if path is None or _is_under_terms(equipment):
-        return {}
-    rows = load_private_rows(path, task.sample_shape, len(task.classes))
-    _, is_held_out = rows.split()
-    if not is_held_out.any():
-        return {}
-    held = PrivateRows(rows.samples[is_held_out], rows.labels[is_held_out])
-    new, now = _score(bundle, held, equipment), _score(equipment.bundle, held, equipment)
-    if not is_acceptable(new, now):
+def _judge(bundle: Bundle, equipment: Equipment, say: Say) -> TrialVerdict:
+    """Return that the bundle is proven, and what was found out; a clear loss on the hold-out refuses it."""
+    model = _open(bundle, equipment, say)
+    has_learnt = any(map(Path.exists, (equipment.checkpoint, private_path(equipment.checkpoint))))
+    if _is_under_terms(equipment):
+        return _proven({}, LEARNS_ANEW.format("privacy terms") if has_learnt else "", keeps_tail=False)
+    obstacle = unfit(equipment.bundle.manifest, bundle.manifest)
+    learnt = learnt_with(equipment.bundle, equipment.checkpoint)
+    try:
+        base, personal = shadows(model, bundle, equipment, None if obstacle else learnt)
+    except (ModelError, UnverifiedRuntimeError):
+        raise
+    except FedistillError as error:
+        raise _OwnTroubleError(f"the hold-out cannot be asked: {type(error).__name__}: {error}") from error
+    if personal is not None and not personal.is_clear_loss:
+        return _proven(_metrics(personal), "what was learnt is kept", keeps_tail=True)
+    if base.is_clear_loss:
+        new, now = base.new, base.now
         raise _RefusedError(
             f"{new.correct} of {new.rows} private hold-out rows right, {now.correct} by what runs: a clear loss"
         )
+    why = obstacle or "what was learnt is a clear loss with it"
+    lost = LEARNS_ANEW.format(why) if learnt is not None else ""
+    return _proven(_metrics(base), lost, keeps_tail=not obstacle and learnt is None)  # it may learn until the switch
+
+
+def _open(bundle: Bundle, equipment: Equipment, say: Say) -> LoadedModel:
+    """Open the bundle as the worker will; what a GPU's compiler makes of it is kept for the worker."""
+    settings = equipment.settings
+    runtime, placement = settings.model.runtime, settings.placement
+    if awaits_engine(bundle, runtime, placement):
+        say(Step.COMPILING)
+    return open_placed(bundle, runtime, threads=settings.model.threads, placement=placement)
+
+
+def _proven(metrics: Mapping[str, float], tail: str, *, keeps_tail: bool) -> TrialVerdict:
+    return TrialVerdict(Outcome.PROVEN, metrics=metrics, keeps_tail=keeps_tail, tail=tail)
+
+
+def _metrics(shadow: Shadow) -> Mapping[str, float]:
+    if not shadow.is_asked:
+        return {}
+    new, now = shadow.new, shadow.now
     return {"hold_out_accuracy": new.accuracy, "hold_out_accuracy_before": now.accuracy, "rows": float(new.rows)}
 
 
@@ -172,14 +237,6 @@ def _is_under_terms(equipment: Equipment) -> bool:
         return equipment.is_private
     with Store.view(settings.state.store) as store:
         return Journal(store, settings.device.federation).replay().privacy.is_asked
-
-
-def _score(bundle: Bundle, rows: PrivateRows, equipment: Equipment) -> Score:
-    settings = equipment.settings.model
-    model = bundle.open(settings.runtime, threads=settings.threads)
-    features = model.features(preprocessed(rows.samples, bundle.manifest.task))
-    guesses = model.tail.logits(features).argmax(axis=1)
-    return Score(int((guesses == rows.labels).sum()), len(rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How much this device sends and receives in a month, both ways, and whether that is more than its owner allows.
 
 The link counts (`fd_runtime.link.Traffic`): bytes of the TCP stream as the kernel counts them, so TLS, MQTT and
-reconnects are in it, and headers of TCP and IP are not. Whoever downloads otherwise, an update say, tells by `add`.
+reconnects are in it, and headers of TCP and IP are not. Of a bundle that is downloaded its own bytes count.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DataUse:
     Args:
         store: of the device; belongs to the thread that asks.
         most_mb: both ways a month; 0 = no bound.
-        traffic: of the link, since it was made.
+        traffic: of the link, since it was made, and whatever else is to count.
         clock: UTC seconds.
     """
 
@@ -82,7 +82,7 @@ class DataUse:
     @property
     def is_spent(self) -> bool:
         """Whether this month's bound has been reached."""
-        return bool(self._most_bytes) and self.look().total_bytes >= self._most_bytes
+        return self.look().total_bytes >= self._most_bytes > 0
 
     def _is_long_ago(self, new_bytes: int) -> bool:
         return new_bytes > 0 and abs(self._clock() - self._kept_at_s) >= _KEEP_S

@@ -7,14 +7,17 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from edge_agent import checkpoint as checkpoints
 from edge_agent.participant import Phase
 from edge_agent.slots import machine
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import COMMAND
+from edge_agent.training.data_use import used
 from fd_protocol import codec
 from fd_protocol.messages import Command, Release
 from fd_runtime.link import Arrived, LinkDown, LinkSettings
 from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.store import Store
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory
@@ -123,6 +126,8 @@ def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, s
     wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
     assert play_round(server, 2).accepted  # it warms up with the new bundle, and goes on
     wait_until(lambda: slots(device).previous is None)
+    with Store.view(device.folder / "state" / "agent.db") as store:
+        assert used(store).received_bytes > offered.package_bytes  # the package counts as data too
     steps = [one.step or one.state.value for one in told]
     assert steps[:4] == ["download", "install", "reboot", "commit"]
     assert steps[-1] == "successful"
@@ -130,6 +135,42 @@ def test_a_device_follows_a_release_and_goes_back_when_it_is_withdrawn(device, s
     runs(server, shop.factory.digest)
     assert play_round(server, 3).accepted
     wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
+
+
+def learnt(device, digest=""):
+    """What the device has learnt with the bundle of its settings, or with one that came over the air."""
+    state = device.folder / "state"
+    return checkpoints.load(state / "slots" / f"{digest}.checkpoint" if digest else state / "checkpoint")
+
+
+def test_what_a_device_has_learnt_goes_with_it_where_the_new_bundle_keeps_it(device, server, shop, told):
+    device.start()
+    runs(server, shop.factory.digest)
+    assert play_round(server, 1).accepted
+    before = learnt(device)
+    offered = shop.keeping(epochs=1)
+    announce(server, shop, offered)
+    runs(server, bytes.fromhex(offered.bundle))
+    wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
+    after = learnt(device, offered.bundle)
+    assert (after.bundle.hex(), after.theta, after.is_warm) == (offered.bundle, before.theta, True)
+    assert "what was learnt is kept" in slots(device).outcome
+    wait_until(lambda: "what was learnt is kept" in told[-1].result.get("outcome", ""))
+    assert play_round(server, 2).accepted  # it goes on learning from there
+
+
+def test_a_device_learns_anew_with_a_bundle_that_does_not_keep_it_and_says_so(device, server, shop):
+    device.start()
+    runs(server, shop.factory.digest)
+    assert play_round(server, 1).accepted
+    offered = shop.good("1.r8", epochs=3)
+    announce(server, shop, offered)
+    runs(server, bytes.fromhex(offered.bundle))
+    wait_until(lambda: slots(device).phase is machine.Phase.IDLE)
+    assert "it learns anew: the new bundle does not keep it" in slots(device).outcome
+    assert learnt(device, offered.bundle) is None
+    assert play_round(server, 2).accepted
+    assert learnt(device, offered.bundle).is_warm
 
 
 def test_a_bad_release_changes_nothing_but_the_log(device, server, shop):

@@ -7,14 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from edge_agent.slots.machine import Offered
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Role
 from fd_runtime.artifacts import Bundle, load_bundle
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
+from fd_runtime.golden import Golden
+from fd_runtime.model import split_theta
 from fd_runtime.packages import pack
-from fd_runtime.releases import release
+from fd_runtime.proof import check_on
+from fd_runtime.releases import release, seal
 from fd_runtime.space import preprocessed
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
@@ -47,6 +51,11 @@ class Shop:
     def good(self, version="1.r1", epochs=10):
         return self.put(release(self.factory, learnt(self.factory, epochs), self._place(version), version=version))
 
+    def keeping(self, version="1.k1", epochs=10):
+        """Whoever has learnt goes on with it."""
+        place, theta = self._place(version), learnt(self.factory, epochs)
+        return self.put(release(self.factory, theta, place, version=version, keeps_tail=True))
+
     def clueless(self, version="1.r2"):
         """Well made, and it knows nothing: every answer is the same."""
         theta = np.zeros(self.factory.manifest.layout.size, np.float32)
@@ -70,6 +79,24 @@ class Shop:
         shutil.copytree(good.folder, folder)
         (folder / MANIFEST_NAME).write_bytes(replace(good.manifest, family="mlp-xl").to_json())
         return self.put(load_bundle(folder))
+
+    def keeping_with_another_graph(self, version="1.k9"):
+        """The layout and the backbone of the factory's, and a tail that reads the parameters otherwise."""
+        theta = learnt(self.factory, 10)
+        for part in split_theta(theta, self.factory.manifest.layout).values():
+            if part.shape[-1] == len(TASK.classes) or part.shape[0] == len(TASK.classes):
+                np.negative(part, out=part)  # a view
+        made = release(self.factory, theta, self._place(version), version=version, keeps_tail=True)
+        tail = onnx.load_from_string(made.read(Role.TAIL))
+        for node in tail.graph.node:
+            node.output[:] = ["turned" if name == "logits" else name for name in node.output]
+        tail.graph.node.append(onnx.helper.make_node("Neg", ["turned"], ["logits"]))
+        entry = FileEntry.of(made.manifest.files[Role.TAIL].path, tail.SerializeToString())
+        (made.folder / entry.path).write_bytes(tail.SerializeToString())
+        known = Golden.from_bytes(made.read(Role.GOLDEN), TASK)
+        files = {**made.manifest.files, Role.TAIL.value: entry}
+        draft = Bundle(made.folder, replace(made.manifest, files=files, verified_on=("onnxruntime",)))
+        return self.put(seal(draft, known.samples, known.labels, check_on))
 
     def put(self, bundle: Bundle) -> Offered:
         package = pack(bundle, parent=self.factory)

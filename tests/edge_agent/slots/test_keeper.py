@@ -137,6 +137,28 @@ def test_a_package_that_the_server_does_not_have_yet_is_waited_for(live, shop):
     wait_until(lambda: life.state.phase is Phase.REBOOT)
 
 
+def test_what_comes_is_counted_and_nothing_comes_where_the_month_is_used_up(live, shop):
+    offered = shop.good("2.r8", epochs=10)
+    life = live()
+    life.is_data_spent = True
+    life.nudge(nudge(offered))
+    wait_until(lambda: life._failures > 1)
+    assert life.received_bytes == 0
+    life.is_data_spent = False
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
+    assert life.received_bytes == offered.package_bytes
+
+
+def test_a_package_that_is_here_costs_no_data(live, shop, device):  # noqa: F811
+    _, shelf = device
+    offered = shop.good("2.r9", epochs=11)
+    life = live()
+    life.is_data_spent = True
+    shelf.leave_wish(Wish(offered=offered, path=str(shop.blobs / offered.package)))
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
+    assert life.received_bytes == 0
+
+
 def test_another_package_under_that_name_is_refused(live, shop):
     offered = shop.good("2.r5", epochs=7)
     (shop.blobs / offered.package).write_bytes(b"z" * offered.package_bytes)

@@ -9,6 +9,7 @@ from edge_agent.slots.machine import (
     MAX_STARTS,
     BackWanted,
     Broken,
+    Compiling,
     Downloaded,
     Healthy,
     Installed,
@@ -22,6 +23,7 @@ from edge_agent.slots.machine import (
     Unhealthy,
     step,
 )
+from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
 
 FACTORY, OTHER = "f" * 64, "e" * 64
 BORN = step(Slots(), Started(FACTORY))
@@ -48,6 +50,45 @@ def test_the_way_of_a_good_release():
     done = after(*TO_USE)
     assert (done.active, done.previous, done.succeeded) == (FIRST.bundle, "", True)
     assert "1.r1 runs" in done.outcome
+
+
+def test_a_trial_may_compile_on_its_way():
+    compiling = after(Nudged(FIRST), Downloaded(), Compiling())
+    assert compiling.phase is Phase.COMPILING
+    assert step(compiling, Compiling()) is compiling
+    assert step(compiling, Started(FACTORY)) is compiling  # power was lost: the trial begins again
+    assert step(compiling, Installed()).phase is Phase.REBOOT
+    assert step(compiling, Refused("no")).known_bad == (FIRST.bundle,)
+    assert after(Compiling()) is BORN
+
+
+def test_what_the_trial_found_out_is_told_when_the_bundle_runs():
+    events = (Nudged(FIRST), Downloaded(), Installed("what was learnt is kept", keeps_tail=True), Started(FACTORY))
+    trial = after(*events)
+    assert trial.inherits
+    done = step(trial, Healthy())
+    assert done.outcome == "1.r1 runs (what was learnt is kept)"
+    assert done.inherits
+    assert not step(done, TookPart()).inherits
+    second = after(Nudged(SECOND), Downloaded(), Installed(), state=done)
+    assert not second.inherits
+    assert after(Started(FACTORY), Healthy(), state=second).outcome == "1.r2 runs"
+
+
+def test_what_is_gone_back_to_inherits_nothing():
+    kept = (Nudged(FIRST), Downloaded(), Installed("", keeps_tail=True), Started(FACTORY))
+    assert not after(*kept, Unhealthy("it dies")).inherits
+    assert not after(*kept, Healthy(), BackWanted()).inherits
+    home = after(*kept, Healthy(), Nudged(HOME), Started(FACTORY))
+    assert (home.active, home.inherits) == ("", False)
+
+
+def test_a_state_of_before_is_read_as_it_was_written():
+    """An agent of before knew no note and no tail; what it wrote must not be taken for damaged."""
+    old = to_json(after(*TO_TRIAL))
+    assert b"note" not in old
+    assert b"keeps_tail" not in old
+    assert from_json(Slots, old, Place("state.json", InvalidDocumentError)) == after(*TO_TRIAL)
 
 
 def test_the_slot_before_stays_until_a_round_was_taken_part_in():
@@ -150,7 +191,8 @@ def test_no_course_of_events_runs_what_was_not_proven(seed):
                 Started(FACTORY),
                 Nudged(dice.choice([*releases, HOME])),
                 Downloaded(),
-                Installed(),
+                Compiling(),
+                Installed(keeps_tail=dice.random() < 0.5),
                 Refused("no"),
                 Healthy(),
                 Unhealthy("ill"),
@@ -160,13 +202,14 @@ def test_no_course_of_events_runs_what_was_not_proven(seed):
             ]
         )
         before, state = state, step(state, event)
-        if before.phase is Phase.INSTALL and isinstance(event, Installed):
+        if before.phase in (Phase.INSTALL, Phase.COMPILING) and isinstance(event, Installed):
             proven.add(before.release.bundle)
         assert state.active in proven
         assert (state.previous or "") in proven
         assert FACTORY not in state.known_bad
         assert state.active not in state.known_bad
         assert not state.active or state.active in state.kept
+        assert not state.inherits or (state.previous is not None and state.previous != state.active)
         if state.active != before.active:  # never while a life lasts, but on the way back, which ends it
             assert isinstance(event, Started | Broken) or state.phase is Phase.ROLLBACK
 
