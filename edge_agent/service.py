@@ -44,7 +44,6 @@ from edge_agent.slots.machine import Phase, Slots, Unhealthy
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import command_of
 from edge_agent.spool import Spool
-from edge_agent.training.conditions import Limits
 from edge_agent.training.data_use import DataUse
 from edge_agent.training.sensors import Sensors
 from edge_agent.training.settings import TrainingSettings
@@ -221,7 +220,7 @@ def _reservations(equipment: Equipment, profile: Profile, data_use: DataUse) -> 
 
 
 def _obstacle(settings: TrainingSettings) -> Callable[[str], str]:
-    limits, sensors = Limits.of(settings), Sensors()
+    limits, sensors = settings.limits(), Sensors()
     return lambda before: limits.obstacle(sensors.read(), before)
 
 

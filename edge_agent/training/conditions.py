@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.training.settings import TrainingSettings, Window
+from edge_agent.training.window import Window
 
 WINDOW, CLOCK, BATTERY, HEAT = "window", "clock", "battery", "heat"
 REASONS = (WINDOW, CLOCK, BATTERY, HEAT)
@@ -43,10 +43,6 @@ class Limits:
     max_c: float = 0.0
     resume_below_c: float = 0.0
     battery_min_percent: float = 0.0
-
-    @classmethod
-    def of(cls, settings: TrainingSettings) -> Limits:
-        return cls(Window.parse(settings.window), settings.max_c, settings.resume_below_c, settings.battery_min_percent)
 
     def obstacle(self, reading: Reading, before: str = "") -> str:
         """Return the word for why training waits; empty: it may go on.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from edge_agent.process.notices import Measured, Notice
-from edge_agent.training.conditions import REASONS, Limits, Reading
+from edge_agent.training.conditions import REASONS, Reading
 from edge_agent.training.settings import TrainingSettings
 
 PATIENCE_S = 30.0
@@ -46,7 +46,7 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._limits, self._share, self._read = Limits.of(settings), settings.cpu_share, read
+        self._limits, self._share, self._read = settings.limits(), settings.cpu_share, read
         self._tell, self._went_on, self._clock, self._sleep = tell, went_on, clock, sleep
         self._obstacle, self._debt_s = "", 0.0
         self._stepped_at_s = self._looked_at_s = clock() - _LOOK_S

@@ -5,9 +5,10 @@ All of it is what the owner grants: a server may ask for less, never for more.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from edge_agent.training.conditions import Limits
+from edge_agent.training.window import Window
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
 from fd_runtime.config import remotely
@@ -15,38 +16,6 @@ from fd_runtime.config import remotely
 _DAY = 24 * 60
 _LEAST_SHARE = 0.01
 """With less, a device would sleep for minutes after each step, and answer no round meanwhile."""
-_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of every day in local time, from its first minute to before its last; it may go past midnight."""
-
-    start_minute: int
-    end_minute: int
-
-    @classmethod
-    def parse(cls, text: str) -> Window | None:
-        """Return what "22:00-06:00" means; None: empty, all day.
-
-        Raises:
-            InvalidValueError: it means nothing.
-        """
-        if not text:
-            return None
-        found = _WINDOW.fullmatch(text)
-        if found is None:
-            raise InvalidValueError(f"window {text!r} is not written as 22:00-06:00")
-        hours_from, minutes_from, hours_to, minutes_to = map(int, found.groups())
-        window = cls(60 * hours_from + minutes_from, 60 * hours_to + minutes_to)
-        require(window.start_minute != window.end_minute, f"window {text!r} has no minute; leave it empty for all day")
-        return window
-
-    def holds(self, minute: int) -> bool:
-        """Whether `minute` of the day, 0 to 1439, lies in it."""
-        if self.start_minute < self.end_minute:
-            return self.start_minute <= minute < self.end_minute
-        return minute >= self.start_minute or minute < self.end_minute
 
 
 def _at_most(value: float, own: float) -> bool:
@@ -103,3 +72,7 @@ class TrainingSettings:
         require(_LEAST_SHARE <= self.cpu_share <= 1, f"cpu_share lies in [{_LEAST_SHARE}, 1]")
         require(self.checkpoint_s > 0, "checkpoint_s is above 0")
         Window.parse(self.window)
+
+    def limits(self) -> Limits:
+        """Return what of this a reading of the machine decides."""
+        return Limits(Window.parse(self.window), self.max_c, self.resume_below_c, self.battery_min_percent)

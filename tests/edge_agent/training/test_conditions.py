@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edge_agent.training.conditions import BATTERY, CLOCK, HEAT, WINDOW, Limits, Reading
 from edge_agent.training.sensors import SET_SINCE_S, Sensors
-from edge_agent.training.settings import TrainingSettings, Window
+from edge_agent.training.settings import TrainingSettings
+from edge_agent.training.window import Window
 from fd_protocol.errors import InvalidValueError
 
 NIGHT = Window.parse("22:00-06:00")
@@ -97,7 +98,7 @@ def test_on_battery_training_waits_below_a_charge(on_mains, percent, least, expe
 
 
 def test_the_settings_limits_are_those_of_the_rules():
-    limits = Limits.of(TrainingSettings(max_c=70, resume_below_c=3, battery_min_percent=30, window="22:00-06:00"))
+    limits = TrainingSettings(max_c=70, resume_below_c=3, battery_min_percent=30, window="22:00-06:00").limits()
     assert limits == Limits(NIGHT, 70, 3, 30)
 
 
