@@ -245,15 +245,14 @@ class Keeper:
 
     def _try(self, state: Slots) -> None:
         assert state.release is not None
-        is_over = self._is_trial_over_for(state.release)
         said = _ask(
             [*self._trial, json.dumps(asdict(state.release))],
             self._environment,
             time.monotonic() + self._settings.trial_s,
-            is_over,
+            self._is_trial_over,
             self._hear_step,
         )
-        if is_over():
+        if self._is_trial_over():
             return
         match said:
             case {"outcome": "proven", "metrics": dict(metrics), "tail": str(tail), "keeps_tail": bool(keeps_tail)}:
@@ -270,10 +269,9 @@ class Keeper:
             case _:
                 self.take(Refused("its trial ended without a verdict"))
 
-    def _is_trial_over_for(self, release: Offered) -> Callable[[], bool]:
-        """Whether nobody wants to hear any more what comes of a release; its trial goes through two phases."""
-        trial = (Phase.INSTALL, Phase.COMPILING)
-        return lambda: self._is_closing or self._state.release != release or self._state.phase not in trial
+    def _is_trial_over(self) -> bool:
+        """Whether nobody wants to hear any more what comes of it; a trial has two phases, another release neither."""
+        return self._is_closing or self._state.phase not in (Phase.INSTALL, Phase.COMPILING)
 
     def _hear_step(self, step: str) -> None:
         if step == Phase.COMPILING.value:

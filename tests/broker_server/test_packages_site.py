@@ -36,6 +36,7 @@ def served(folder, port, lines):
     blobs = folder / "state" / "releases" / "web" / "v1" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / DIGEST).write_bytes(PACKAGE)
+    (blobs / f".{DIGEST}.new").write_bytes(b"sss, half of one that is being written")
     (folder / "state" / "secret").write_bytes(b"s" * 64)
     (blobs / ("a" * 64)).symlink_to(folder / "state" / "secret")
     return subprocess.Popen([*COMMAND, "packages", "--config", str(config)])
@@ -93,6 +94,7 @@ def test_the_agents_own_download_goes_on_where_it_was(port, tmp_path):
     [
         "/",
         "/v1/blobs/",
+        f"/v1/blobs/.{DIGEST}.new",
         f"/v1/blobs/{'0' * 64}",
         f"/v1/blobs/{DIGEST.upper()}",
         f"/v1/blobs/{'a' * 64}",

@@ -70,6 +70,10 @@ def test_what_the_trial_found_out_is_told_when_the_bundle_runs():
     assert done.outcome == "1.r1 runs (what was learnt is kept)"
     assert done.inherits
     assert not step(done, TookPart()).inherits
+    assert done.note is None
+    keeping = after(Nudged(SECOND), Downloaded(), Installed("", keeps_tail=True), state=done)
+    assert (keeping.active, keeping.previous) == (FIRST.bundle, "")
+    assert not keeping.inherits  # which it says of the one that has not begun
     second = after(Nudged(SECOND), Downloaded(), Installed(), state=done)
     assert not second.inherits
     assert after(Started(FACTORY), Healthy(), state=second).outcome == "1.r2 runs"
