@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
-from fd_runtime.config import remotely
+from fd_runtime.remote_fields import remotely
 
 _DAY = 24 * 60
 _LEAST_SHARE = 0.01
