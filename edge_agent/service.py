@@ -251,9 +251,9 @@ def _health(worker: ProcessWorker) -> Health:
 
 
 def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
-    """Return whom packages are taken from; the device shows its certificate, where it has one."""
+    """Return whom packages are taken from, if any are; the device shows its certificate, where it has one."""
     tls, ca = settings.broker.tls, settings.releases.ca
-    if tls is None and ca is None:
+    if settings.releases.url is None or (tls is None and ca is None):
         return None
     context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
     if tls is not None:
