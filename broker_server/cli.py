@@ -7,7 +7,6 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
+from fd_runtime.version import VERSION
 
 CONFIG_NAME = "federation.toml"
 
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = Parser(
         prog="broker-server", description="The server of a federation: rounds, consensus, student."
     )
-    parser.add_argument("--version", action="version", version=f"broker-server {version('fedistill')}")
+    parser.add_argument("--version", action="version", version=f"broker-server {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="command")
     init = commands.add_parser("init", help=f"write {CONFIG_NAME} with every setting at its default")
     init.add_argument("folder", type=Path)
@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(files) > 1:
         run_several(files)
     else:
-        service.run(files[0] if files else arguments.config[0] / CONFIG_NAME, version=version("fedistill"))
+        service.run(files[0] if files else arguments.config[0] / CONFIG_NAME, version=VERSION)
     return 0
 
 

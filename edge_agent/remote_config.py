@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
-from fd_runtime.config import REMOTE, Override, Remote, value_of
+from fd_runtime.config import Override, value_of
 from fd_runtime.config_keys import keys_of
 from fd_runtime.files import write_atomically
+from fd_runtime.remote_fields import REMOTE, Remote
 
 NAME = "remote_config.json"
 SOURCE = "remote config"

@@ -55,7 +55,7 @@ from fd_runtime.config import load_toml
 from fd_runtime.link import LinkDown, LinkSettings, Traffic, Will
 from fd_runtime.logs import Tail
 from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
+from fd_runtime.starting import Stop, blame, close_soon, exclusive
 from fd_runtime.store import Store
 
 _PUMP_S = 5.0
@@ -77,6 +77,7 @@ def run(path: Path, *, version: str, tail: Tail | None = None) -> None:
         WorkerRefusedError: the worker cannot; it has said why.
     """
     faulthandler.enable()  # a watchdog that ends us shall see where we stood
+    stop = Stop()  # here, once: what comes between two lives, or before the first, is heard as well
     settings = load_toml(path, AgentSettings)
     with ExitStack() as stack:
         with blame(path, "state.folder"):
@@ -86,7 +87,7 @@ def run(path: Path, *, version: str, tail: Tail | None = None) -> None:
             store = stack.enter_context(closing(Store.open(settings.state.store)))
         herald = Herald(Notifier.of(), settings.state.standing)
         stack.callback(herald.stop)
-        house = _House(path, store, spool, herald, version, tail or Tail())
+        house = _House(path, store, spool, herald, stop, version, tail or Tail())
         live_on(path, lambda: _live(house))
 
 
@@ -98,6 +99,7 @@ class _House:
     store: Store
     spool: Spool
     herald: Herald
+    stop: Stop
     version: str
     tail: Tail
 
@@ -183,23 +185,22 @@ def _live(house: _House) -> None:
             agent.obey(make_desk(agent, settings, store, link, tools))
         stack.push(_farewell(agent))
         pump_s = min(_PUMP_S, herald.pause_s)
-        herald.turn(_standing(agent, worker))
 
         told = Slots()
 
         def turn() -> None:
             nonlocal told
+            herald.turn(_standing(agent, worker))  # before the wait: of a life that has just begun, too
             agent.pump(pump_s)
             keeper.is_data_spent = data_use.is_spent  # which looks, too
             if keeper.state != told:
                 told = keeper.state
                 _tell(agent, settings, told)
-            herald.turn(_standing(agent, worker))
             if keeper.state.awaits_restart and agent.is_quiet:
                 raise RestartWantedError("another bundle is to run")
 
         try:
-            until_signalled(turn, agent.wake)
+            house.stop.loop(turn, agent.wake)
         except WorkerRefusedError as error:
             if keeper.state.phase is not Phase.COMMIT:
                 raise
@@ -254,9 +255,9 @@ def _health(worker: ProcessWorker) -> Health:
 
 
 def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
-    """Return whom packages are taken from; the device shows its certificate, where it has one."""
+    """Return whom packages are taken from, if any are; the device shows its certificate, where it has one."""
     tls, ca = settings.broker.tls, settings.releases.ca
-    if tls is None and ca is None:
+    if settings.releases.url is None or (tls is None and ca is None):
         return None
     context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
     if tls is not None:

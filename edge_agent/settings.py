@@ -35,9 +35,9 @@ from edge_agent.training.settings import TrainingSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
-from fd_runtime.config import remotely
 from fd_runtime.logs import LogSettings
 from fd_runtime.providers import GpuSettings, Placement, Provider
+from fd_runtime.remote_fields import remotely
 from fd_runtime.starting import BrokerSettings
 
 

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
@@ -57,6 +56,7 @@ from fd_runtime.logs import set_up_logs
 from fd_runtime.opening import LoadedModel
 from fd_runtime.placing import awaits_engine, open_placed
 from fd_runtime.starting import blame, exclusive
+from fd_runtime.version import VERSION
 
 _CRASH = 1
 """Exit status of a death, which another start may spare us; those of sysexits.h are refusals."""
@@ -125,7 +125,7 @@ def _work(equipment: Equipment, mouth: Mouth, pulse: Pulse, inference: Pulse, is
             refresh=(lambda: None) if store is None else store.refresh,
             tell=mouth.tell,
             alive=inference.beat,
-            version=version("fedistill"),
+            version=VERSION,
         )
         served = stack.enter_context(serving(path, settings, equipment.bundle, model, around))
         core = WorkerCore(

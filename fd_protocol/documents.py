@@ -13,7 +13,6 @@ of a document names the value.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import types
@@ -172,5 +171,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return what to say of an unknown `name`, to follow `unknown key`: the nearest of `names`, else all of them."""
+    import difflib  # noqa: PLC0415 - for the one message of a program that does not start
+
     near = difflib.get_close_matches(name, list(names), n=1)
     return f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"

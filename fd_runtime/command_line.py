@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from errno import EEXIST
-from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +31,8 @@ class Parser(argparse.ArgumentParser):
 
 def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse, run, and return the exit code; errors that we raise on purpose, and those of files, become one line."""
-    arguments = parser.parse_args(argv)
+    arguments, prog = parser.parse_args(argv), parser.prog
+    del parser  # of many small objects; a program may run for a year
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()
@@ -41,7 +41,7 @@ def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EX_PIPE
     except (FedistillError, OSError) as error:
-        print(f"{parser.prog}: {_line(error)}", file=sys.stderr)  # noqa: T201 - a program's last words
+        print(f"{prog}: {_line(error)}", file=sys.stderr)  # noqa: T201 - a program's last words
         return exit_code_for(error)
     except KeyboardInterrupt:
         return EX_INTERRUPTED
@@ -59,6 +59,8 @@ def write_settings(path: Path, package: str, **names: str) -> None:
         FileExistsError: there is such a file.
         OSError: the folder cannot be written.
     """
+    from importlib.resources import files  # noqa: PLC0415 - what runs for a year needs no template
+
     if path.exists():
         raise FileExistsError(EEXIST, "exists already", str(path))
     text = files(package).joinpath(f"{path.name}.template").read_text(encoding="utf-8")

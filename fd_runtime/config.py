@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -46,30 +46,6 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that f
     (DigestError, EX_DATAERR),
     (DecodeError, EX_DATAERR),
 )
-
-
-Restart = Literal["nothing", "worker", "agent"]
-"""What of a device starts anew where a setting has changed."""
-REMOTE = "remote"
-"""Under this name the metadata of a field says that a server may change it, and how (`Remote`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """What a server may do to a field.
-
-    Attributes:
-        restart: what starts anew then.
-        is_within: of a value and the owner's own: does it ask for no more of the device? None: any value will do.
-    """
-
-    restart: Restart
-    is_within: Callable[[Any, Any], bool] | None = None
-
-
-def remotely(default: Any, *, restart: Restart, is_within: Callable[[Any, Any], bool] | None = None) -> Any:
-    """A dataclass field that a server may change on a device: never one that loosens privacy, or names peer or data."""
-    return field(default=default, metadata={REMOTE: Remote(restart, is_within)})
 
 
 class ConfigError(InvalidDocumentError):

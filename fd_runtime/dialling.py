@@ -7,10 +7,8 @@ which is asked for only where a proxy is one.
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
-import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
 
@@ -33,8 +31,10 @@ def proxy_of(host: str, chosen: Proxy | None, environment: Mapping[str, str] = o
         if url is None:
             return None
         chosen = parse_proxy(url, lower.get("no_proxy", ""))
+    from urllib import request  # noqa: PLC0415 - with http.client and mail 1.5 MB, where there is a proxy
+
     near = {"no": f"localhost,127.0.0.1,::1,{chosen.bypass}"}
-    is_near = urllib.request.proxy_bypass_environment(host, near)  # type: ignore[attr-defined]  # the stubs lack it
+    is_near = request.proxy_bypass_environment(host, near)  # type: ignore[attr-defined]  # the stubs lack it
     return None if is_near else chosen
 
 
@@ -48,18 +48,23 @@ def dial(host: str, port: int, proxy: Proxy | None) -> socket.socket:
         return socket.create_connection((host, port), DIAL_S)
     try:
         return _through_http(host, port, proxy) if proxy.kind == "http" else _through_socks(host, port, proxy)
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(f"{proxy}: {error or type(error).__name__}") from error
+    except OSError as error:
+        raise ConnectionError(f"{proxy}: {error}") from error
 
 
 def _through_http(host: str, port: int, proxy: Proxy) -> socket.socket:
-    connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=DIAL_S)
+    from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - see `proxy_of`
+
+    connection = HTTPConnection(proxy.host, proxy.port, timeout=DIAL_S)
     headers = {"Host": f"{host}:{port}"}
     if proxy.username:
         word = b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
         headers["Proxy-Authorization"] = f"Basic {word}"
     connection.set_tunnel(f"[{host}]" if ":" in host else host, port, headers)
-    connection.connect()
+    try:
+        connection.connect()
+    except HTTPException as error:
+        raise ConnectionError(f"{error or type(error).__name__}") from error
     sock = connection.sock
     assert isinstance(sock, socket.socket)
     return sock

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from fd_runtime.config import remotely
+from fd_runtime.remote_fields import remotely
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "text", "journal", "json"]

@@ -18,13 +18,6 @@ from datetime import datetime, timezone
 from queue import SimpleQueue
 from typing import Any
 
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_runtime.dialling import DIAL_S, dial, proxy_of
 from fd_runtime.link import (
@@ -42,8 +35,17 @@ from fd_runtime.link import (
     Trust,
     packet_bytes,
 )
+from fd_runtime.put_off import put_off
 from fd_runtime.tcp_count import count
 from fd_runtime.waking import Waker
+
+with put_off("urllib.request"):  # for the proxy of a connection that `_Client` makes itself; 2 MB with http and mail
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+    from paho.mqtt.subscribeoptions import SubscribeOptions
 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
 _IN_FLIGHT_MAX = 100  # what a lost connection makes us send twice

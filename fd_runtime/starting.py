@@ -122,18 +122,29 @@ def _lock(descriptor: int, path: Path, *, wait: bool) -> None:
         raise FolderInUseError(f"{path.parent} is in use by another process") from error
 
 
+class Stop:
+    """From now on SIGINT and SIGTERM end the process's loop: the one that runs, or the next one before it begins."""
+
+    def __init__(self) -> None:
+        self._is_due = False
+        self._wake: Callable[[], None] = lambda: None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def loop(self, pump: Callable[[], object], wake: Callable[[], None]) -> None:
+        """Call `pump` again and again until a signal, which ends its wait by `wake`."""
+        self._wake = wake
+        while not self._is_due:
+            pump()
+
+    def _take(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_due = True
+        self._wake()
+
+
 def until_signalled(pump: Callable[[], object], wake: Callable[[], None]) -> None:
     """Call `pump` again and again until SIGINT or SIGTERM, which ends its wait by `wake`."""
-    signals: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
-        wake()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    while not signals:
-        pump()
+    Stop().loop(pump, wake)
 
 
 def close_soon(link: Link) -> None:

@@ -23,7 +23,6 @@ from fd_protocol.errors import FedistillError
 from fd_runtime.config import (
     EX_USAGE,
     ConfigError,
-    Remote,
     build_settings,
     environment_overrides,
     read_table,
@@ -31,6 +30,7 @@ from fd_runtime.config import (
 )
 from fd_runtime.config_keys import ANY_NAME, Key, explanations, json_schema, keys_of
 from fd_runtime.files import write_atomically
+from fd_runtime.remote_fields import Remote
 
 FILE, REMOTE, ENVIRONMENT, DEFAULT = "file", "server", "environment", "default"
 _SCHEMA_TITLE = "agent.toml: a device of fedistill"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent import doctor
@@ -12,6 +11,7 @@ from edge_agent.cli.config import values
 from edge_agent.cli.output import tell
 from edge_agent.cli.place import config_path
 from edge_agent.look import look
+from fd_runtime.version import VERSION
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     seen, now = look(path), doctor.utc_now()
     out = arguments.out or Path(f"diag-{seen.settings.device.id}-{now:%Y%m%dT%H%M%S}.tar.gz")
     findings = list(doctor.examine(lambda: path, now, offline=True))
-    names = collect(seen, values(path), findings, out, version=version("fedistill"), now_utc_s=now.timestamp())
+    names = collect(seen, values(path), findings, out, version=VERSION, now_utc_s=now.timestamp())
     told = {"archive": str(out), "bytes": out.stat().st_size, "holds": names}
     lines = [f"{out}, {out.stat().st_size} bytes: {', '.join(names)}", "look into it before you hand it on: tar -xOzf"]
     tell(arguments, told, "\n".join(lines))

@@ -6,7 +6,7 @@ A command names the module that does it, which is imported when the command is g
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from edge_agent.cli.place import CONFIG_NAME
 from fd_runtime.command_line import Parser
 from fd_runtime.logs import LEVELS
+from fd_runtime.version import VERSION
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 SHELLS = ("bash", "zsh", "fish")
@@ -22,7 +23,7 @@ SHELLS = ("bash", "zsh", "fish")
 def make_parser() -> Parser:
     """Return the parser of the whole program; every leaf sets `run(arguments) -> exit code`."""
     parser = Parser(prog="edge-agent", description="A device of a federation: it learns here, and shares soft labels.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.add_argument("--version", action="version", version=f"edge-agent {VERSION}", help="print the version")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_life(commands)
     _add_looks(commands)
@@ -131,15 +132,3 @@ def _later(module: str, function: str = "run") -> Run:
         return int(getattr(import_module(f"edge_agent.cli.{module}"), function)(arguments))
 
     return run
-
-
-class _Version(argparse.Action):
-    """Looks the version up when it is asked for: to read a package's metadata takes longer than all the rest."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, _space: argparse.Namespace, _values: str | Sequence[Any] | None, *_: Any
-    ) -> None:
-        from importlib.metadata import version  # noqa: PLC0415 - see above
-
-        print(f"edge-agent {version('fedistill')}")
-        parser.exit()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from importlib.metadata import version
 
 from edge_agent import service
 from edge_agent.cli.place import config_path
@@ -12,6 +11,7 @@ from edge_agent.configuration import load_settings
 from edge_agent.worker import WorkerRefusedError
 from fd_runtime.config import ENVIRONMENT_PREFIX
 from fd_runtime.logs import set_up_logs
+from fd_runtime.version import VERSION
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = config_path(arguments)
     tail = set_up_logs(load_settings(path).log)
     try:
-        service.run(path, version=version("fedistill"), tail=tail)
+        service.run(path, version=VERSION, tail=tail)
     except WorkerRefusedError as error:  # the worker has said why
         return error.exit_code
     return 0

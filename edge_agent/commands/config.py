@@ -29,7 +29,8 @@ from edge_agent.remote_config import RemoteConfig, remote_keys
 from edge_agent.settings import AgentSettings
 from edge_agent.vitals import Steadiness
 from fd_protocol.messages import Command
-from fd_runtime.config import ConfigError, Restart
+from fd_runtime.config import ConfigError
+from fd_runtime.remote_fields import Restart
 
 HEALTH = "health"
 _STEADY_S = 10.0

@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.slots import machine
-from edge_agent.slots.download import CalledOffError, Parcel, PostponedError, WrongPackageError, fetch
 from edge_agent.slots.machine import (
     BackWanted,
     Broken,
@@ -218,6 +217,14 @@ class Keeper:
         self._shelf.forget_wish()
 
     def _fetch(self, state: Slots) -> None:
+        from edge_agent.slots.download import (  # noqa: PLC0415 - brings 2 MB of urllib, http and mail
+            CalledOffError,
+            Parcel,
+            PostponedError,
+            WrongPackageError,
+            fetch,
+        )
+
         assert state.release is not None
         release = state.release
         url = f"{self._settings.url}/v1/blobs/{release.package}" if self._settings.url else ""

@@ -11,7 +11,7 @@ from edge_agent.training.conditions import Limits
 from edge_agent.training.window import Window
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
-from fd_runtime.config import remotely
+from fd_runtime.remote_fields import remotely
 
 _DAY = 24 * 60
 _LEAST_SHARE = 0.01

@@ -8,7 +8,15 @@ import pytest
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import exit_code_for
 from fd_runtime.link import TlsFiles
-from fd_runtime.starting import BrokerSettings, FolderInUseError, StartError, blame, exclusive, is_held, until_signalled
+from fd_runtime.starting import (
+    BrokerSettings,
+    FolderInUseError,
+    StartError,
+    blame,
+    exclusive,
+    is_held,
+    until_signalled,
+)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), InvalidValueError("no such thing")])
@@ -35,9 +43,18 @@ def test_a_broker_elsewhere_needs_tls(tmp_path):
     BrokerSettings(host="127.0.0.1")
 
 
+@pytest.fixture
+def _own_handlers():
+    """Ours are put back afterwards."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for n, handler in before.items():
+        signal.signal(n, handler)
+
+
+@pytest.mark.usefixtures("_own_handlers")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_loop_and_wakes_it(number):
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     seen = []
 
     def pump():
@@ -45,12 +62,18 @@ def test_a_signal_ends_the_loop_and_wakes_it(number):
         if len(seen) == 2:
             os.kill(os.getpid(), number)
 
-    try:
-        until_signalled(pump, lambda: seen.append("wake"))
-    finally:
-        for n, handler in before.items():
-            signal.signal(n, handler)
+    until_signalled(pump, lambda: seen.append("wake"))
     assert seen == ["pump", "pump", "wake"]
+
+
+@pytest.mark.usefixtures("_own_handlers")
+def test_a_signal_before_the_loop_or_between_two_ends_the_next():
+    stop, seen = Stop(), []
+    with pytest.raises(ZeroDivisionError):
+        stop.loop(lambda: 1 // 0, lambda: seen.append("wake"))  # a life ends
+    os.kill(os.getpid(), signal.SIGTERM)
+    stop.loop(lambda: seen.append("pump"), lambda: seen.append("another wake"))
+    assert seen == ["wake"]
 
 
 def test_whether_a_lock_is_held_is_told_without_taking_it(tmp_path):
