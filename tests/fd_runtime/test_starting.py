@@ -12,6 +12,7 @@ from fd_runtime.starting import (
     BrokerSettings,
     FolderInUseError,
     StartError,
+    Stop,
     blame,
     exclusive,
     is_held,
@@ -72,7 +73,7 @@ def test_a_signal_before_the_loop_or_between_two_ends_the_next():
     with pytest.raises(ZeroDivisionError):
         stop.loop(lambda: 1 // 0, lambda: seen.append("wake"))  # a life ends
     os.kill(os.getpid(), signal.SIGTERM)
-    stop.loop(lambda: seen.append("pump"), lambda: seen.append("another wake"))
+    stop.loop(lambda: pytest.fail("another turn"), lambda: seen.append("another wake"))
     assert seen == ["wake"]
 
 
