@@ -226,7 +226,7 @@ def test_a_list_that_lies_elsewhere_can_be_named(config, tmp_path):
     moved = shutil.move(config.parent / "pki" / "crl.pem", tmp_path / "list.pem")
     assert findings(config)["revocations"].verdict is Verdict.WARNING
     assert findings(config, crl=moved)["revocations"].verdict is Verdict.OK
-    edit(config, "# crl =", f'crl = "{moved}"  #')
+    edit(config, "[dashboard]", f'[dashboard]\ncrl = "{moved}"  #')
     assert findings(config)["revocations"].verdict is Verdict.OK
     moved.write_text("no list")
     assert "not a revocation list" in failed(config, crl=moved)["revocations"]
