@@ -85,8 +85,8 @@ AGENT = Package(
     suggests=("python3-picamera2", "python3-opencv"),
     summary="federated distillation: a device",
     description=(
-        "Predicts with a quantized model, fine-tunes its tail on rows that never leave the device, and takes part in the"
-        " rounds of a federation over MQTT. Holds onnxruntime and all else that it needs but for Python."
+        "Predicts with a quantized model, fine-tunes its tail on rows that never leave the device, and takes part in"
+        " the rounds of a federation over MQTT. Holds onnxruntime and all else that it needs but for Python."
     ),
 )
 SERVER = Package(

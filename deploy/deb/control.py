@@ -20,7 +20,7 @@ def depends(target: Target, glibc: int) -> str:
     return ", ".join(
         (
             f"python3 (>= {target.python.name}), python3 (<< {target.python.next})",
-            f"libc6 (>= 2.{glibc}), libgcc-s1, libstdc++6",
+            f"libc6 (>= 2.{glibc}), libgcc-s1, libstdc++6, zlib1g",
             "adduser, init-system-helpers (>= 1.54)",
         )
     )
@@ -32,7 +32,10 @@ def write(target: Target, root: Path, *, version: str, glibc: int) -> None:
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     folder.mkdir()
     names = [path.relative_to(root).as_posix() for path in files]
-    sums = [f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {name}" for path, name in zip(files, names, strict=True)]
+    sums = [
+        f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {name}"
+        for path, name in zip(files, names, strict=True)
+    ]
     kilobytes = sum(-(-path.stat().st_size // 1024) for path in files)
     conffiles = [f"/{name}" for name in names if name.startswith("etc/")]
     (folder / "control").write_text(_control(target, version, glibc, kilobytes), encoding="utf-8")
@@ -73,6 +76,7 @@ def _control(target: Target, version: str, glibc: int, kilobytes: int) -> str:
         "Suggests": ", ".join(package.suggests),
         "Section": "science",
         "Priority": "optional",
-        "Description": f"{package.summary}\n{description}\n .\n For {target.python.system}, Python {target.python.name}.",
+        "Description": f"{package.summary}\n{description}\n .\n"
+        f" For {target.python.system}, Python {target.python.name}.",
     }
     return "".join(f"{name}: {value}\n" for name, value in fields.items())

@@ -16,7 +16,7 @@ from deploy.deb import wheels
 from deploy.deb.catalogue import ROOT, Target
 
 UNUSED = ("coloredlogs", "humanfriendly", "mpmath", "sympy")
-"""What onnxruntime up to 1.23 asks for and imports only in tools that are left out as well (`staging.PRUNED`): 45 MB."""
+"""What onnxruntime up to 1.23 asks for, 45 MB, and imports only in tools that are left out too (`staging.PRUNED`)."""
 _BUILD = "hatchling>=1.25"
 
 

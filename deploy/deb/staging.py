@@ -110,7 +110,7 @@ def prune(site: Path, modules: tuple[str, ...]) -> None:
 
 
 def settle(root: Path, epoch: int) -> None:
-    """Give everything below `root` one time, and modes by place: programs and maintainer scripts run, nothing else does.
+    """Give everything below `root` one time, and modes by place: programs and maintainer scripts run, nothing else.
 
     epoch: seconds since 1970.
     """
@@ -118,12 +118,11 @@ def settle(root: Path, epoch: int) -> None:
         for name in files:
             path = Path(folder, name)
             if not path.is_symlink():
-                is_run = path.parent.name == "bin" or (path.parent.name == "DEBIAN" and path.suffix == "" and _is_script(path))
-                path.chmod(0o755 if is_run else 0o644)
+                path.chmod(0o755 if _is_run(path) else 0o644)
             os.utime(path, (epoch, epoch), follow_symlinks=False)
         Path(folder).chmod(0o755)
         os.utime(folder, (epoch, epoch))
 
 
-def _is_script(path: Path) -> bool:
-    return path.read_bytes().startswith(b"#!")
+def _is_run(path: Path) -> bool:
+    return path.parent.name == "bin" or (path.parent.name == "DEBIAN" and path.read_bytes().startswith(b"#!"))
