@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,14 +17,21 @@ def main(argv: list[str] | None = None) -> int:
     chosen = targets(
         arguments.package or list(PACKAGES), arguments.python or list(PYTHONS), arguments.arch or list(MACHINES)
     )
-    if arguments.command == "lock":
-        locking.lock_build()
-        for target in chosen:
-            locking.lock(target)
-            print(target.lock.relative_to(ROOT))
-    else:
-        for deb in building.build(chosen, arguments.out, revision=arguments.revision):
-            print(f"{deb.path}  {deb.megabytes:.1f} MB  sha256 {deb.sha256}", flush=True)
+    try:
+        if arguments.command == "lock":
+            locking.lock_build()
+            for target in chosen:
+                locking.lock(target)
+                print(target.lock.relative_to(ROOT), flush=True)
+        else:
+            for deb in building.build(chosen, arguments.out, revision=arguments.revision):
+                print(f"{deb.path}  {deb.megabytes:.1f} MB  sha256 {deb.sha256}", flush=True)
+    except subprocess.CalledProcessError as error:  # which has said why
+        print(f"deploy.deb: exit code {error.returncode} of {' '.join(error.cmd[:4])} ...", file=sys.stderr)
+        return 1
+    except (building.TooLargeError, FileNotFoundError) as error:
+        print(f"deploy.deb: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

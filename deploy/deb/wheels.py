@@ -71,7 +71,9 @@ def canonical(name: str) -> str:
 
 def install(wheels: list[Path], options: list[str], folder: Path) -> None:
     """Lay wheels out in a folder, as pip would on the machine that they are for."""
-    _pip("install", "--no-deps", "--no-index", "--no-compile", *options, f"--target={folder}", *map(str, wheels))
+    # The tags say which Python; pip compares what a wheel requires with the Python that it runs on itself.
+    how = ("--no-deps", "--no-index", "--no-compile", "--ignore-requires-python", f"--target={folder}")
+    _pip("install", *how, *options, *map(str, wheels))
 
 
 def own_wheel(folder: Path) -> Path:
