@@ -6,7 +6,7 @@ A `Target` is one .deb. Everything here is a value; nothing reads a disk.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,11 +20,13 @@ class Python:
     """A Python and the oldest system that comes with it.
 
     glibc: the newest manylinux_2_N whose wheels run there.
+    numpy: first number of that system's NumPy; what its other packages are built against.
     """
 
     minor: int
     system: str
     glibc: int
+    numpy: int
 
     @property
     def name(self) -> str:
@@ -38,10 +40,10 @@ class Python:
 PYTHONS = {
     python.name: python
     for python in (
-        Python(10, "JetPack 6, Ubuntu 22.04", 35),
-        Python(11, "Raspberry Pi OS and Debian 12 (Bookworm)", 36),
-        Python(12, "JetPack 7, Ubuntu 24.04", 39),
-        Python(13, "Raspberry Pi OS and Debian 13 (Trixie)", 40),  # 2.41 there; uv knows 2.40 as the newest
+        Python(10, "JetPack 6, Ubuntu 22.04", 35, 1),
+        Python(11, "Raspberry Pi OS and Debian 12 (Bookworm)", 36, 1),
+        Python(12, "JetPack 7, Ubuntu 24.04", 39, 1),
+        Python(13, "Raspberry Pi OS and Debian 13 (Trixie)", 40, 2),  # 2.41 there; uv knows 2.40 as the newest
     )
 }
 MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -60,6 +62,7 @@ class Package:
     units:    systemd's; the first is enabled and started.
     user:     whom it runs as; also the name of its folders in /etc and /var/lib.
     suggests: Debian packages that it can use; modules of Debian's Python are within its reach.
+    constraints: by the system's NumPy, what its wheels must be beside pyproject.toml.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Package:
     suggests: tuple[str, ...]
     summary: str
     description: str
+    constraints: dict[int, str] = field(default_factory=dict)
 
 
 AGENT = Package(
@@ -88,6 +92,8 @@ AGENT = Package(
         "Predicts with a quantized model, fine-tunes its tail on rows that never leave the device, and takes part in"
         " the rounds of a federation over MQTT. Holds onnxruntime and all else that it needs but for Python."
     ),
+    # Cameras: OpenCV and picamera2 come from the system. Built against NumPy 1 they do not load beside NumPy 2.
+    constraints={1: "numpy<2"},
 )
 SERVER = Package(
     name="fedistill-server",
@@ -118,6 +124,11 @@ class Target:
     @property
     def machine(self) -> str:
         return MACHINES[self.architecture]
+
+    @property
+    def constraint(self) -> str:
+        """Return what its wheels must be beside pyproject.toml; empty where nothing."""
+        return self.package.constraints.get(self.python.numpy, "")
 
     @property
     def lock(self) -> Path:

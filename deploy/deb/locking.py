@@ -23,13 +23,17 @@ _BUILD = "hatchling>=1.25"
 def lock(target: Target) -> None:
     """Resolve a target anew and write its lock."""
     extras = [f"--extra={extra}" for extra in target.package.extras]
-    pins = _resolve(
-        str(ROOT / "pyproject.toml"),
-        *extras,
-        *(f"--no-emit-package={name}" for name in UNUSED),
-        f"--python-version={target.python.name}",
-        f"--python-platform={target.machine}-manylinux_2_{target.python.glibc}",
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        constraint = Path(folder) / "constraint.txt"
+        constraint.write_text(target.constraint, encoding="utf-8")
+        pins = _resolve(
+            str(ROOT / "pyproject.toml"),
+            *extras,
+            f"--constraint={constraint}",
+            *(f"--no-emit-package={name}" for name in UNUSED),
+            f"--python-version={target.python.name}",
+            f"--python-platform={target.machine}-manylinux_2_{target.python.glibc}",
+        )
     _write(target.lock, pins, wheels.tags(target), f"{target.python.system}, {target.architecture}")
 
 

@@ -48,6 +48,12 @@ def test_a_lock_holds_nothing_for_the_workstation(target):
     assert not {"torch", "onnx", "scipy", "pytest", *UNUSED} & set(wheels.read_lock(target.lock))
 
 
+@pytest.mark.parametrize(("python", "numpy"), [("3.10", "1"), ("3.11", "1"), ("3.12", "1"), ("3.13", "2")])
+def test_the_agent_has_the_numpy_that_cameras_of_its_system_are_built_for(python, numpy):
+    for target in targets(["fedistill-agent"], [python], list(MACHINES)):
+        assert wheels.read_lock(target.lock)["numpy"].split(".")[0] == numpy
+
+
 def test_no_lock_is_left_over():
     expected = {target.lock for target in TARGETS} | {wheels.BUILD_LOCK}
     assert set((ROOT / "deploy/deb/locks").iterdir()) == expected
