@@ -1,6 +1,6 @@
 """The tree of files that a package is: an environment of its own for the device's Python, units, settings, papers.
 
-    usr/bin/PROGRAM -> usr/lib/NAME/bin/PROGRAM   a script of two lines, run by
+    usr/bin/PROGRAM -> usr/lib/NAME/bin/PROGRAM   a short script, run by
     usr/lib/NAME/bin/python -> /usr/bin/python3.X  the device's own Python, which finds beside it
     usr/lib/NAME/pyvenv.cfg                        that it is in an environment (PEP 405), so children are too
     usr/lib/NAME/lib/python3.X/site-packages       our modules first, then those of Debian's Python
@@ -40,10 +40,12 @@ _MODULES = {module for package in PACKAGES.values() for module in package.module
 
 _PROGRAM = """\
 #!/{home}/bin/python -s
+import os
 import sys
 
 from {module}.cli import main
 
+os.environ["PYTHONSAFEPATH"] = "1"  # children import nothing from the folder that they are started in
 sys.exit(main())
 """
 _ENVIRONMENT = """\

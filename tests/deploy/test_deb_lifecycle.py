@@ -185,7 +185,11 @@ def test_the_installed_agent_takes_part_in_a_round(root, broker, debs, tmp_path)
     server = ScriptedServer(
         LinkSettings("agg", port=broker.port, subscriptions=TOPICS.server_filters(), reconnect_min_s=0.05), public
     )
-    process = root.start("edge-agent", "run", user="fedistill", log=tmp_path / "log")
+    foreign = root.path("/foreign")  # started in another's folder it imports nothing from there, nor does its worker
+    foreign.mkdir()
+    for name in ("numpy", "edge_agent", "json"):
+        (foreign / f"{name}.py").write_text("raise SystemExit('imported from a foreign folder')\n")
+    process = root.start("env", "-C", "/foreign", "edge-agent", "run", user="fedistill", log=tmp_path / "log")
     try:
         server.offer(task=PICTURES.digest, training=replace(TERMS, epochs=1))
         server.receipt(server.contribution())
