@@ -41,9 +41,8 @@ def build(chosen: list[Target], out: Path, *, revision: int = 1) -> Iterator[Deb
     """
     out.mkdir(parents=True, exist_ok=True)
     epoch = source_date()
-    os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     with tempfile.TemporaryDirectory(prefix="deb-") as name:
-        own = wheels.own_wheel(Path(name))
+        own = wheels.own_wheel(Path(name), epoch)
         for number, target in enumerate(chosen):
             yield _build(target, own, Path(name) / str(number), out, epoch=epoch, revision=revision)
     sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(out.glob("*.deb"))]

@@ -76,14 +76,17 @@ def install(wheels: list[Path], options: list[str], folder: Path) -> None:
     _pip("install", *how, *options, *map(str, wheels))
 
 
-def own_wheel(folder: Path) -> Path:
-    """Make the wheel of this project by the tools of the build lock, and return it."""
+def own_wheel(folder: Path, epoch: int) -> Path:
+    """Make the wheel of this project by the tools of the build lock, and return it.
+
+    epoch: seconds since 1970 that its files bear.
+    """
     tools = folder / "tools"
     install(download(BUILD_LOCK, PURE_TAGS, folder / "tool-wheels"), PURE_TAGS, tools)
     out = folder / "own"
     _pip(
         *("wheel", "--no-deps", "--no-index", "--no-build-isolation", f"--wheel-dir={out}", str(ROOT)),
-        environment={"PYTHONPATH": str(tools)},
+        environment={"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": str(epoch)},
     )
     (wheel,) = out.glob("*.whl")
     return wheel
