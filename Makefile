@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TFLITE_VENV := .venv-tflite
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo check test tflite-runtime format clean
+.PHONY: demo check test deb deb-locks tflite-runtime format clean
 
 demo: $(VENV)/.sim
 	$(BIN)/fleet-sim demo
@@ -18,6 +18,16 @@ check: $(VENV)/.dev
 
 test: $(VENV)/.dev tflite-runtime mosquitto
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Debian packages in dist/deb, of the agent and the server for every Python and processor; with the size of each. Some
+# of them: make deb DEB='--package fedistill-agent --python 3.11 --arch arm64'. docs/packages.md
+deb: | $(VENV)/bin/python
+	$(BIN)/python -m deploy.deb build $(DEB)
+
+# What they hold, resolved anew from pyproject.toml.
+deb-locks: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m deploy.deb lock $(DEB)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

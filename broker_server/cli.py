@@ -33,6 +33,9 @@ from fd_runtime.config import load_toml
 from fd_runtime.version import VERSION
 
 CONFIG_NAME = "federation.toml"
+# Of the server that systemd runs (deploy/systemd/broker-server.service).
+SYSTEM_CONFIG = Path("/etc/fedistill-server") / CONFIG_NAME
+SYSTEM_STATE = Path("/var/lib/fedistill-server")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +90,9 @@ def _with_config(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
 
 def _init(arguments: argparse.Namespace) -> int:
     federation = check_name(arguments.federation, "federation")
-    write_settings(arguments.folder / CONFIG_NAME, "broker_server", federation=federation, trust=arguments.trust)
+    path = arguments.folder / CONFIG_NAME
+    state = str(SYSTEM_STATE) if path.absolute() == SYSTEM_CONFIG else "state"
+    write_settings(path, "broker_server", federation=federation, trust=arguments.trust, state=state)
     return 0
 
 

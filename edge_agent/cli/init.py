@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from edge_agent.cli.place import CONFIG_NAME
+from edge_agent.cli.place import CONFIG_NAME, SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE
 from edge_agent.settings import DeviceSettings
 from fd_runtime.command_line import write_settings
 
 
 def run(arguments: argparse.Namespace) -> int:
     device = DeviceSettings(arguments.device, arguments.federation)
-    write_settings(arguments.folder / CONFIG_NAME, "edge_agent", device=device.id, federation=device.federation)
+    path = arguments.folder / CONFIG_NAME
+    is_system = path.absolute() == SYSTEM_CONFIG
+    write_settings(
+        path,
+        "edge_agent",
+        device=device.id,
+        federation=device.federation,
+        state=str(SYSTEM_STATE) if is_system else "state",
+        runtime=f'runtime = "{SYSTEM_RUNTIME}"    ' if is_system else '# runtime = "/run/fedistill"    ',
+    )
     return 0

@@ -12,7 +12,10 @@ from fd_runtime.config import EX_CONFIG
 
 CONFIG_NAME = "agent.toml"
 CONFIG_VARIABLE = "FEDISTILL_CONFIG"
+# Of the device that systemd runs (deploy/systemd/edge-agent.service).
 SYSTEM_CONFIG = Path("/etc/fedistill") / CONFIG_NAME
+SYSTEM_STATE = Path("/var/lib/fedistill")
+SYSTEM_RUNTIME = Path("/run/fedistill")
 
 
 class NoDeviceError(FedistillError):

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from broker_server.cli import CONFIG_NAME, main
+from broker_server.cli import CONFIG_NAME, SYSTEM_CONFIG, main
 from broker_server.config import Config
 from broker_server.equipment import Workshop, load_equipment
 from broker_server.journal import Journal
@@ -60,6 +61,15 @@ def setting_names(table):
     """The keys of all tables in a table."""
     inner = [setting_names(value) for value in table.values() if isinstance(value, dict)]
     return {*table}.union(*inner)
+
+
+def test_init_where_the_service_looks_names_the_folder_that_systemd_makes(tmp_path, monkeypatch):
+    unit = (Path(__file__).parents[2] / "deploy/systemd/broker-server.service").read_text()
+    assert f" --config {SYSTEM_CONFIG}\n" in unit
+    monkeypatch.setattr("broker_server.cli.SYSTEM_CONFIG", tmp_path / CONFIG_NAME)
+    assert main(["init", str(tmp_path)]) == 0
+    state = load_toml(tmp_path / CONFIG_NAME, Config).state
+    assert f"\nStateDirectory={state.folder.relative_to('/var/lib')}\n" in unit
 
 
 def test_init_does_not_write_over_anything(config, capsys):

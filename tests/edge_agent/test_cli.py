@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli import CONFIG_NAME, main
+from edge_agent.cli.place import SYSTEM_CONFIG
 from edge_agent.settings import AgentSettings, DeviceSettings, ModelSettings, StateSettings
 from fd_runtime.config import load_toml
 from fd_runtime.link import Proxy, TlsFiles
@@ -46,6 +47,17 @@ def test_what_init_comments_out_are_all_the_other_settings(config):
     assert written.state.runtime == Path("/run/fedistill")
     for name in setting_names(asdict(written)) - {"credential"}:  # in a remark: a store has one key
         assert re.search(rf"^({name} = |\[([\w.]+\.)?{name}[\].])", text, re.MULTILINE), name
+
+
+def test_init_where_the_service_looks_names_the_folders_that_systemd_makes(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_agent.cli.init.SYSTEM_CONFIG", tmp_path / CONFIG_NAME)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", ".", "--device", "press-3"]) == 0
+    unit = (Path(__file__).parents[2] / "deploy/systemd/edge-agent.service").read_text()
+    state = load_toml(tmp_path / CONFIG_NAME, AgentSettings).state
+    assert f"\nStateDirectory={state.folder.relative_to('/var/lib')}\n" in unit
+    assert f"\nRuntimeDirectory={state.runtime.relative_to('/run')}\n" in unit
+    assert f" --config {SYSTEM_CONFIG}\n" in unit
 
 
 def test_init_does_not_write_over_anything(config, capsys):

@@ -1,0 +1,105 @@
+"""Root file systems of the systems that packages are for: made once by mmdebstrap, unpacked anew for each test.
+
+FEDISTILL_ROOTS names the folder that keeps them, as SUITE-ARCH.tar; without it, root and the tools, tests skip.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+KEPT = os.environ.get("FEDISTILL_ROOTS")
+INCLUDED = "python3,adduser,ca-certificates,libstdc++6,init-system-helpers,zlib1g"
+"""What the packages ask for: dpkg, which fetches nothing, finds it there."""
+
+
+def lacking() -> str:
+    """Why there can be no root file system here; empty where there can."""
+    if not KEPT:
+        return "minutes and 200 MB for each system: name a folder for them in FEDISTILL_ROOTS"
+    if os.geteuid() != 0:
+        return "chroot needs root"
+    missing = [tool for tool in ("mmdebstrap", "dpkg-deb", "unshare", "chroot") if shutil.which(tool) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+needs_roots = pytest.mark.skipif(bool(lacking()), reason=lacking())
+
+
+class Root:
+    """A system below a folder. Commands run in it with /proc of their own and the network of this machine."""
+
+    def __init__(self, suite: str, folder: Path):
+        self.suite, self.folder = suite, folder
+        folder.mkdir()
+        subprocess.run(["tar", "-xf", _tar(suite), "-C", folder], check=True)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the system lies here; a link is not followed."""
+        return self.folder / name.lstrip("/")
+
+    def command(self, *words: str, user: str = "") -> list[str]:
+        """What runs `words` in the system. All that they started ends with them (a process space of its own)."""
+        enter = f'mount -t proc proc "{self.folder}/proc" && exec chroot "{self.folder}" "$@"'
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
+        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "sh", *become, *words]
+
+    def run(self, *words: str, user: str = "", code: int = 0) -> str:
+        """Run to the end, expect an exit code, return output and complaints."""
+        done = subprocess.run(
+            self.command(*words, user=user), capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=600
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start(self, *words: str, user: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a program in the system; `stop` ends it."""
+        with log.open("ab") as file:
+            return subprocess.Popen(self.command(*words, user=user), stderr=file, env=ENVIRONMENT)
+
+    @staticmethod
+    def stop(process: subprocess.Popen[bytes], deadline_s: float = 30.0) -> None:
+        """End a started program by SIGTERM. `unshare` hands no signal on, so it goes to its child."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for pid in children.split():
+            os.kill(int(pid), signal.SIGTERM)
+        try:
+            process.wait(deadline_s)
+        finally:
+            process.kill()  # takes the child along (--kill-child)
+
+    def install(self, deb: Path, code: int = 0) -> str:
+        """Do what `dpkg -i` does."""
+        shutil.copy(deb, self.folder / "root")
+        # A root file system that is thrown away needs no fsync a file.
+        return self.run("dpkg", "--force-unsafe-io", "-i", f"/root/{deb.name}", code=code)
+
+    def status(self, package: str) -> str:
+        """What dpkg says of a package, such as `install ok installed`."""
+        return self.run("dpkg-query", "-W", "-f", "${Status}", package)
+
+    def version(self, package: str) -> str:
+        return self.run("dpkg-query", "-W", "-f", "${Version}", package)
+
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+def _tar(suite: str) -> Path:
+    assert KEPT
+    tar = Path(KEPT) / f"{suite}-amd64.tar"
+    if not tar.exists():
+        part = tar.with_suffix(".part.tar")
+        command = ["mmdebstrap", "--quiet", "--architectures=amd64", "--variant=minbase", f"--include={INCLUDED}"]
+        subprocess.run([*command, suite, str(part)], check=True)
+        part.rename(tar)
+    return tar
