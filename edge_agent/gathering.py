@@ -1,7 +1,8 @@
 """How a consensus comes together from its blocks, in whatever order and however often they arrive.
 
 Blocks belong together by the digest of their consensus, never by the round alone: while a server overwrites the
-retained blocks of one round with those of the next, a device sees a mixture.
+retained blocks of one round with those of the next, a device sees a mixture. Nor by the digest alone: two rounds may
+come to the same consensus, and each is told and reported as that round's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def gather(known: Consensus | None, event: ConsensusBlockReceived) -> Consensus 
     """Return the newest consensus after a block of it, or of another one, has come."""
     if known is not None and precedes(event.round, known.round):
         return known
-    if known is None or known.sha256 != event.consensus_sha256 or len(known.messages) != event.blocks:
+    is_other = known is None or (known.round, known.sha256) != (event.round, event.consensus_sha256)
+    if known is None or is_other or len(known.messages) != event.blocks:
         known = Consensus(event.round, event.consensus_sha256, (b"",) * event.blocks)
     messages = (*known.messages[: event.block], event.message, *known.messages[event.block + 1 :])
     return replace(known, messages=messages)

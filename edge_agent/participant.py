@@ -369,11 +369,16 @@ def _leave_epoch(state: Participant, epoch: int) -> Participant:
 
 
 def _is_welcome(state: Participant, event: ConsensusBlockReceived) -> bool:
-    """Whether a block is of our epoch, and of no consensus that training has taken or gone past."""
-    if event.consensus_sha256 in state.taken or event.round.epoch in state.left_epochs:
+    """Whether a block is of our epoch, and of no consensus that training has taken or gone past.
+
+    A later round may come to the very same consensus, where nobody has learned anything new. It is that round's.
+    """
+    if event.round.epoch in state.left_epochs:
         return False
     if state.offer is not None and event.round.epoch != state.offer.round.epoch:
         return False
+    if event.round == state.taken_round:
+        return event.consensus_sha256 not in state.taken
     return state.taken_round is None or not precedes(event.round, state.taken_round)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -398,6 +399,26 @@ def test_a_consensus_is_never_trained_twice():
     assert step(state, block()) == state
 
 
+@pytest.mark.parametrize("later", [round_id(2), round_id(1, 8)])
+def test_a_later_round_that_comes_to_the_very_same_consensus_ends_all_the_same(later):
+    """As a federation does that has learned what there is; with a coarse codec that is soon."""
+    state = warm(offered(), predicted(), stored(), block(), trained(), ReportSent(round_id()))
+    where = (later.number, later.epoch)
+    state = after(offered(*where), predicted(*where), stored(*where), state=state)
+    assert state.phase is Phase.AWAITING
+    state = after(replace(block(), round=later), state=state)
+    assert (state.phase, state.training.round) == (Phase.TRAINING, later)
+    assert step(state, trained()).report.round == later
+
+
+def test_blocks_of_two_rounds_that_come_to_the_same_consensus_are_not_mixed():
+    state = warm(offered(2, objection="not_sampled"), block(1, index=0, blocks=2))
+    state = step(state, replace(block(1, index=1, blocks=2), round=round_id(2)))
+    assert state.phase is Phase.IDLE
+    state = step(state, replace(block(1, index=0, blocks=2), round=round_id(2)))
+    assert state.training.round == round_id(2)
+
+
 def test_an_earlier_consensus_is_not_trained_after_a_later_one():
     state = warm(offered(2, objection="not_sampled"), block(2), trained(2), ReportSent(round_id(2)))
     assert step(state, block(1)) == state
@@ -783,7 +804,7 @@ def test_no_consensus_is_taken_twice_and_none_goes_back(events):
             taken.remove(before.training)
         if state.training is not None and state.training != before.training:
             taken.append(state.training)
-    assert len({consensus.sha256 for consensus in taken}) == len(taken)
+    assert len({(consensus.round, consensus.sha256) for consensus in taken}) == len(taken)
     for earlier, later in pairwise(taken):
         assert earlier.round.epoch != later.round.epoch or earlier.round.number <= later.round.number
 
