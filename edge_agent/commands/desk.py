@@ -45,7 +45,7 @@ from fd_protocol.messages import Command, CommandState
 from fd_protocol.topics import Topics, parse
 from fd_runtime.link import Arrived, Link
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.store import Store, StoreUnwritableError
 
 _POLL_S = 0.25
 _DISK_RETRY_S = 5.0
@@ -180,7 +180,7 @@ class CommandDesk:
                 if arrived is not None:
                     self._link.ack(arrived)
                 self._backlog.popleft()
-        except StoreFullError as error:
+        except StoreUnwritableError as error:
             self._retry_s = self._monotonic_s() + _DISK_RETRY_S
             log.warning("a command waits: %s", error)
 

@@ -43,7 +43,7 @@ from fd_protocol.manifest import Manifest, Task
 from fd_runtime.model import F32, I64, Features
 from fd_runtime.opening import LoadedModel
 from fd_runtime.space import Space, preprocessed
-from fd_runtime.store import StoreFullError
+from fd_runtime.store import StoreUnwritableError
 
 _DAY_MS = 86_400_000
 _ROWS_AT_ONCE = 128
@@ -185,7 +185,7 @@ class PrivateStore:
             with self._changing() as pools:
                 pools.take_in(sample, facts, label)
                 is_here = sample_id in pools.numbers
-        except StoreFullError as error:
+        except StoreUnwritableError as error:
             self._note_disk(error)
             return False
         self._note_disk(None)
@@ -369,7 +369,7 @@ class PrivateStore:
         if epoch != before:
             self._tell(PrivateRowsChanged(epoch, rows))
 
-    def _note_disk(self, error: StoreFullError | None) -> None:
+    def _note_disk(self, error: StoreUnwritableError | None) -> None:
         """Say once that the disk is full, not for every sample."""
         if error is not None and not self._is_disk_full:
             log.warning("samples are not kept: %s", error)
@@ -408,7 +408,7 @@ class PrivateStore:
                 for number, codes in features.items():
                     if number in self._pools.facts:
                         self._table.put_features(number, bundle, codes)
-        except StoreFullError as error:
+        except StoreUnwritableError as error:
             log.warning("features are not kept: %s", error)
 
     # What may come in.

@@ -15,7 +15,7 @@ from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.schema import from_item, keyed, to_item
 from fd_runtime.link import Traffic
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.store import Store, StoreUnwritableError
 
 _KEY = "data_use"
 _KEEP_BYTES, _KEEP_S = 1_000_000, 3600.0
@@ -71,11 +71,11 @@ class DataUse:
             self.keep()
 
     def keep(self) -> None:
-        """Write the total down; where the disk is full, later."""
+        """Write the total down; where the disk takes nothing, later."""
         self._kept_at_s = self._clock()
         try:
             self._store.set_meta(_KEY, cbor.encode(to_item(self._used)))
-        except StoreFullError:
+        except StoreUnwritableError:
             return
         self._kept = self._used
 

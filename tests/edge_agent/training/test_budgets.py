@@ -16,7 +16,7 @@ from edge_agent.training.wear import DAY_S, Wear, Writers, Written, interval_s
 from fd_protocol.manifest import Costs, Manifest, TrainSpec
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.link import Traffic
-from fd_runtime.store import Store
+from fd_runtime.store import Store, StoreFullError, StoreUnwritableError
 from tests.edge_agent.artifacts import LAYOUT, write_bundle
 
 MB = 1_000_000
@@ -261,3 +261,20 @@ def test_without_a_bound_or_a_count_the_batch_is_what_it_was(tmp_path):
 def test_lots_of_a_private_training_may_be_larger_than_a_batch(tmp_path):
     fixed = 4 * LAYOUT.size * 7
     assert rows_within(manifest(tmp_path, fixed + 64 * 1000), (fixed + 500 * 1000 + 10) / MB, 4096) == 500
+
+
+@pytest.mark.parametrize("error", [StoreFullError, StoreUnwritableError])
+def test_a_disk_that_takes_nothing_costs_the_count_no_more_than_a_power_cut_would(monkeypatch, error):
+    month = Month()
+    data_use = month.data_use()
+
+    def refuse(store, key, value):
+        raise error(store.path, "disk I/O error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Store, "set_meta", refuse)
+        month.traffic = Traffic(3 * MB, 0)
+        assert data_use.look().total_bytes == 3 * MB
+    assert used(month.store).total_bytes == 0
+    data_use.look()
+    assert used(month.store).total_bytes == 3 * MB
