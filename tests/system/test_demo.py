@@ -59,9 +59,8 @@ def test_told_to_end_while_it_builds_the_models_it_does(start, folder, how):
     assert demo.interrupt(how) == 130
 
 
-@pytest.mark.parametrize("broker", [MOSQUITTO, EMBEDDED])
-def test_ctrl_c_in_the_middle_ends_everything_that_it_started(start, folder, broker):
-    demo = start(*broker)
+def test_ctrl_c_in_the_middle_ends_everything_that_it_started(start, folder):
+    demo = start()
     log = folder / "programs" / "logs" / "aggregator.log"
     wait_until(lambda: log.exists() and "round 1" in log.read_text(), PLAY_S)
     assert len(demo.processes()) > 2 * DEVICES

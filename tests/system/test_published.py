@@ -92,7 +92,7 @@ def slots(device):
 def test_one_command_brings_a_bundle_to_a_device_and_another_takes_it_back(server, device, factory, tmp_path):
     second = release(factory, learnt(factory, 10), tmp_path / "second", version="2")
     device.start()
-    device.wait_for_standing(lambda standing: standing.connection == "connected")
+    device.wait_for_standing(lambda standing: standing.vitals.is_connected)
     said = operator(server, "publish", second.folder, "--parent", factory.folder)
     assert "2 is what devices of family mlp-s run from now on" in said
     assert "packages.enabled" not in said
