@@ -47,6 +47,16 @@ def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         return EX_INTERRUPTED
 
 
+def settings_text(file: str, package: str, **names: str) -> str:
+    """Return what `write_settings` writes into a file of that name."""
+    from importlib.resources import files  # noqa: PLC0415 - what runs for a year needs no template
+
+    text = files(package).joinpath(f"{file}.template").read_text(encoding="utf-8")
+    for name, value in names.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
 def write_settings(path: Path, package: str, **names: str) -> None:
     """Write the new file `path` after the template that `package` has of it, and print where it lies.
 
@@ -59,13 +69,9 @@ def write_settings(path: Path, package: str, **names: str) -> None:
         FileExistsError: there is such a file.
         OSError: the folder cannot be written.
     """
-    from importlib.resources import files  # noqa: PLC0415 - what runs for a year needs no template
-
     if path.exists():
         raise FileExistsError(EEXIST, "exists already", str(path))
-    text = files(package).joinpath(f"{path.name}.template").read_text(encoding="utf-8")
-    for name, value in names.items():
-        text = text.replace(f"{{{name}}}", value)
+    text = settings_text(path.name, package, **names)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     print(path)  # noqa: T201 - what the command was for

@@ -8,11 +8,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from edge_agent import remote_config
+from edge_agent.cli.init import places
 from edge_agent.cli.output import table, tell
 from edge_agent.cli.place import CONFIG_NAME, config_path
 from edge_agent.configuration import load_own, load_settings
@@ -20,6 +20,7 @@ from edge_agent.remote_config import remote_keys
 from edge_agent.settings import AgentSettings
 from fd_protocol.documents import nearest
 from fd_protocol.errors import FedistillError
+from fd_runtime.command_line import settings_text
 from fd_runtime.config import (
     EX_USAGE,
     ConfigError,
@@ -134,9 +135,7 @@ def schema_text() -> str:
 
 
 def _explained() -> dict[str, str]:
-    return explanations(
-        AgentSettings, files("edge_agent").joinpath(f"{CONFIG_NAME}.template").read_text(encoding="utf-8")
-    )
+    return explanations(AgentSettings, settings_text(CONFIG_NAME, "edge_agent", **places(is_system=False)))
 
 
 # Writing.

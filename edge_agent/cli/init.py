@@ -13,12 +13,12 @@ def run(arguments: argparse.Namespace) -> int:
     device = DeviceSettings(arguments.device, arguments.federation)
     path = arguments.folder / CONFIG_NAME
     is_system = path.absolute() == SYSTEM_CONFIG
-    write_settings(
-        path,
-        "edge_agent",
-        device=device.id,
-        federation=device.federation,
-        state=str(SYSTEM_STATE) if is_system else "state",
-        runtime=f'runtime = "{SYSTEM_RUNTIME}"    ' if is_system else '# runtime = "/run/fedistill"    ',
-    )
+    write_settings(path, "edge_agent", device=device.id, federation=device.federation, **places(is_system=is_system))
     return 0
+
+
+def places(*, is_system: bool) -> dict[str, str]:
+    """Return what stands in the template for places: those of the package, or beside the file."""
+    if is_system:
+        return {"state": str(SYSTEM_STATE), "runtime": f'runtime = "{SYSTEM_RUNTIME}"    '}
+    return {"state": "state", "runtime": '# runtime = "/run/fedistill"    '}
