@@ -7,6 +7,8 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
     _add_run(commands)
     for name, run, text in (
-        ("dashboard", _dashboard, "show the federation to browsers and to Prometheus, until stopped"),
-        ("packages", _packages, "serve bundles to devices, until stopped"),
+        (
+            "dashboard",
+            partial(_site, "broker_server.dashboard.serving"),
+            "show the federation to browsers and to Prometheus, until stopped",
+        ),
+        ("packages", partial(_site, "broker_server.packages_site"), "serve bundles to devices, until stopped"),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
@@ -116,21 +122,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _dashboard(arguments: argparse.Namespace) -> int:
+def _site(module: str, arguments: argparse.Namespace) -> int:
+    """Serve pages or packages; the aggregator runs without what they need."""
     try:
-        from broker_server.dashboard.serving import serve  # noqa: PLC0415 - the aggregator runs without what it needs
-    except ImportError as error:
-        raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    if arguments.child:
-        end_with_parent()
-    serve(arguments.config)
-    return 0
-
-
-def _packages(arguments: argparse.Namespace) -> int:
-    try:
-        from broker_server.packages_site import serve  # noqa: PLC0415 - the aggregator runs without what it needs
+        serve = import_module(module).serve
     except ImportError as error:
         raise FedistillError(f"{error}: pip install 'fedistill[dashboard]'") from error
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)

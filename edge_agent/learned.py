@@ -244,3 +244,23 @@ def _digest_of(state: OptimizerState, private: LabelledRows | None, probes: Prob
     if probes is not None:
         arrays += [probes.features, probes.targets, *([] if probes.weight is None else [probes.weight])]
     return sha256(b"".join(f"{array.dtype.str} {array.shape}\n".encode() + array_sha256(array) for array in arrays))
+
+
+class Speaker:
+    """Who keeps a lineage of weights, and speaks with it."""
+
+    def __init__(self, learned: Learned) -> None:
+        self._learned = learned
+
+    def logits(self, features: Features) -> F32:
+        """Return what the model says now: float32 [n, classes]."""
+        return self._learned.logits(features)
+
+    @property
+    def theta(self) -> F32:
+        return self._learned.state.theta
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the weights are others than the bundle's."""
+        return self._learned.has_learned

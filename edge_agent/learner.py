@@ -18,13 +18,13 @@ from pathlib import Path
 
 from edge_agent.acceptance import Score, is_acceptable
 from edge_agent.events import Refreshed, Trained
-from edge_agent.learned import Learned
+from edge_agent.learned import Learned, Speaker
 from edge_agent.local_prior import correct, log_prior
 from edge_agent.training.between import Between
 from edge_agent.training.memory import rows_within
 from fd_protocol.messages import TrainingTerms
 from fd_runtime.fitting import FitReport, FitTerms, LabelledRows, ProbeRows
-from fd_runtime.model import F32, Features, OptimizerState
+from fd_runtime.model import F32, OptimizerState
 from fd_runtime.opening import LoadedModel
 
 GUARD = "guard"
@@ -39,7 +39,7 @@ class PrivateFeatures:
     hold_out: LabelledRows
 
 
-class Learner:
+class Learner(Speaker):
     """The trainable part of a bundle on one device.
 
     Args:
@@ -65,24 +65,11 @@ class Learner:
         memory_mb: float = 0.0,
         publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
+        self._release_theta = model.train_session.state.theta  # before a checkpoint takes its place
+        super().__init__(Learned(model, bundle, path, between or Between(), publish=publish))
         self._private, self._seed = private, seed
         self._batch_rows = rows_within(model.manifest, memory_mb, FitTerms().batch_rows)
-        self._release_theta = model.train_session.state.theta
-        self._learned = Learned(model, bundle, path, between or Between(), publish=publish)
         self._release = self._score_of_release()
-
-    def logits(self, features: Features) -> F32:
-        """Return what the model says now: float32 [n, classes]."""
-        return self._learned.logits(features)
-
-    @property
-    def theta(self) -> F32:
-        return self._learned.state.theta
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether the weights are others than the bundle's."""
-        return self._learned.has_learned
 
     def renew(self, private: PrivateFeatures) -> None:
         """Go on with other private rows; what was learned stays, and the release is judged by the new hold-out."""

@@ -18,8 +18,9 @@ Rules:
   server's word on the map.
 - The next difference about a slice is to the last payload about it that the server has receipted. A base of each of the
   latest slices is kept, so that rounds may go from one to another and come back.
-- Blocks of a consensus come in any order; they belong together by their consensus digest. A consensus is taken into
-  training once, and none of an earlier round after it.
+- Blocks of a consensus come in any order; they belong together by round and consensus digest. A consensus is taken into
+  training once, and none of an earlier round after it. A later round may come to the same one: that is taken too, and
+  the worker, who knows what it has learned, answers at once.
 - A deadline ends a contribution, never a training. Work that fails three times ends its phase, and the report says why.
 - While something keeps the machine from training, no training begins, and one that the worker has laid aside goes back
   to where it waited; rounds are predicted meanwhile.

@@ -25,7 +25,7 @@ from pathlib import Path
 from edge_agent.acceptance import Score, is_acceptable
 from edge_agent.checkpoint import Progress
 from edge_agent.events import Trained
-from edge_agent.learned import Learned
+from edge_agent.learned import Learned, Speaker
 from edge_agent.privacy.ledger import Entry, Ledger, LedgerError
 from edge_agent.privacy.limits import PrivacyRefusedError, Spent, charge_for
 from edge_agent.privacy.noise import NoiseStream
@@ -44,7 +44,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.terms import PrivacyTerms, TrainingTerms
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows
-from fd_runtime.model import F32, Features, OptimizerState, PrivateTrainSession
+from fd_runtime.model import F32, OptimizerState, PrivateTrainSession
 from fd_runtime.opening import LoadedModel
 
 DISAGREES = "disagrees"
@@ -73,7 +73,7 @@ class Purse:
     clock: Callable[[], float] = time.time
 
 
-class PrivateLearner:
+class PrivateLearner(Speaker):
     """The trainable part of a bundle on one device, under privacy terms.
 
     Args:
@@ -103,23 +103,10 @@ class PrivateLearner:
         memory_mb: float = 0.0,
         publish: Callable[[F32], None] = lambda theta: None,  # noqa: ARG005 - names what it is given
     ) -> None:
+        super().__init__(Learned(model, bundle, path, between or Between(), publish=publish, fresh=fresh))
         self._bundle, self._rows, self._purse, self._seed = bundle.hex(), rows, purse, seed
         self._batch_rows = rows_within(model.manifest, memory_mb, FitTerms().batch_rows)
         self._part_rows = rows_within(model.manifest, memory_mb, _MOST_ROWS)
-        self._learned = Learned(model, bundle, path, between or Between(), publish=publish, fresh=fresh)
-
-    def logits(self, features: Features) -> F32:
-        """Return what the model says now: float32 [n, classes]."""
-        return self._learned.logits(features)
-
-    @property
-    def theta(self) -> F32:
-        return self._learned.state.theta
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether the weights are others than the bundle's."""
-        return self._learned.has_learned
 
     def renew(self, rows: LabelledRows) -> None:
         """Go on with other private rows; the next private training reads them."""

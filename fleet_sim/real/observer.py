@@ -39,7 +39,7 @@ class Observer:
     """What has been seen so far.
 
     Attributes:
-        rounds: consensus digest -> number of its round.
+        rounds: round -> digest of its consensus; two rounds may come to the same.
         clients: device -> consensus digest -> reading.
         student: round -> accuracy on test.
         state: the server's, as of the last look; None before it has begun.
@@ -50,7 +50,7 @@ class Observer:
     scenario: Scenario
     lab: Lab
     fleet: Fleet
-    rounds: dict[bytes, int] = field(default_factory=dict)
+    rounds: dict[int, bytes] = field(default_factory=dict)
     clients: dict[str, dict[bytes, Reading]] = field(default_factory=dict)
     student: dict[int, float] = field(default_factory=dict)
     state: Federation | None = None
@@ -78,9 +78,9 @@ class Observer:
         return last in self.student and all(last in self.by_round(device) for device in self.fleet.devices)
 
     def by_round(self, device: str) -> dict[int, Reading]:
-        """Return a device's readings by round number."""
+        """Return a device's readings by round number; where two rounds came to the same, it learned from the first."""
         readings = self.clients.get(device, {})
-        return {self.rounds[digest]: reading for digest, reading in readings.items() if digest in self.rounds}
+        return {number: readings[digest] for number, digest in self.rounds.items() if digest in readings}
 
     def client_curve(self) -> tuple[float, ...]:
         """Return the mean client after each round; a device that skipped a round keeps its last reading."""
@@ -110,11 +110,10 @@ class Observer:
             self._measure_student(self.state, store)
 
     def _note_consensus(self, state: Federation, store: Store) -> None:
-        if state.consensus is None or state.consensus.sha256 in self.rounds:
+        if state.consensus is None or (number := state.consensus.round.number) in self.rounds:
             return
-        number = state.consensus.round.number
         self.trust[number] = TrustTable.from_bytes(store.blob(state.trust), len(self.lab.world.task.classes))
-        self.rounds[state.consensus.sha256] = number
+        self.rounds[number] = state.consensus.sha256
         self.traffic[number] = self._all_traffic()
 
     def _measure_student(self, state: Federation, store: Store) -> None:

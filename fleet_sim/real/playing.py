@@ -89,7 +89,7 @@ def _result(observer: Observer, number: int) -> RoundResult:
     traffic = observer.traffic[number]
     return RoundResult(
         number=number,
-        consensus_sha256=next(digest for digest, its in observer.rounds.items() if its == number),
+        consensus_sha256=observer.rounds[number],
         student=observer.student[number],
         clients=float(np.mean([reading.overall for reading in readings])) if readings else float("nan"),
         own=own,
