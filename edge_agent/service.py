@@ -106,7 +106,7 @@ class _House:
 
 def _live(house: _House) -> None:
     """Be the device for one life; raises as `run`, and RestartWantedError where another is to begin."""
-    path, store, herald = house.path, house.store, house.herald
+    path, store = house.path, house.store
     with blame(path, "model.bundle"):
         settings = load_settings(path)
         shelf = Shelf(settings.state.slots)
@@ -122,17 +122,7 @@ def _live(house: _House) -> None:
         inbox = cast("Inbox", link.events)
         with blame(path, "releases.ca"):
             trust = _trust(settings)
-        inherited = (os.dup(1),) if settings.outputs.stdout else ()
-        for descriptor in inherited:
-            stack.callback(os.close, descriptor)
-        worker = ProcessWorker(
-            _worker_command(path),
-            inbox.put,
-            environment=lambda: _environment(reload_settings(path, settings), *inherited),
-            settings=settings.process,
-            inherited=inherited,
-        )
-        stack.callback(worker.close)
+        worker = _start_worker(path, settings, inbox, stack)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
         levels = LogLevels(
             folder,
@@ -184,28 +174,49 @@ def _live(house: _House) -> None:
             )
             agent.obey(make_desk(agent, settings, store, link, tools))
         stack.push(_farewell(agent))
-        pump_s = min(_PUMP_S, herald.pause_s)
+        _go_round(house, settings, agent, worker, keeper=keeper, data_use=data_use)
 
-        told = Slots()
 
-        def turn() -> None:
-            nonlocal told
-            herald.turn(_standing(agent, worker))  # before the wait: of a life that has just begun, too
-            agent.pump(pump_s)
-            keeper.is_data_spent = data_use.is_spent  # which looks, too
-            if keeper.state != told:
-                told = keeper.state
-                _tell(agent, settings, told)
-            if keeper.state.awaits_restart and agent.is_quiet:
-                raise RestartWantedError("another bundle is to run")
+def _start_worker(path: Path, settings: AgentSettings, inbox: Inbox, stack: ExitStack) -> ProcessWorker:
+    """Start the worker, which ends with `stack`; it writes to our standard output where predictions go there."""
+    inherited = (os.dup(1),) if settings.outputs.stdout else ()
+    for descriptor in inherited:
+        stack.callback(os.close, descriptor)
+    worker = ProcessWorker(
+        _worker_command(path),
+        inbox.put,
+        environment=lambda: _environment(reload_settings(path, settings), *inherited),
+        settings=settings.process,
+        inherited=inherited,
+    )
+    stack.callback(worker.close)
+    return worker
 
-        try:
-            house.stop.loop(turn, agent.wake)
-        except WorkerRefusedError as error:
-            if keeper.state.phase is not Phase.COMMIT:
-                raise
-            keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
-            raise RestartWantedError("the bundle before is to run") from error
+
+def _go_round(
+    house: _House, settings: AgentSettings, agent: Agent, worker: ProcessWorker, *, keeper: Keeper, data_use: DataUse
+) -> None:
+    """Turn after turn until somebody stops us; raises RestartWantedError where another bundle is to run."""
+    pump_s, told = min(_PUMP_S, house.herald.pause_s), Slots()
+
+    def turn() -> None:
+        nonlocal told
+        house.herald.turn(_standing(agent, worker))  # before the wait: of a life that has just begun, too
+        agent.pump(pump_s)
+        keeper.is_data_spent = data_use.is_spent  # which looks, too
+        if keeper.state != told:
+            told = keeper.state
+            _tell(agent, settings, told)
+        if keeper.state.awaits_restart and agent.is_quiet:
+            raise RestartWantedError("another bundle is to run")
+
+    try:
+        house.stop.loop(turn, agent.wake)
+    except WorkerRefusedError as error:
+        if keeper.state.phase is not Phase.COMMIT:
+            raise
+        keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
+        raise RestartWantedError("the bundle before is to run") from error
 
 
 def _reservations(equipment: Equipment, profile: Profile, data_use: DataUse) -> Reservations:
