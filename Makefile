@@ -16,8 +16,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Three at a time on two cores: most of the time tests wait for processes that they have started.
 test: $(VENV)/.dev tflite-runtime mosquitto
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # Debian packages in dist/deb, of the agent and the server for every Python and processor; with the size of each. Some
 # of them: make deb DEB='--package fedistill-agent --python 3.11 --arch arm64'. docs/packages.md

@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         port = stack.enter_context(broker(folder))
-        server = _server(stack, _config(folder, port, asked.devices, asked.rounds))
+        server = serve(stack, config(folder, port, asked.devices, asked.rounds))
         watch = stack.enter_context(closing(_watch(port)))
         told, shares = _devices(stack, port, asked.devices, asked.processes), asked.processes
         for number in range(1, asked.rounds + 1):
@@ -88,7 +88,7 @@ def _line(number: int, seen: list[Told], consensus_s: float, server: psutil.Proc
     )
 
 
-def _config(folder: Path, port: int, devices: int, rounds: int) -> Path:
+def config(folder: Path, port: int, devices: int, rounds: int) -> Path:
     samples = np.random.default_rng(0).integers(0, 256, (PROBES, 12), dtype=np.uint8)
     broker_server(["init", str(folder), "--federation", FEDERATION, "--trust", "none"])
     nobody = np.empty(0, np.int64)
@@ -108,7 +108,7 @@ def _config(folder: Path, port: int, devices: int, rounds: int) -> Path:
     return path
 
 
-def _server(stack: ExitStack, config: Path) -> psutil.Process:
+def serve(stack: ExitStack, config: Path) -> psutil.Process:
     command = [sys.executable, "-c", "import sys; from broker_server.cli import main; sys.exit(main())"]
     process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=subprocess.DEVNULL)
     stack.callback(process.wait)

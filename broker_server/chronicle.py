@@ -13,7 +13,7 @@ database of a server from before there were records tells nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -220,15 +220,24 @@ class Chronicle:
         return next(iter(self._read("rounds", RoundRecord, {"epoch": epoch, "number": number})), None)
 
     def hearings(
-        self, epoch: int, number: int, status: str = "", between: tuple[str, str] | None = None
+        self,
+        epoch: int,
+        number: int,
+        status: str = "",
+        between: tuple[str, str] | None = None,
+        *,
+        columns: Sequence[str] = (),
     ) -> tuple[HearingRecord, ...]:
-        """Return what was heard in a round, in the order of devices: of one status, of devices from one to another."""
+        """Return what was heard in a round, in the order of devices: of one status, of devices from one to another.
+
+        Where `columns` are named, of each no more than these is known.
+        """
         where: dict[str, Value] = {"epoch": epoch, "round": number}
         if status:
             where["status"] = status
         if between is not None:
             where["device >="], where["device <="] = between
-        return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms")
+        return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms", columns=columns)
 
     def hearings_of(self, device: str, limit: int = 50) -> tuple[HearingRecord, ...]:
         """Return what a device, and those in whose place it came, were heard to say, the last round first."""
@@ -268,9 +277,9 @@ class Chronicle:
         (least, mean, most), (_, positive, _) = found[self.federation], shares[self.federation]
         return Spread(least, mean, most, positive)
 
-    def devices(self) -> tuple[DeviceRecord, ...]:
-        """Return all devices in the order of names."""
-        return self._read("devices", DeviceRecord, {}, "device")
+    def devices(self, *, columns: Sequence[str] = ()) -> tuple[DeviceRecord, ...]:
+        """Return all devices in the order of names; where `columns` are named, of each no more than these is known."""
+        return self._read("devices", DeviceRecord, {}, "device", columns=columns)
 
     def count_devices(self, *, online: bool | None = None) -> int:
         """Return how many devices there are, or how many that are online or not."""
@@ -294,11 +303,14 @@ class Chronicle:
         for before in self._read("devices", DeviceRecord, {"replaced_by": device}, "device"):
             yield from self._line_of(before.device)
 
-    def _read(self, table: str, cls: type[R], where: Row, order: str = "", limit: int = -1) -> tuple[R, ...]:
+    def _read(
+        self, table: str, cls: type[R], where: Row, order: str = "", limit: int = -1, *, columns: Sequence[str] = ()
+    ) -> tuple[R, ...]:
         if self.store.version < RECORDS:
             return ()
-        rows = self.store.rows(table, {"fed": self.federation, **where}, order, limit)
-        return tuple(_lift(cls, row) for row in rows)
+        chosen = ", ".join(columns) or "*"
+        rows = self.store.rows(table, {"fed": self.federation, **where}, order, limit, columns=chosen)
+        return tuple(_lift_all(cls, rows))
 
 
 def _difference(last: float | None, first: float | None) -> float | None:
@@ -316,14 +328,16 @@ def _lowered(value: Any) -> Value:
     return int(value) if isinstance(value, bool) else value
 
 
-def _lift(cls: Any, row: Mapping[str, Any]) -> Any:
+def _lift_all(cls: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
     """A database that a server of the version before writes lacks some columns."""
-    return cls(**{name: read(row[name]) for name, read in _readers(cls) if name in row})
+    readers = [(name, read) for name, read in _columns_of(cls) if rows and name in rows[0]]
+    for row in rows:
+        yield cls(**{name: row[name] if read is None else read(row[name]) for name, read in readers})
 
 
 @cache
-def _readers(cls: Any) -> tuple[tuple[str, Any], ...]:
-    """The columns of a record, and how each is read."""
+def _columns_of(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """The columns of a record, and how each is read; None: as it stands."""
     hints = get_type_hints(cls)
     return tuple((one.name, _reader(hints[one.name])) for one in fields(cls))
 
@@ -331,11 +345,7 @@ def _readers(cls: Any) -> tuple[tuple[str, Any], ...]:
 def _reader(hint: Any) -> Any:
     origin = get_origin(hint)
     if origin is tuple:
-        return lambda text: tuple(json.loads(text))
+        return lambda text: () if text == "[]" else tuple(json.loads(text))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return json.loads
-    return bool if hint is bool else _same
-
-
-def _same(value: Any) -> Any:
-    return value
+    return bool if hint is bool else None

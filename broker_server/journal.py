@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 
@@ -24,6 +25,15 @@ from fd_runtime.store import PayloadRow, Store
 
 SNAPSHOT_EVENTS = 10_000
 """A journal this long is folded even if no round ends: devices may come and go for weeks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a journal told: the snapshot, the (kind, body) of each event since, and the state that they fold to."""
+
+    snapshot: bytes | None
+    entries: Sequence[tuple[str, bytes]]
+    state: Federation
 
 
 class Journal:
@@ -42,10 +52,25 @@ class Journal:
         Raises:
             DecodeError: a newer server wrote it, or it is damaged.
         """
+        told = self.follow(None)
+        self._events = len(told.entries)
+        return told.state
+
+    def follow(self, before: Told | None) -> Told:
+        """Return what the journal tells; what it told `before` is not folded again.
+
+        Raises:
+            DecodeError: as in `replay`.
+        """
         snapshot, entries = self._store.replay(self._federation)
-        state = Federation() if snapshot is None else from_snapshot(snapshot)
-        self._events = len(entries)
-        return reduce(step, (from_journal(kind, body) for kind, body in entries), state)
+        known = 0 if before is None else len(before.entries)
+        if before is not None and before.snapshot == snapshot and before.entries == entries[:known]:
+            state = before.state
+        else:
+            state, known = Federation() if snapshot is None else from_snapshot(snapshot), 0
+        return Told(
+            snapshot, entries, reduce(step, (from_journal(kind, body) for kind, body in entries[known:]), state)
+        )
 
     def write(self, events: Sequence[Event], at_ms: int) -> None:
         for event in events:

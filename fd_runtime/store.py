@@ -93,10 +93,15 @@ class Store(Records):
         return self._execute(statement, (federation, kind, at_ms, body)).lastrowid or 0
 
     def replay(self, federation: str) -> tuple[bytes | None, list[tuple[str, bytes]]]:
-        """Return the last snapshot, if any, and the (kind, body) of every event since, in order."""
-        row = self._execute("SELECT body FROM snapshots WHERE fed = ?", (federation,)).fetchone()
-        events = self._execute("SELECT kind, body FROM events WHERE fed = ? ORDER BY seq", (federation,)).fetchall()
-        return (row[0] if row else None), events
+        """Return the last snapshot, if any, and the (kind, body) of every event since, in order.
+
+        Both are of one moment, whatever another process puts in the place of events meanwhile.
+        """
+        statement = """SELECT 0 AS seq, NULL, body FROM snapshots WHERE fed = ?
+            UNION ALL SELECT seq, kind, body FROM events WHERE fed = ? ORDER BY seq"""
+        rows = self._execute(statement, (federation, federation)).fetchall()
+        snapshot = rows.pop(0)[2] if rows and rows[0][1] is None else None
+        return snapshot, [(kind, body) for _, kind, body in rows]
 
     def snapshot(self, federation: str, body: bytes) -> None:
         """Put `body`, the folded state, in the place of all events so far."""

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from broker_server.admission import distances_in
 from broker_server.chronicle import Chronicle, HearingRecord
 from broker_server.equipment import Equipment
 from broker_server.federation import Federation
-from broker_server.journal import Journal
+from broker_server.journal import Journal, Told
 from broker_server.labels import StoredLabels
 from broker_server.quarantine import Quarantined
 from broker_server.rules.voice import WEIGHT_ONE
@@ -101,6 +101,19 @@ class Opinions:
     consensus: I64
 
 
+class Memory:
+    """What the journal told when it was last looked at: of a large fleet it is long, and from look to look it grows by
+    little. Shared by threads; the last one to look is remembered.
+    """
+
+    told: Told | None = None
+
+    def follow(self, journal: Journal) -> Federation:
+        """Return the state as it is now."""
+        told = self.told = journal.follow(self.told)
+        return told.state
+
+
 @dataclass(frozen=True)
 class Look:
     """What the database says now, each part read when it is first asked for."""
@@ -110,10 +123,11 @@ class Look:
     now_ms: int
     is_running: bool | None
     """Whether the server runs; None = cannot be told here."""
+    memory: Memory
 
     @cached_property
     def state(self) -> Federation:
-        return self._journal.replay()
+        return self.memory.follow(self._journal)
 
     @cached_property
     def chronicle(self) -> Chronicle:
@@ -215,23 +229,25 @@ class Source:
         lock: that a running server holds; None = nobody can tell whether it runs.
         around: what stands still.
         clock: UTC milliseconds.
+        memory: of looks before.
     """
 
     database: Path
     lock: Path | None
     around: Surroundings
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    memory: Memory = field(default_factory=Memory)
 
     @contextmanager
     def look(self) -> Iterator[Look]:
-        """Yield a look at the federation as it is now; it belongs to this thread.
+        """Yield a look at the federation as it is now, all of it of one moment; it belongs to this thread.
 
         Raises:
             StoreError: the database cannot be read.
         """
         is_running = is_held(self.lock) if self.lock else None
-        with self.view() as store:
-            yield Look(store, self.around, self.clock(), is_running)
+        with self.view() as store, store.moment():
+            yield Look(store, self.around, self.clock(), is_running, self.memory)
 
     @contextmanager
     def view(self) -> Iterator[Store]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timezone
+from functools import lru_cache
 
 UNKNOWN = "\N{EN DASH}"
 _UNITS = ("kB", "MB", "GB", "TB")
@@ -84,6 +85,7 @@ def iso(at_ms: int) -> str:
     return f"{_utc(at_ms):%Y-%m-%dT%H:%M:%SZ}"
 
 
+@lru_cache(1 << 16)
 def natural(name: str) -> tuple[tuple[str, int], ...]:
     """A key that puts `press-2` before `press-10`."""
     return tuple((text, int(digits or 0)) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name))

@@ -6,7 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from broker_server import journal
 from broker_server.aggregator import GROUP_MESSAGES, Aggregator
+from broker_server.events import from_journal
+from broker_server.journal import Journal
 from broker_server.round import Phase
 from broker_server.settings import RoundSettings
 from broker_server.work import Finished
@@ -14,7 +17,7 @@ from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import DeviceState, RoundReport, Status
-from fd_runtime.store import StoreFullError
+from fd_runtime.store import Store, StoreFullError
 from tests.broker_server.builders import FED, made
 from tests.broker_server.world import PROBES, TOPICS, World, fleet, mean_of
 
@@ -38,6 +41,34 @@ def test_the_same_round_goes_on_after_a_crash_and_nothing_is_lost_or_doubled(wor
     assert [r.status for r in a.send(first[0])] == [Status.DUPLICATE]
     codes = [first[1], b.contribute()[1], c.contribute()[1]]
     np.testing.assert_allclose(world.consensus()[1], mean_of(*codes), atol=0.01)
+
+
+def test_a_journal_that_is_followed_tells_what_a_replay_tells_and_folds_each_event_once(world, monkeypatch):
+    folded = []
+    monkeypatch.setattr(journal, "from_journal", lambda *entry: folded.append(entry) or from_journal(*entry))
+    with Store.view(world.path) as store:
+        follower = Journal(store, FED)
+        told = follower.follow(None)
+        *first, last = fleet(world)
+        for device in first:
+            device.contribute()
+            told = follower.follow(told)
+            assert told.state == world.state
+        assert folded == store.replay(FED)[1]  # each event once
+        last.contribute()  # the round ends, and the state takes the place of its events
+        told = follower.follow(told)
+        assert (told.state, told.snapshot is None) == (world.state, False)
+
+
+def test_a_journal_that_is_not_the_one_that_was_followed_is_told_from_its_beginning(world, tmp_path):
+    fleet(world)[0].contribute()
+    with Store.view(world.path) as store:
+        told = Journal(store, FED).follow(None)
+    other = World(tmp_path / "other.db")
+    for device in fleet(other, "xyz"):
+        device.contribute()
+    with Store.view(other.path) as store:
+        assert Journal(store, FED).follow(told).state == other.state
 
 
 def test_a_crash_while_aggregating_repeats_it_with_the_same_bits(world, monkeypatch):

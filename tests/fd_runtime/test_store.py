@@ -56,6 +56,16 @@ def test_a_snapshot_takes_the_place_of_its_own_federations_events(path):
     assert reopened(path).replay("other") == (None, [("birth", b"b")])
 
 
+def test_a_replay_is_of_one_moment_whoever_folds_meanwhile(path):
+    store = Store.open(path)
+    store.append(FED, "birth", 0, b"a")
+    with Store.view(path) as view:
+        statements = []
+        view._connection.set_trace_callback(statements.append)
+        assert view.replay(FED) == (None, [("birth", b"a")])
+        assert len(statements) == 1  # between two of them the server could put a snapshot in the place of the events
+
+
 def write_until_it_fails(store):
     with store.transaction():
         store.append(FED, "birth", 0, b"a")

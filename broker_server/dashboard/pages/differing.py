@@ -9,6 +9,7 @@ from broker_server.dashboard.disagreement import F64, by_class, by_pair, in_tota
 from broker_server.dashboard.reading import Look
 
 MOST_DEVICES = 40
+_HEARD = ("epoch", "round", "device", "kind", "agreement", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ def differing_page(look: Look) -> DifferingPage | None:
     consensus = look.state.consensus
     if consensus is None:
         return None
-    hearings = look.chronicle.hearings(consensus.round.epoch, consensus.round.number)
+    hearings = look.chronicle.hearings(consensus.round.epoch, consensus.round.number, columns=_HEARD)
     opinions = look.opinions(hearings, MOST_DEVICES)
     if opinions is None or not opinions.devices:
         return None

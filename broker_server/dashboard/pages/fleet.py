@@ -20,6 +20,12 @@ _ERRANDS = 20
 _LOOKED_BACK = 100
 """Rounds among which trials are looked for."""
 _NONE = float("nan")
+_HEARD = ("epoch", "round", "device", "kind", "agreement", "share")
+_SOUGHT = (
+    *("device", "online", "family", "runtime", "problem", "tags"),
+    *("last_seen_ms", "trust", "refused", "first_canaries", "last_canaries"),
+)
+"""What is read of every device, to choose those of a screen."""
 ORDERS = {
     "name": "name",
     "seen": "last seen, longest ago first",
@@ -86,7 +92,7 @@ class DevicePage:
 
 def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1) -> FleetPage:
     """Return the devices whose name, family, runtime, problem or tag contains `search`, in an order of `ORDERS`."""
-    devices = look.chronicle.devices()
+    devices = look.chronicle.devices(columns=_SOUGHT)
     found = [device for device in devices if _fits(device, search.lower())]
     order = order if order in ORDERS else "name"
     last = _last_hearings(look, [device.device for device in found]) if order == "agreement" else {}
@@ -95,10 +101,11 @@ def fleet_page(look: Look, search: str = "", order: str = "name", page: int = 1)
     page = min(max(page, 1), pages)
     shown = found[PAGE_ROWS * (page - 1) : PAGE_ROWS * page]
     names = [device.device for device in shown]
+    records = [record for name in names if (record := look.chronicle.device(name)) is not None]
     coverage, last = look.coverage_of(names), last or _last_hearings(look, names)
     kinds = Counter((device.family, device.runtime) for device in devices)
     return FleetPage(
-        rows=tuple(_row(device, last.get(device.device), coverage) for device in shown),
+        rows=tuple(_row(record, last.get(record.device), coverage) for record in records),
         found=len(found),
         known=len(devices),
         online=sum(device.online for device in devices),
@@ -136,7 +143,7 @@ def _last_hearings(look: Look, names: Sequence[str]) -> dict[str, HearingRecord]
     if consensus is None or not names:
         return {}
     between = min(names), max(names)
-    hearings = look.chronicle.hearings(consensus.round.epoch, consensus.round.number, between=between)
+    hearings = look.chronicle.hearings(consensus.round.epoch, consensus.round.number, between=between, columns=_HEARD)
     return {one.device: one for one in hearings if one.kind == Kind.CONTRIBUTION.value and one.share is not None}
 
 
