@@ -1,6 +1,6 @@
 """The dashboard of a large fleet in a real browser: how soon a page is painted, and what it takes to keep it live.
 
-    python benchmarks/dashboard.py [--devices 100 5000] [--rounds 10] [--views 7]
+    python benchmarks/dashboard.py [--devices 100 5000] [--rounds 5] [--views 7]
 
 A real `broker-server run` behind a real Mosquitto hears so many devices (one client speaks for all: 1,000 probes x 10
 classes in u8-sqrt and a competence map each) for a few rounds and half of one more, which stays open. Then a real
@@ -208,7 +208,7 @@ def measure(devices: int, rounds: int, views: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, nargs="+", default=[100, 5000])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--views", type=int, default=7)
     asked = parser.parse_args()
     for devices in asked.devices:

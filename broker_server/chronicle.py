@@ -226,9 +226,12 @@ class Chronicle:
         status: str = "",
         between: tuple[str, str] | None = None,
         *,
+        after: str = "",
+        limit: int = -1,
         columns: Sequence[str] = (),
     ) -> tuple[HearingRecord, ...]:
-        """Return what was heard in a round, in the order of devices: of one status, of devices from one to another.
+        """Return what was heard in a round, in the order of devices: of one status, of devices from one to another, or
+        no more than `limit` (-1 = all) of devices that come after one.
 
         Where `columns` are named, of each no more than these is known.
         """
@@ -237,7 +240,9 @@ class Chronicle:
             where["status"] = status
         if between is not None:
             where["device >="], where["device <="] = between
-        return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms", columns=columns)
+        if after:
+            where["device >"] = after
+        return self._read("hearings", HearingRecord, where, "device, kind, arrived_ms", limit, columns=columns)
 
     def hearings_of(self, device: str, limit: int = 50) -> tuple[HearingRecord, ...]:
         """Return what a device, and those in whose place it came, were heard to say, the last round first."""

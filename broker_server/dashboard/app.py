@@ -156,7 +156,7 @@ class _Routes:
     def round(self, request: Request) -> Response:
         epoch, number = request.path_params["epoch"], request.path_params["number"]
         with self._site.source.look() as look:
-            page = round_page(look, _hexadecimal(epoch), number)
+            page = round_page(look, _hexadecimal(epoch), number, request.query_params.get("after", ""))
             if page is None:
                 raise HTTPException(404, "There is no record of this round.")
             return self._page(request, "round.html", look, page=page)

@@ -14,6 +14,7 @@ from broker_server.round import Phase
 from broker_server.scribe import TRIAL_OF
 
 SHOWN_ROUNDS = 100
+SHOWN_HEARINGS = 200
 _NONE = float("nan")
 _ENDED = (Phase.CLOSED.value, Phase.ABORTED.value)
 
@@ -36,10 +37,15 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class RoundPage:
-    """One round, and what was heard in it."""
+    """One round, and what was heard in it, device by device.
+
+    `next` is the device after which to go on; empty at the end.
+    """
 
     round: RoundRecord
     hearings: tuple[HearingRecord, ...]
+    is_first: bool
+    next: str
 
 
 def history_page(look: Look, before: int | None = None) -> HistoryPage:
@@ -55,12 +61,17 @@ def history_page(look: Look, before: int | None = None) -> HistoryPage:
     )
 
 
-def round_page(look: Look, epoch: int, number: int) -> RoundPage | None:
-    """Return one round; None: there is no record of it."""
+def round_page(look: Look, epoch: int, number: int, after: str = "") -> RoundPage | None:
+    """Return one round and what it heard of devices after `after`; None: there is no record of it."""
     record = look.chronicle.round(epoch, number)
     if record is None:
         return None
-    return RoundPage(record, look.chronicle.hearings(epoch, number))
+    heard = look.chronicle.hearings(epoch, number, after=after, limit=SHOWN_HEARINGS + 1)
+    if len(heard) <= SHOWN_HEARINGS:
+        return RoundPage(record, heard, is_first=not after, next="")
+    last = heard[-1].device  # not all that it said is here: it begins the next page, unless it fills this one
+    shown = tuple(one for one in heard if one.device != last) or heard
+    return RoundPage(record, shown, is_first=not after, next=shown[-1].device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from broker_server.dashboard.app import PAGES, Site, make_app
 from broker_server.dashboard.expiry import Expiry
+from broker_server.dashboard.pages import history
 from broker_server.dashboard.reading import ModelSize
 from broker_server.events import DEVICE_COMMAND, Ordered, Release, ReleaseMade
 from broker_server.orders import new_order, place_order
@@ -177,6 +178,35 @@ def test_the_picture_of_disagreement_names_devices_and_classes(stage):
     picture = page(stage, "/differing")
     assert picture.index(">c</text>") < picture.index(">a</text>")  # who differs most stands first
     assert all(name in told for name in ("cat", "dog", "owl"))
+
+
+def test_what_a_large_fleet_said_in_a_round_is_told_page_by_page(played, monkeypatch):
+    address = f"/rounds/{played.world.state.epoch:016x}/1"  # three devices said one thing each
+    told, pages = [], 0
+    monkeypatch.setattr(history, "SHOWN_HEARINGS", 2)
+    while address:
+        html = page(played, address)
+        rows = re.findall(r'<tr><th scope="row"><a href="/fleet/(\w)"', html)
+        assert len(rows) <= 2
+        told, pages = [*told, *rows], pages + 1
+        further = re.search(r'class="button" href="([^"]*\?after=[^"]*)"', html)
+        address = further and further[1]
+    with played.source.look() as look:
+        assert told == [one.device for one in look.chronicle.hearings(played.world.state.epoch, 1)]
+    assert pages > 1
+
+
+def test_a_device_that_fills_a_page_does_not_hide_those_after_it(played, monkeypatch):
+    address = f"/rounds/{played.world.state.epoch:016x}/4"
+    monkeypatch.setattr(history, "SHOWN_HEARINGS", 1)
+    seen, after = set(), ""
+    while after is not None:
+        html = page(played, f"{address}?after={after}")
+        seen |= set(re.findall(r'<tr><th scope="row"><a href="/fleet/(\w)"', html))
+        further = re.search(r'class="button" href="[^"]*\?after=(\w+)"', html)
+        after = further and further[1]
+    with played.source.look() as look:
+        assert seen == {one.device for one in look.chronicle.hearings(played.world.state.epoch, 4)}
 
 
 def test_there_is_no_picture_before_a_consensus(stage):
