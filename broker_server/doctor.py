@@ -64,7 +64,7 @@ def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     if settings.verdict is Verdict.FAILED:
         return
     config = load_toml(path, Config)
-    patient = _Patient(path, config, crl or config.dashboard.crl or path.parent / "pki" / "crl.pem", now)
+    patient = _Patient(path, config, crl or config.crl or path.parent / "pki" / "crl.pem", now)
     yield examine_one("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
     probes = "copy state/probes from where the server ran before, or `probes stage` it again"
     yield examine_one("probes", patient.probes, probes)

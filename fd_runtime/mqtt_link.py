@@ -34,11 +34,12 @@ class MqttLink:
     """A `Link` to a real broker. Connects as soon as it is made; `traffic` is what it has sent and received by now.
 
     Raises:
-        InvalidValueError: a TLS file is missing or not what it should be, or the proxy is none that we can use.
+        InvalidValueError: a TLS file is missing or not what it should be (with an obstacle that is looked at later), or
+            the proxy is none that we can use.
     """
 
     def __init__(self, settings: LinkSettings) -> None:
-        if settings.tls is not None:
+        if settings.tls is not None and settings.obstacle is None:
             tls_context(settings.tls)  # the caller's mistake shows here, not in a thread
         check_proxy(proxy_of(settings.host, settings.proxy))
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
