@@ -48,7 +48,7 @@ class MqttLink:
         self._tokens = itertools.count(1)
         self._commands: deque[Message | Arrived] = deque()
         self._outbox: dict[int, Message] = {}
-        self._closing = threading.Event()
+        self._closing, self._hurried = threading.Event(), threading.Event()
         self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name=f"link {settings.client_id}", daemon=True)
         self._thread.start()
@@ -62,8 +62,13 @@ class MqttLink:
     def ack(self, arrived: Arrived) -> None:
         self._submit(arrived)
 
+    def hurry(self) -> None:
+        """Connect now, where it waits before the next try."""
+        self._hurried.set()
+
     def close(self) -> None:
         self._closing.set()
+        self._hurried.set()
         self._waker.wake()
         self._thread.join(_CLOSE_S)
 
@@ -74,11 +79,13 @@ class MqttLink:
     def _run(self) -> None:
         retries = Retries(self._settings)
         while not self._closing.is_set():
+            self._hurried.clear()
             connection = Connection(self._settings, self._outbox, self.events, self._tokens)
             kind, reason = self._serve(connection)
             kind, wait_s = retries.after(kind, connection.up_s)
             self.events.put(LinkDown(reason, kind, wait_s))
-            self._closing.wait(wait_s)
+            if not self._closing.is_set():
+                self._hurried.wait(wait_s)
         self._waker.close()
 
     def _serve(self, connection: Connection) -> tuple[Hindrance, str]:
