@@ -101,7 +101,8 @@ def check_answer(chain: bytes, request: bytes, device: str, ca: Path) -> None:
     names = [one.value for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if leaf.public_key() != asked or names != [device]:
         raise WrongAnswerError(f"the server's answer is not for {device} and its key")
-    if not _is_signed(leaf, [*above, *roots]) or not any(_is_signed(one, roots) for one in (leaf, *above)):
+    issuers = [*roots, *(one for one in above if _is_authority(one) and _is_signed(one, roots))]
+    if not _is_signed(leaf, issuers):
         raise WrongAnswerError(f"the server's answer does not come from the authority in {ca}")
 
 
@@ -111,6 +112,13 @@ def _is_signed(certificate: x509.Certificate, issuers: Sequence[x509.Certificate
             certificate.verify_directly_issued_by(issuer)
             return True
     return False
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
 
 
 def _load(path: Path) -> ec.EllipticCurvePrivateKey | None:
