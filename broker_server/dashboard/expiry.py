@@ -12,6 +12,10 @@ from broker_server.certificates import next_update, outlook
 from broker_server.config import Config
 from fd_protocol.errors import InvalidValueError
 
+_WARN_DAYS = 30
+_ISSUING_WARN_DAYS = 60
+"""Certificates of devices get shorter once it has less to live than they would."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
@@ -29,7 +33,7 @@ class Expiry:
     what: str
     until_ms: int
     runbook: str
-    warn_days: int = 30
+    warn_days: int = _WARN_DAYS
 
 
 def expiries(config: Config) -> Iterator[Expiry]:
@@ -46,7 +50,8 @@ def expiries(config: Config) -> Iterator[Expiry]:
     for file, what, path in certificates:
         until_ms = _certificates_end(path) if path else None
         if until_ms is not None:
-            yield Expiry(file, what, until_ms, "CertificateExpires")
+            warn_days = _ISSUING_WARN_DAYS if file == "issuing" else _WARN_DAYS
+            yield Expiry(file, what, until_ms, "CertificateExpires", warn_days=warn_days)
     until_ms = _list_ends(config.crl) if config.crl else None
     if until_ms is not None:
         yield Expiry("crl", "revocation list of the broker", until_ms, "RevocationListExpires", warn_days=7)
