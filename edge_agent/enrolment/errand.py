@@ -2,7 +2,7 @@
 
     python -m edge_agent.enrolment.errand agent.toml enrol|renew
 
-The last line on standard output is JSON of an `Outcome`. The process brings `cryptography`, HTTP and TLS, about 25 MB,
+The last line on standard output is JSON of an `Outcome`. The process brings `cryptography`, HTTP and TLS, about 40 MB,
 and takes them away again: the supervisor lives for a year without.
 
 Power may be lost at any moment: the key is on the disk before anybody hears of it, whoever has it can ask again, and

@@ -75,7 +75,7 @@ class IdentityKeeper:
         self._thread = threading.Thread(target=self._run, name="identity", daemon=True)
 
     def start(self, on_enrolled: Callable[[], None]) -> None:
-        """Begin; `on_enrolled` is told, from the thread, when the first certificate has come."""
+        """Begin; `on_enrolled` is told, from the thread, when a token has brought a certificate."""
         self._on_enrolled = on_enrolled
         self._thread.start()
 
@@ -109,7 +109,9 @@ class IdentityKeeper:
         if ending == "done":
             log.info("certificate of %s: %s", self._device, reason)
             self._failures, self._reason, self.alarm = 0, "", ""
-            if life is None:
+            if (
+                what is Due.ENROL
+            ):  # by a new token perhaps, after it was put out: the link may have given up for minutes
                 self._on_enrolled()
             return self._look_s
         if reason != self._reason:
