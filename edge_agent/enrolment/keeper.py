@@ -69,7 +69,8 @@ class IdentityKeeper:
         self._files, self._device, self._errand = files, device, tuple(errand)
         self._on_enrolled: Callable[[], None] = lambda: None
         self._environment, self._clock, self._look_s = environment, clock, look_s
-        self._reason = "" if files.life() else "it has no certificate yet"
+        self._is_out = files.life() is None
+        self._reason = "it has no certificate yet" if self._is_out else ""
         self._failures, self.alarm = 0, ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="identity", daemon=True)
@@ -102,6 +103,9 @@ class IdentityKeeper:
     def _turn(self) -> float:
         """Do what is due and return how long to wait."""
         life = self._files.life()
+        if self._is_out and life is not None:  # a visit, or somebody else, has brought it
+            self._is_out, self._reason = False, ""
+            self._on_enrolled()
         what = due(life, self._device, self._clock(), has_new_token=bool(self._files.new_token()))
         if what is Due.NOTHING:
             return self._look_s
@@ -109,11 +113,9 @@ class IdentityKeeper:
         if ending == "done":
             log.info("certificate of %s: %s", self._device, reason)
             self._failures, self._reason, self.alarm = 0, "", ""
-            if (
-                what is Due.ENROL
-            ):  # by a new token perhaps, after it was put out: the link may have given up for minutes
-                self._on_enrolled()
-            return self._look_s
+            # By another token perhaps, after it was put out: the link may have given up for minutes.
+            self._is_out = self._is_out or what is Due.ENROL
+            return 0.0 if self._is_out else self._look_s
         if reason != self._reason:
             log.warning("certificate of %s: %s", self._device, reason)
         self._reason = reason
@@ -158,15 +160,10 @@ class IdentityKeeper:
 
     def _wait(self, timeout_s: float) -> None:
         """Wait; another token, or a certificate that somebody else has brought, ends it."""
-        before, had = self._token_stamp(), self._files.life()
-        left_s = timeout_s
+        before, left_s = self._token_stamp(), timeout_s
         while left_s > 0 and not self._closing.wait(min(left_s, self._look_s)):
             left_s -= self._look_s
-            if self._token_stamp() != before:
-                return
-            if had is None and self._files.life() is not None:
-                self._reason = ""
-                self._on_enrolled()
+            if self._token_stamp() != before or (self._is_out and self._files.life() is not None):
                 return
 
     def _token_stamp(self) -> object:

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -306,8 +307,11 @@ class Kept:
         self.authority, self.enrolled = counter.authority, threading.Event()
         (folder / "digest").write_text("x")
         self.say("postponed", "nobody is there")
-        command = [sys.executable, "-c", ERRAND.format(folder=str(folder))]
-        self.keeper = IdentityKeeper(self.files, DEVICE, command, clock=lambda: self.time, look_s=0.02)
+
+    @cached_property
+    def keeper(self):
+        command = [sys.executable, "-c", ERRAND.format(folder=str(self.folder))]
+        return IdentityKeeper(self.files, DEVICE, command, clock=lambda: self.time, look_s=0.02)
 
     def say(self, ending, reason=""):
         part = self.folder / "say.part"
