@@ -244,6 +244,27 @@ def test_a_revoked_device_renews_nothing_and_its_token_lets_nobody_in(counter):
     assert counter.enrol("dev-12", counter.token("dev-12"), key)[0] == 200, "an operator may let it in again"
 
 
+def test_a_connection_that_stands_gets_no_package_after_a_revocation(counter):
+    _, files = counter.enrolled("dev-16")
+    standing, statuses = counter.connection(files), []
+    for _ in range(2):
+        standing.request("GET", f"/v1/blobs/{'0' * 64}")
+        response = standing.getresponse()
+        response.read()
+        statuses.append(response.status)
+        counter.desk.revoke("dev-16", now=now(), who="ann")
+    assert statuses == [404, 403]
+
+
+def test_a_revoked_device_that_slept_past_the_end_stays_out(counter):
+    key, began = new_key(), now() - timedelta(days=31)
+    chain = counter.authority.sign(Identity("dev-17", Role.DEVICE), key.public_key(), now=began, days=30)
+    said = {"request": request_pem(key), "certificate": chain.decode()}
+    counter.desk.revoke("dev-17", now=now(), who="ann")
+    status, answer = counter.post("/v1/renew", said)
+    assert (status, answer["error"]) == (403, "revoked")
+
+
 def asking(body):
     return b"POST /v1/renew HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
