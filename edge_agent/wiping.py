@@ -69,7 +69,8 @@ def left_elsewhere(settings: AgentSettings, *, identity: bool) -> list[str]:
             f"the key of its private rows is systemd's credential {settings.store.credential}: destroy it there"
         )
     if not identity:
-        left.append(f"its certificate still lets it in: `broker-server ca revoke ca {device}`, or wipe --identity")
+        revoke = f"devices revoke {device}" if settings.enrolment is not None else f"ca revoke ca {device}"
+        left.append(f"its certificate still lets it in: `broker-server {revoke}`, or wipe --identity")
     return left
 
 

@@ -63,7 +63,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
     count = desk.revoke(device, now=_now(), who=who(), also=(probe.serial,))
     signal_broker(config.enrolment.broker_pid_file)
     told: dict[str, object] = {"device": device, "certificates": count}
-    line = f"{count} certificates of {device} revoked"
+    line = f"{device}: {count} {'certificate' if count == 1 else 'certificates'} revoked"
     if not count or config.broker.tls is None:
         say(arguments, told | {"session": "none"}, line)
         return 0

@@ -140,7 +140,7 @@ class _Visitor:
         try:
             status, answer = self._post(path, said, context)
         except (HTTPException, OSError) as error:
-            return self._no_answer(error)
+            return self._no_answer(error, shows=shows)
         chain = answer.get("certificate")
         if status != _OK or not isinstance(chain, str):
             return self._refusal(status, answer)
@@ -192,14 +192,20 @@ class _Visitor:
         where = self.enrolment.token_file or "enrolment.token_file"
         return f"have a new token made (`broker-server devices token {self.device}`) and put it into {where}"
 
-    def _no_answer(self, error: Exception) -> Outcome:
+    def _no_answer(self, error: Exception, *, shows: bool) -> Outcome:
         url = self.enrolment.url
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code == _NOT_YET_VALID:
-                return Outcome(
-                    Ending.CLOCK, f"the clock says {_now():%Y-%m-%d}, too early for the server's certificate"
-                )
+                return Outcome(Ending.CLOCK, f"the clock says {_now():%Y-%m-%d}: the server's certificate begins later")
             return Outcome(Ending.POSTPONED, f"{url}: enrolment.ca_file does not vouch for it: {error.verify_message}")
+        if (
+            shows
+            and isinstance(error, (ssl.SSLError, ConnectionError))
+            and not isinstance(error, ConnectionRefusedError)
+        ):
+            # In TLS 1.3 a client hears of it after the handshake, or not at all.
+            hint = f"it hung up, as it does on a certificate that was revoked; if so: {self._another()}"
+            return Outcome(Ending.POSTPONED, f"{url}: {hint} ({error})")
         return Outcome(Ending.POSTPONED, f"{url}: {error}")
 
 

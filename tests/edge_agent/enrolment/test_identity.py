@@ -20,6 +20,7 @@ from edge_agent.enrolment.keeper import IdentityKeeper
 from edge_agent.enrolment.renewal import Due
 from edge_agent.enrolment.request import KeyElsewhere, KeyInFile, RequestFailedError, WrongAnswerError, check_answer
 from edge_agent.enrolment.settings import EnrolmentSettings
+from edge_agent.wiping import left_elsewhere, wipe
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import ConfigError
 from fd_runtime.link import TlsFiles
@@ -239,6 +240,27 @@ def test_what_went_wrong_is_one_line_with_a_remedy(open_counter, tmp_path, case,
     assert EXIT_CODES[outcome.ending] in (75, 77)
 
 
+def test_a_revoked_device_hears_what_it_can_guess(open_counter, tmp_path):
+    settings = device_of(open_counter, tmp_path, "revoked")
+    assert visit(settings, Due.ENROL).ending is Ending.DONE
+    open_counter.desk.revoke("revoked", now=now(), who="test")
+    outcome = visit(settings, Due.RENEW)
+    assert outcome.ending is Ending.POSTPONED
+    assert "revoked; if so: have a new token made" in outcome.reason
+
+
+def test_a_wipe_leaves_a_device_its_identity_unless_that_is_asked_for(open_counter, tmp_path):
+    settings = device_of(open_counter, tmp_path, "wiped")
+    assert visit(settings, Due.ENROL).ending is Ending.DONE
+    (settings.state.folder / "agent.db").write_bytes(b"what it remembers")
+    wipe(tmp_path / "agent.toml", settings)
+    assert [path.name for path in settings.state.folder.iterdir()] == ["identity"]
+    assert settings.identity.life() is not None
+    assert any("devices revoke wiped" in line for line in left_elsewhere(settings, identity=False))
+    wipe(tmp_path / "agent.toml", settings, identity=True)
+    assert list(settings.state.folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("status", "body", "ending"),
     [
@@ -293,7 +315,8 @@ with (folder / "visits").open("a") as file:
     file.write(sys.argv[1] + "\\n")
 said = json.loads((folder / "say").read_text())
 if said["ending"] == "done":
-    (folder / "device.pem").write_bytes((folder / "next.pem").read_bytes())
+    (folder / "part").write_bytes((folder / "next.pem").read_bytes())
+    (folder / "part").replace(folder / "device.pem")
     (folder / "token.used").write_text((folder / "digest").read_text())
 print(json.dumps(said))
 """
@@ -321,9 +344,9 @@ class Kept:
     def certificate(self, began, name="device.pem"):
         key = new_key()
         self.files.tls.key.write_text("a key")
-        self.folder.joinpath(name).write_bytes(
-            self.authority.sign(Identity(DEVICE, Role.DEVICE), key.public_key(), now=began, days=30)
-        )
+        part = self.folder / "new"
+        part.write_bytes(self.authority.sign(Identity(DEVICE, Role.DEVICE), key.public_key(), now=began, days=30))
+        part.replace(self.folder / name)
 
     def visits(self):
         path = self.folder / "visits"
