@@ -220,10 +220,8 @@ class AgentSettings:
 
     def __post_init__(self) -> None:
         if self.tls is None and self.broker.host not in LOOPBACK:
-            host = self.broker.host
-            raise InvalidValueError(
-                f"a broker on {host} needs [broker.tls] or [enrolment]: without it anyone can read along"
-            )
+            where = f"broker: a broker on {self.broker.host}"
+            raise InvalidValueError(f"{where} needs [broker.tls] or [enrolment]: without it anyone can read along")
         if self.outputs.federation and self.privacy.epsilon > 0:
             raise InvalidValueError("outputs.federation tells of live samples, which no privacy.epsilon is paid for")
         for name in self.sources:
