@@ -14,7 +14,9 @@ import contextlib
 import getpass
 import io
 import json
+import os
 import re
+import resource
 import socket
 import statistics
 import subprocess
@@ -172,6 +174,12 @@ def _serving(here: Place) -> Iterator[None]:
             process.terminate()
 
 
+def cpu_s() -> float:
+    """Return the processor's seconds of all children that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def errand(path: Path, kind: str) -> float:
     """Send the errand and return the seconds that it took, of which the start of its interpreter is one part."""
     command = [sys.executable, "-m", "edge_agent.enrolment.errand", str(path), kind]
@@ -234,7 +242,9 @@ def measure(here: Place, devices: int, tell: Callable[[str], None]) -> list[str]
     names = [f"dev-{number}" for number in range(devices)]
     paths = {name: here.device(name) for name in names}
     tell("enrolling")
+    before_s = cpu_s()
     enrolled = [errand(paths[name], "enrol") for name in names]
+    errand_s = (cpu_s() - before_s) / devices
     errand_mb = peak_mb(paths[names[0]])
     tell("connecting")
     connected = [first_publish(here, names[0], paths[names[0]]) for _ in range(CONNECTS)]
@@ -253,7 +263,8 @@ def measure(here: Place, devices: int, tell: Callable[[str], None]) -> list[str]
         "|---|---|---|---|---|",
         *map(str, rows),
         "",
-        f"The errand's process has {errand_mb:.0f} MB at its height, and is gone afterwards.",
+        f"An errand takes {1000 * errand_s:,.0f} ms of a processor and {errand_mb:.0f} MB, and is gone afterwards.",
+        f"Load of the machine meanwhile: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.",
     ]
 
 
