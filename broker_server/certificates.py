@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,8 +163,31 @@ def next_update(lists_pem: bytes) -> datetime:
     return min(known)
 
 
-def requested_key(request_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
-    """Return the key of a signing request made for `name`. Nothing else in the request is believed.
+def fingerprint(public_key: ec.EllipticCurvePublicKey) -> str:
+    """Return the SHA-256 of a public key (SubjectPublicKeyInfo in DER), in hex."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public_key.public_bytes(serialization.Encoding.DER, form)).hexdigest()
+
+
+def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    """Return the public key of a certificate of ours: all are on P-256."""
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return key
+
+
+def name_of(certificate: x509.Certificate) -> str:
+    """Return whom a certificate names; empty: nobody."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def requested_key(request_pem: bytes, name: str | None = None) -> ec.EllipticCurvePublicKey:
+    """Return the key of a signing request. Nothing else in the request is believed.
+
+    Args:
+        request_pem: the request.
+        name: whom it must be made for; None = whom it names is not looked at, somebody else has said who asks.
 
     Raises:
         RequestError: not a request, not signed by its own key, not P-256, or made for another name.
@@ -178,7 +202,7 @@ def requested_key(request_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise RequestError("the signing request's key is not on P-256")
     names = [attribute.value for attribute in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    if names != [name]:
+    if name is not None and names != [name]:
         raise RequestError(f"the signing request is for {names}, not for {name!r}")
     return key
 

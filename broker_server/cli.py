@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
             partial(_site, "broker_server.dashboard.serving"),
             "show the federation to browsers and to Prometheus, until stopped",
         ),
-        ("packages", partial(_site, "broker_server.packages_site"), "serve bundles to devices, until stopped"),
+        (
+            "packages",
+            partial(_site, "broker_server.packages_site"),
+            "serve bundles to devices and let them enrol, until stopped",
+        ),
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):

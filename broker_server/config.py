@@ -7,6 +7,7 @@ federation, aggregator, trust, bundles
 [student]    enabled, runtime, threads     [student.terms]
 [release]    automatic, margin, level
 [packages]   enabled, host, port, ca, crl       [packages.tls]
+[enrolment]  enabled, authority, days, grace_days, broker_pid_file
 [dashboard]  viewer_token_file, operator_token_file, ...  [dashboard.tls]  [dashboard.proxy]
 [rounds]  [method]  [method.terms]  [method.absence]  [training]  [privacy]  [admission]  [records]
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.dashboard.settings import DashboardSettings
+from broker_server.identity.settings import EnrolmentSettings
 from broker_server.package_settings import PackageSettings
 from broker_server.release_gate import ReleaseGate
 from broker_server.settings import Settings
@@ -113,9 +115,18 @@ class Config(Settings):
     student: StudentSettings = StudentSettings()
     release: ReleaseSettings = ReleaseSettings()
     packages: PackageSettings = PackageSettings()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
     dashboard: DashboardSettings = DashboardSettings()
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
         if self.method.downlink == "student" and not self.student.enabled:
             raise InvalidValueError("method.downlink is student, and student.enabled is false")
+        if self.enrolment.enabled and self.packages.tls is None:
+            raise InvalidValueError("enrolment is over HTTPS, on the port of [packages]: set [packages.tls]")
+
+    @property
+    def crl(self) -> Path | None:
+        """The revocation list whose end is watched; None: the settings name none."""
+        authority = self.enrolment.authority
+        return self.dashboard.crl or self.packages.crl or (authority / "crl.pem" if authority else None)

@@ -11,6 +11,7 @@ from broker_server.errand_commands import add_errand_commands
 from broker_server.events import Order
 from broker_server.federation import Answer
 from broker_server.giving import EX_REFUSED, have_done, order_of
+from broker_server.identity.commands import add_identity_commands
 from broker_server.order_commands import add_wait
 from fd_protocol.identity import check_name
 from fd_runtime.config import load_toml
@@ -25,6 +26,7 @@ _NOT_ERASED = (
 def add_device_commands(devices: Subparsers, subparsers: Subparsers) -> None:
     """Add `tag`, `replace` and orders to the commands on devices, and `forget` to all."""
     add_errand_commands(devices)
+    add_identity_commands(devices)
     text = "put tags on a device, in the place of those it has"
     tag = with_config(devices.add_parser("tag", help=text), _tag, nested=True)
     tag.add_argument("device")

@@ -30,6 +30,8 @@ from fd_runtime.store import Store
 _MIB = 1 << 20
 _LEAST_FREE_BYTES, _ENOUGH_FREE_BYTES = 64 * _MIB, 512 * _MIB
 _WARN_BEFORE = timedelta(days=21)
+_ISSUING_WARN_BEFORE = timedelta(days=60)
+"""Certificates of devices get shorter once it has less to live than they would."""
 _CRL_WARN_BEFORE = timedelta(days=7)
 _FIRST_YEAR = 2025
 """No clock that was ever set says less."""
@@ -64,7 +66,7 @@ def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     if settings.verdict is Verdict.FAILED:
         return
     config = load_toml(path, Config)
-    patient = _Patient(path, config, crl or config.dashboard.crl or path.parent / "pki" / "crl.pem", now)
+    patient = _Patient(path, config, crl or config.crl or path.parent / "pki" / "crl.pem", now)
     yield examine_one("artifacts", patient.artifacts, "`model-export verify` tells a damaged bundle; copy it again")
     probes = "copy state/probes from where the server ran before, or `probes stage` it again"
     yield examine_one("probes", patient.probes, probes)
@@ -75,6 +77,8 @@ def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     yield examine_one("broker", patient.broker, "is it running, at this host and port? `broker-server mosquitto` helps")
     yield examine_one("certificate", patient.certificate, "`broker-server ca sign`, then start the server again")
     yield examine_one("revocations", patient.revocations, "`broker-server ca crl`, then SIGHUP to the broker")
+    if config.enrolment.authority is not None:
+        yield examine_one("authority", patient.authority, "`broker-server ca init`, or copy the folder of before")
 
 
 def _settings(path: Path) -> Finding:
@@ -193,6 +197,20 @@ class _Patient:
             remedy = "name the broker's list: `dashboard.crl`, or --crl; past its end it locks out every client"
             return Finding("revocations", Verdict.WARNING, f"no list at {self.crl}", remedy)
         return self._expiring("revocations", "list", next_update(self.crl.read_bytes()), _CRL_WARN_BEFORE)
+
+    def authority(self) -> Finding:
+        authority = self.config.enrolment.known_authority
+        end = outlook(authority.issuing_path.read_bytes())[1]
+        found = f"the issuing certificate ends {end:%Y-%m-%d %H:%M} UTC"
+        renewal = "`broker-server ca issuing`, with the root's key from its drawer"
+        if end <= self.now:
+            raise FaultError(f"{found}: nobody enrols or renews", EX_CONFIG, renewal)
+        if authority.root_key_path.exists():
+            remedy = f"move {authority.root_key_path} to offline storage: whoever has it is the fleet"
+            return Finding("authority", Verdict.WARNING, f"{found}; the root's key lies beside it", remedy)
+        if end - self.now < _ISSUING_WARN_BEFORE:
+            return Finding("authority", Verdict.WARNING, found, renewal)
+        return Finding("authority", Verdict.OK, found)
 
     def _expiring(self, check: str, what: str, end: datetime, warn_before: timedelta) -> Finding:
         found = f"{what} ends {end:%Y-%m-%d %H:%M} UTC"

@@ -48,7 +48,7 @@ def embedded_broker(folder: Path, port: int | None = None) -> BrokerProcess:
     """
     if importlib.util.find_spec("iotcore") is None:
         raise BrokerError("the embedded broker is not installed: pip install 'fedistill[sim]'")
-    port = port or free_port()
+    port = int(port or free_port())
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "broker.toml"
     config.write_text(_CONFIG.format(host=LOOPBACK, port=port))

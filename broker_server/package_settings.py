@@ -5,10 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_server.ca import Authority
 from broker_server.dashboard.settings import ServingFiles
 from fd_protocol.errors import InvalidValueError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTerms:
+    """What the port shows and whom it lets in.
+
+    Attributes:
+        certificate, key: its own, in PEM; the chain, leaf first.
+        ca: of clients; None = they show nothing.
+        crl: certificates of `ca` that are no good.
+        must_show: a client without a certificate is not even answered.
+    """
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    crl: Path | None = None
+    must_show: bool = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.certificate, self.key, self.ca, self.crl) if path is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +62,16 @@ class PackageSettings:
             raise InvalidValueError("devices show certificates over TLS: set [packages.tls]")
         if self.crl is not None and self.ca is None:
             raise InvalidValueError("a crl says which certificates of ca are no good: set ca")
+
+    def terms(self, enrolment: Authority | None = None) -> TlsTerms | None:
+        """Return the port's side of TLS; None = plain HTTP, on loopback.
+
+        Args:
+            enrolment: the authority where devices enrol here: its root and list count where no others are named, and
+                who has no certificate yet is let in to ask for one.
+        """
+        if self.tls is None:
+            return None
+        ca = self.ca or (enrolment.root_path if enrolment else None)
+        crl = self.crl or (enrolment.crl_path if enrolment else None)
+        return TlsTerms(self.tls.certificate, self.tls.key, ca, crl, must_show=enrolment is None)

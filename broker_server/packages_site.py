@@ -1,8 +1,9 @@
-"""Packages for devices over HTTPS: `GET /v1/blobs/SHA256`, with ranges, and nothing else.
+"""The HTTPS port for devices: packages, `GET /v1/blobs/SHA256` with ranges, and enrolment where it is on.
 
 A process beside the aggregator, as the dashboard is. A package is asked for by its digest: nothing lists them, a link
 that leads elsewhere is not followed, and what is served never changes. Off loopback devices show the certificate that
-they show the broker; whoever has none, or one that was revoked, gets nothing. The revocation list is read at the start.
+they show the broker; whoever has none, or one that was revoked, gets nothing but, where enrolment is on, the chance to
+enrol. Certificates and revocation list are read again when they change: an old list would lock everybody out.
 
 What is deliberately absent: uploads, and any word on which package is for whom (the broker's nudge).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
@@ -22,12 +23,16 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from broker_server.config import Config
-from broker_server.package_settings import PackageSettings
+from broker_server.enrolment_site import EnrolmentSite, utc_now
+from broker_server.https import FreshTls, PeerProtocol, RevocationList, peer_of
+from broker_server.identity.desk import Desk
+from broker_server.identity.keeping import Keeping
+from broker_server.package_settings import TlsTerms
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NOT_FOUND = 404
+_FORBIDDEN, _NOT_FOUND = 403, 404
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _MOST_CONNECTIONS = 256
 _FAREWELL_S = 2
@@ -36,61 +41,76 @@ log = logging.getLogger("broker-server")
 
 
 def serve(path: Path) -> None:
-    """Serve the packages of the federation whose settings are at `path`, until SIGINT or SIGTERM.
+    """Serve the packages of the federation whose settings are at `path`, and enrolment, until SIGINT or SIGTERM.
 
     Raises:
         ConfigError, StartError: it cannot start; says the key.
     """
     config = load_toml(path, Config)
-    settings = config.packages
-    with blame(path, "packages"):
-        terms = _terms(settings, config.state.releases / "web")
-        terms.load()
-        _check_devices(terms, settings)
-    scheme = "https" if settings.tls else "http"
-    log.info("packages: %s://%s:%d", scheme, settings.host, settings.port)
-    uvicorn.Server(terms).run()
+    tls = config.packages.terms(config.enrolment.known_authority if config.enrolment.enabled else None)
+    with ExitStack() as stack:
+        with blame(path, "packages"):
+            terms = uvicorn.Config(
+                _make_app(config, tls),
+                host=config.packages.host,
+                port=config.packages.port,
+                http=PeerProtocol,
+                proxy_headers=False,
+                server_header=False,
+                access_log=False,
+                log_config=None,
+                log_level="warning",
+                limit_concurrency=_MOST_CONNECTIONS,
+                timeout_graceful_shutdown=_FAREWELL_S,
+            )
+            terms.load()
+            terms.ssl = FreshTls(tls).context if tls else None
+        if config.enrolment.enabled:
+            with blame(path, "enrolment.authority"):
+                _enter_keeping(stack, config)
+        scheme = "https" if tls else "http"
+        log.info("packages: %s://%s:%d", scheme, config.packages.host, config.packages.port)
+        uvicorn.Server(terms).run()
 
 
-def make_app(web: Path) -> Starlette:
-    """Return the application over the folder `web`, which may come to be later."""
+def make_app(web: Path, tls: TlsTerms | None = None, enrolment: EnrolmentSite | None = None) -> Starlette:
+    """Return the application over the folder `web`, which may come to be later.
+
+    Args:
+        web: of the shelf.
+        tls: by which clients are known; None = nobody shows anything, on loopback.
+        enrolment: None = nobody enrols here.
+    """
     blobs = web / "v1" / "blobs"
+    revocations = RevocationList(tls.crl) if tls and tls.crl else None
 
     def blob(request: Request) -> FileResponse:
+        if tls is not None and tls.ca is not None and peer_of(request, revocations) is None:
+            raise HTTPException(_FORBIDDEN)
         digest = request.path_params["digest"]
         place = blobs / digest
         if not _DIGEST.fullmatch(digest) or place.is_symlink() or not place.is_file():
             raise HTTPException(_NOT_FOUND)
         return FileResponse(place, media_type="application/octet-stream", headers=_FOR_EVER)
 
-    return Starlette(routes=[Route("/v1/blobs/{digest}", blob)])
+    routes = [Route("/v1/blobs/{digest}", blob)]
+    return Starlette(routes=[*routes, *(enrolment.routes() if enrolment else ())])
 
 
-def _terms(settings: PackageSettings, web: Path) -> uvicorn.Config:
-    tls, ca = settings.tls, settings.ca
-    return uvicorn.Config(
-        make_app(web),
-        host=settings.host,
-        port=settings.port,
-        ssl_certfile=tls.certificate if tls else None,
-        ssl_keyfile=tls.key if tls else None,
-        ssl_ca_certs=str(ca) if ca else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if ca else ssl.CERT_NONE,
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_FAREWELL_S,
-    )
+def _make_app(config: Config, tls: TlsTerms | None) -> Starlette:
+    enrolment = None
+    if config.enrolment.enabled:
+        desk = Desk.of(config.enrolment)
+        enrolment = EnrolmentSite(desk, RevocationList(desk.authority.crl_path))
+    return make_app(config.state.releases / "web", tls, enrolment)
 
 
-def _check_devices(terms: uvicorn.Config, settings: PackageSettings) -> None:
-    """Have revoked certificates refused."""
-    if terms.ssl is None:
-        return
-    terms.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.crl is not None:
-        terms.ssl.load_verify_locations(settings.crl)
-        terms.ssl.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+def _enter_keeping(stack: ExitStack, config: Config) -> None:
+    authority = config.enrolment.known_authority
+    with authority.locked():  # there is one, and we may write to it
+        pass
+    if authority.root_key_path.exists():
+        log.warning("%s lies beside a server: move it to offline storage", authority.root_key_path)
+    keeping = Keeping(authority, config.enrolment.broker_pid_file, utc_now)
+    keeping.start()
+    stack.callback(keeping.stop)

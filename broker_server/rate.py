@@ -69,6 +69,11 @@ class Allowances:
     def __len__(self) -> int:
         return len(self._by_device)
 
+    def is_spent(self, device: str, at_ms: int) -> bool:
+        """Whether `device` may send nothing at all now; to ask costs nothing."""
+        before = self._by_device.get(device)
+        return before is not None and not spend(before, self.terms, 0, at_ms)[1]
+
     def spend(self, device: str, size: int, at_ms: int) -> bool:
         """Whether `device` may send `size` bytes now; if so, they are taken off."""
         before = self._by_device.pop(device, None)

@@ -71,7 +71,7 @@ def run(path: Path, *, version: str) -> None:
         log.info("federation %s, epoch %04x", config.federation, aggregator.state.epoch & 0xFFFF)
         if config.dashboard.enabled:
             _enter_child(stack, path, "dashboard")
-        if config.packages.enabled:
+        if config.packages.enabled or config.enrolment.enabled:
             _enter_child(stack, path, "packages")
         until_signalled(lambda: _pump(aggregator), aggregator.wake)
 

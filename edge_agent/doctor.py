@@ -21,6 +21,8 @@ from queue import Empty
 
 from edge_agent import host, presence
 from edge_agent.configuration import load_settings
+from edge_agent.enrolment.files import IdentityFiles
+from edge_agent.enrolment.renewal import Life, is_late, renew_at
 from edge_agent.look import Look, look, unseen
 from fd_protocol import codec
 from fd_protocol.errors import FedistillError
@@ -152,10 +154,16 @@ class _Patient:
         yield "model", "runtime", self.model, "copy the bundle that `model-export build` wrote to model.bundle"
         yield "probes", "model", self.probes, "copy the federation's public set to model.public_set"
         yield "data", "model", self.data, "data.private names an npz file of x and y; see [data]"
-        if self.seen.settings.broker.tls is not None:
-            yield "certificate", "", self.certificate, "ask the operator: `broker-server ca sign`"
+        if self.seen.settings.tls is not None:
+            yield "certificate", "", self.certificate, "ask the operator: `broker-server ca sign`, or a token to enrol"
+        needed = "certificate" if self.seen.settings.identity is not None else ""
         if not offline:
-            yield "broker", "", self.broker, "is it running, at this host and port, and does a firewall let us through?"
+            yield (
+                "broker",
+                needed,
+                self.broker,
+                "is it running, at this host and port, and does a firewall let us through?",
+            )
             yield "rights", "broker", self.rights, "the operator's `broker-server mosquitto` writes the broker's rights"
 
     def disk(self) -> Finding:
@@ -239,8 +247,10 @@ class _Patient:
         return Finding("data", Verdict.OK, f"{len(rows)} labelled rows in {private}")
 
     def certificate(self) -> Finding:
-        tls, device = self.seen.settings.broker.tls, self.seen.settings.device.id
+        tls, device, files = self.seen.settings.tls, self.seen.settings.device.id, self.seen.settings.identity
         assert tls is not None
+        if files is not None and files.life() is None:
+            return self._not_enrolled(files)
         own, authority = (outlook(path.read_text(encoding="ascii")) for path in (tls.certificate, tls.ca))
         if own.name != device:
             raise FaultError(f"it names {own.name!r}, the settings say device.id = {device!r}", EX_CONFIG)
@@ -254,18 +264,30 @@ class _Patient:
                 raise FaultError(f"{what} ended {one.end:%Y-%m-%d}", EX_CONFIG)
         end = min(own.end, authority.end)
         found = f"of {own.name}, good until {end:%Y-%m-%d}"
+        if files is not None:
+            if is_late(Life(own.begin, own.end), self.now):
+                remedy = "it should have renewed itself: `edge-agent enrol --renew` says why it does not"
+                return Finding("certificate", Verdict.WARNING, found, remedy)
+            renewal = renew_at(Life(own.begin, own.end), device)
+            return Finding("certificate", Verdict.OK, f"{found}, renewed from {renewal:%Y-%m-%d} on")
         if end - self.now < _WARN_BEFORE:
             return Finding("certificate", Verdict.WARNING, found, "renew it soon: `broker-server ca sign`")
         return Finding("certificate", Verdict.OK, found)
 
+    def _not_enrolled(self, files: IdentityFiles) -> Finding:
+        if files.new_token():
+            remedy = "`edge-agent enrol` says what becomes of it; a running device goes on trying"
+            return Finding("certificate", Verdict.WARNING, "not enrolled yet; a token is there", remedy)
+        raise FaultError(f"not enrolled, and no new token in {files.token}", EX_CONFIG)
+
     def broker(self) -> Finding:
-        broker = self.seen.settings.broker
+        broker, tls = self.seen.settings.broker, self.seen.settings.tls
         where = f"{broker.host}:{broker.port}"
         try:
-            answer = knock(broker.host, broker.port, broker.tls)
+            answer = knock(broker.host, broker.port, tls)
         except OSError as error:
             raise FaultError(f"{where}: {error.strerror or error}", EX_UNAVAILABLE) from error
-        verified = ", its certificate is verified" if broker.tls is not None else ", without TLS: on this machine alone"
+        verified = ", its certificate is verified" if tls is not None else ", without TLS: on this machine alone"
         return Finding("broker", Verdict.OK, f"{where} answers, {answer}{verified}")
 
     def rights(self) -> Finding:
@@ -274,10 +296,10 @@ class _Patient:
             return Finding(
                 "rights", Verdict.OK, "not tried: the device is running, a second connection would end its first"
             )
-        broker, device = self.seen.settings.broker, self.seen.settings.device
+        broker, device, settings_tls = self.seen.settings.broker, self.seen.settings.device, self.seen.settings.tls
         topic = Topics(device.federation).state(device.id)
         settings = LinkSettings(
-            device.id, host=broker.host, port=broker.port, username=broker.username, tls=broker.tls, manual_ack=True
+            device.id, host=broker.host, port=broker.port, username=broker.username, tls=settings_tls, manual_ack=True
         )
         link = MqttLink(settings)
         try:

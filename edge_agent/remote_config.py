@@ -32,7 +32,20 @@ from fd_runtime.remote_fields import REMOTE, Remote
 NAME = "remote_config.json"
 SOURCE = "remote config"
 CLOSED_SECTIONS = frozenset(
-    {"device", "broker", "state", "data", "sources", "store", "privacy", "api", "outputs", "home_assistant", "commands"}
+    {
+        "device",
+        "broker",
+        "enrolment",
+        "state",
+        "data",
+        "sources",
+        "store",
+        "privacy",
+        "api",
+        "outputs",
+        "home_assistant",
+        "commands",
+    }
 )
 """No key of these is ever a server's to change."""
 MAX_STARTS = 3

@@ -27,6 +27,7 @@ from edge_agent.commands.assembly import Tools, make_desk
 from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.diagnosis import Seen, summary, waiting
 from edge_agent.eligibility import Profile
+from edge_agent.enrolment.keeper import IdentityKeeper, errand_command
 from edge_agent.equipment import Equipment, load_equipment, private_epoch_of
 from edge_agent.inference.settings import STDOUT_VARIABLE
 from edge_agent.lives import live_on
@@ -116,12 +117,17 @@ def _live(house: _House) -> None:
         with blame(path, "state.folder"):
             profile = equipment.profile(private_epoch_of(store, settings.data.private))
             boot = presence.begin_life(store)
+        identity = _identity(path, settings)
         with blame(path, "broker"):
-            link = MqttLink(_link_settings(settings, boot))
+            link = MqttLink(_link_settings(settings, boot, identity))
         stack.callback(close_soon, link)
+        if identity is not None:
+            identity.start(link.hurry)
+            stack.callback(identity.close)
         inbox = cast("Inbox", link.events)
         with blame(path, "releases.ca"):
-            trust = _trust(settings)
+            if identity is None:
+                _trust(settings)  # the owner's mistake shows here, not at the first release
         worker = _start_worker(path, settings, inbox, stack)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
         levels = LogLevels(
@@ -134,7 +140,7 @@ def _live(house: _House) -> None:
         keeper = Keeper(
             shelf,
             settings.releases,
-            trust,
+            lambda: _trust(settings),
             trial_command(path),
             lambda: _health(worker),
             environment=_environment(settings),
@@ -174,7 +180,7 @@ def _live(house: _House) -> None:
             )
             agent.obey(make_desk(agent, settings, store, link, tools))
         stack.push(_farewell(agent))
-        _go_round(house, settings, agent, worker, keeper=keeper, data_use=data_use)
+        _go_round(house, settings, agent, worker, keeper=keeper, data_use=data_use, identity=identity)
 
 
 def _start_worker(path: Path, settings: AgentSettings, inbox: Inbox, stack: ExitStack) -> ProcessWorker:
@@ -194,14 +200,21 @@ def _start_worker(path: Path, settings: AgentSettings, inbox: Inbox, stack: Exit
 
 
 def _go_round(
-    house: _House, settings: AgentSettings, agent: Agent, worker: ProcessWorker, *, keeper: Keeper, data_use: DataUse
+    house: _House,
+    settings: AgentSettings,
+    agent: Agent,
+    worker: ProcessWorker,
+    *,
+    keeper: Keeper,
+    data_use: DataUse,
+    identity: IdentityKeeper | None,
 ) -> None:
     """Turn after turn until somebody stops us; raises RestartWantedError where another bundle is to run."""
     pump_s, told = min(_PUMP_S, house.herald.pause_s), Slots()
 
     def turn() -> None:
         nonlocal told
-        house.herald.turn(_standing(agent, worker))  # before the wait: of a life that has just begun, too
+        house.herald.turn(_standing(agent, worker, identity))  # before the wait: of a life that has just begun, too
         agent.pump(pump_s)
         keeper.is_data_spent = data_use.is_spent  # which looks, too
         if keeper.state != told:
@@ -244,7 +257,18 @@ def _tell(agent: Agent, settings: AgentSettings, slots: Slots) -> None:
         agent.say(topic, codec.encode(command), retain=True)
 
 
-def _standing(agent: Agent, worker: ProcessWorker) -> Standing:
+def _identity(path: Path, settings: AgentSettings) -> IdentityKeeper | None:
+    """Return who keeps the device's certificate; None: its owner."""
+    files = settings.identity
+    if files is None:
+        return None
+    return IdentityKeeper(files, settings.device.id, errand_command(path), environment=_environment(settings))
+
+
+def _standing(agent: Agent, worker: ProcessWorker, identity: IdentityKeeper | None) -> Standing:
+    alarms = dict(agent.alarms)
+    if identity is not None and identity.alarm:
+        alarms["certificate"] = identity.alarm
     down = agent.connection if isinstance(agent.connection, LinkDown) else None
     return Standing(
         vitals=agent.vitals,
@@ -253,7 +277,7 @@ def _standing(agent: Agent, worker: ProcessWorker) -> Standing:
         advice=remedy(down) if down is not None else "",
         worker_pid=worker.standing.pid,
         last_death=worker.standing.last_death,
-        alarms=dict(agent.alarms),
+        alarms=alarms,
         waiting=agent.waiting,
         lost=agent.lost,
         measured=dict(agent.measured),
@@ -266,8 +290,8 @@ def _health(worker: ProcessWorker) -> Health:
 
 
 def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
-    """Return whom packages are taken from, if any are; the device shows its certificate, where it has one."""
-    tls, ca = settings.broker.tls, settings.releases.ca
+    """Return whom packages are taken from, if any are; the device shows its certificate, as it is now."""
+    tls, ca = settings.tls, settings.releases.ca
     if settings.releases.url is None or (tls is None and ca is None):
         return None
     context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
@@ -308,7 +332,7 @@ def _farewell(agent: Agent) -> Farewell:
     return leave
 
 
-def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
+def _link_settings(settings: AgentSettings, boot: int, identity: IdentityKeeper | None) -> LinkSettings:
     device, broker = settings.device, settings.broker
     topics = Topics(device.federation)
     return LinkSettings(
@@ -316,7 +340,8 @@ def _link_settings(settings: AgentSettings, boot: int) -> LinkSettings:
         host=broker.host,
         port=broker.port,
         username=broker.username,
-        tls=broker.tls,
+        tls=settings.tls,
+        obstacle=None if identity is None else identity.obstacle,
         proxy=broker.way,
         subscriptions=topics.device_filters(device.id),
         will=Will(topics.state(device.id), codec.encode(presence.will(boot))),

@@ -3,6 +3,7 @@
 [device]  id, federation
 [broker]  host, port, username          [broker.tls]  ca, certificate, key, alpn
                                         [broker.proxy] url, bypass
+[enrolment] url, ca_file, token_file, request_command
 [outbox]  max_messages, max_mb
 [store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
 [model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
@@ -24,6 +25,8 @@ from pathlib import Path
 
 from edge_agent.api.settings import ApiSettings
 from edge_agent.commands.settings import CommandSettings
+from edge_agent.enrolment.files import IdentityFiles
+from edge_agent.enrolment.settings import EnrolmentSettings
 from edge_agent.inference.settings import HomeAssistantSettings, InferenceSettings, OutputSettings
 from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private.settings import StoreSettings
@@ -35,10 +38,11 @@ from edge_agent.training.settings import TrainingSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
+from fd_runtime.link import TlsFiles
 from fd_runtime.logs import LogSettings
 from fd_runtime.providers import GpuSettings, Placement, Provider
 from fd_runtime.remote_fields import remotely
-from fd_runtime.starting import BrokerSettings
+from fd_runtime.starting import LOOPBACK, BrokerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,11 @@ class StateSettings:
         return self.folder / "slots"
 
     @property
+    def identity(self) -> Path:
+        """Return the folder of who the device is, where it enrols."""
+        return self.folder / "identity"
+
+    @property
     def engines(self) -> Path:
         """Return the folder of compiled engines, where `model.gpu.engines` names no other."""
         return self.folder / "engines"
@@ -156,13 +165,22 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceBrokerSettings(BrokerSettings):
+    """Where the broker is. Without `tls` it must be on this machine, or the device enrols."""
+
+    def __post_init__(self) -> None:
+        """Whether it is safe without `tls` the whole of the settings say."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSettings:
     """A device."""
 
     device: DeviceSettings
     model: ModelSettings
     state: StateSettings
-    broker: BrokerSettings = BrokerSettings()
+    broker: DeviceBrokerSettings = DeviceBrokerSettings()
+    enrolment: EnrolmentSettings | None = None
     data: DataSettings = DataSettings()
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     store: StoreSettings | None = None
@@ -184,7 +202,26 @@ class AgentSettings:
         gpu = self.model.gpu
         return Placement(self.model.providers, replace(gpu, engines=gpu.engines or self.state.engines))
 
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Who the device is to its broker: the files of `[broker.tls]`, else those that it enrols for; None: no TLS."""
+        if self.broker.tls is not None or self.enrolment is None:
+            return self.broker.tls
+        folder = self.state.identity
+        return TlsFiles(self.enrolment.ca_file, folder / "device.pem", folder / "device.key")
+
+    @property
+    def identity(self) -> IdentityFiles | None:
+        """Return the files of a device that enrols; None: others see to its certificate."""
+        tls, enrolment = self.tls, self.enrolment
+        if tls is None or enrolment is None:
+            return None
+        return IdentityFiles(self.state.identity, tls, enrolment.token_file)
+
     def __post_init__(self) -> None:
+        if self.tls is None and self.broker.host not in LOOPBACK:
+            where = f"broker: a broker on {self.broker.host}"
+            raise InvalidValueError(f"{where} needs [broker.tls] or [enrolment]: without it anyone can read along")
         if self.outputs.federation and self.privacy.epsilon > 0:
             raise InvalidValueError("outputs.federation tells of live samples, which no privacy.epsilon is paid for")
         for name in self.sources:

@@ -34,10 +34,11 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
     with ExitStack() as stack, blame(path, "state.folder"):
         if folder.is_dir():
             stack.enter_context(exclusive(folder / LOCK))
-            gone += sorted(entry for entry in folder.iterdir() if entry.name != LOCK)
+            kept = {LOCK} if identity else {LOCK, settings.state.identity.name}
+            gone += sorted(entry for entry in folder.iterdir() if entry.name not in kept)
             if settings.store is not None:  # its key first: it may lie elsewhere
                 private.wipe(settings.state.private_store, settings.store)
-            for file in _keys_first(folder):
+            for file in _keys_first(gone):
                 _destroy(file)
             for entry in gone:
                 _remove(entry)
@@ -45,8 +46,8 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
         if settings.state.standing.is_file():  # left in `state.runtime` by a life that was killed
             settings.state.standing.unlink()
             gone.append(settings.state.standing)
-        if identity and settings.broker.tls is not None:
-            for file in (settings.broker.tls.key, settings.broker.tls.certificate):
+        if identity and settings.tls is not None:
+            for file in (settings.tls.key, settings.tls.certificate):
                 if file.is_file():
                     _destroy(file)
                     gone.append(file)
@@ -68,13 +69,14 @@ def left_elsewhere(settings: AgentSettings, *, identity: bool) -> list[str]:
             f"the key of its private rows is systemd's credential {settings.store.credential}: destroy it there"
         )
     if not identity:
-        left.append(f"its certificate still lets it in: `broker-server ca revoke ca {device}`, or wipe --identity")
+        revoke = f"devices revoke {device}" if settings.enrolment is not None else f"ca revoke ca {device}"
+        left.append(f"its certificate still lets it in: `broker-server {revoke}`, or wipe --identity")
     return left
 
 
-def _keys_first(folder: Path) -> list[Path]:
-    keys = [file for pattern in _KEYS_FIRST for file in folder.rglob(pattern)]
-    rest = [file for file in folder.rglob("*") if file.name != LOCK]
+def _keys_first(entries: list[Path]) -> list[Path]:
+    rest = [file for entry in entries for file in (entry, *entry.rglob("*"))]
+    keys = [file for file in rest if any(file.match(pattern) for pattern in _KEYS_FIRST)]
     ordered = dict.fromkeys([*sorted(keys), *sorted(rest)])
     return [file for file in ordered if file.is_file() and not file.is_symlink()]
 

@@ -16,6 +16,7 @@ What is deliberately absent: durability. Whoever must not lose a message keeps i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -42,6 +43,8 @@ class Hindrance(str, Enum):
     UNREACHABLE = "unreachable"
     CLOCK = "clock"
     """A certificate is not valid yet: this machine's clock has not been set."""
+    IDENTITY = "identity"
+    """We have no certificate yet."""
     CERTIFICATE = "certificate"
     """The broker's certificate does not convince us, or ours does not convince the broker."""
     REFUSED = "refused"
@@ -198,6 +201,8 @@ class LinkSettings:
         receive_maximum: un-acknowledged messages the broker may have under way to us.
         reconnect_min_s, reconnect_max_s: the longest of the first waits between two connections, and of all.
         stable_s: a connection that lasts for that long makes the next wait a first one.
+        clean_start: forget what the broker kept for this name, and have a will said. Only to end somebody's session.
+        obstacle: asked before each connection; what it returns is why there can be none yet. Empty: none.
     """
 
     client_id: str
@@ -216,6 +221,8 @@ class LinkSettings:
     reconnect_max_s: float = 60.0
     password: str | None = field(default=None, repr=False)
     stable_s: float = 60.0
+    clean_start: bool = False
+    obstacle: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(bool(self.client_id), "client_id must not be empty: a session needs a name")

@@ -58,6 +58,10 @@ class ClockNotSetError(FedistillError):
     """No certificate can be checked: it is too early by this machine's clock."""
 
 
+class NoIdentityError(FedistillError):
+    """Whoever made the link says that there can be no connection yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A publish on its way; `expires_at_s` is on the monotonic clock."""
@@ -141,10 +145,12 @@ class Connection:
         """Send CONNECT; its answer comes in a `turn`.
 
         Raises:
-            ClockNotSetError: it is of no use to try.
+            NoIdentityError, ClockNotSetError: it is of no use to try.
             OSError: nobody is there, or TLS could not be agreed on.
         """
         settings, client = self._settings, self._client
+        if settings.obstacle is not None and (reason := settings.obstacle()):
+            raise NoIdentityError(reason)
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
@@ -160,7 +166,8 @@ class Connection:
             ReceiveMaximum=settings.receive_maximum,
         )
         # By default paho's first connection wipes the session that the last process left for us.
-        client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session)
+        is_clean = settings.clean_start
+        client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=is_clean, properties=session)
 
     def turn(self, waker: Waker) -> None:
         """Wait for the broker, a command or a tick, then read and write what is due."""
@@ -360,6 +367,8 @@ def _date(utc_s: float) -> str:
 
 def hindrance_of(error: Exception) -> Hindrance:
     """Return what kind of reason an exception is that ended the making of a connection."""
+    if isinstance(error, NoIdentityError):
+        return Hindrance.IDENTITY
     if isinstance(error, ClockNotSetError):
         return Hindrance.CLOCK
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -34,11 +34,12 @@ class MqttLink:
     """A `Link` to a real broker. Connects as soon as it is made; `traffic` is what it has sent and received by now.
 
     Raises:
-        InvalidValueError: a TLS file is missing or not what it should be, or the proxy is none that we can use.
+        InvalidValueError: a TLS file is missing or not what it should be (with an obstacle that is looked at later), or
+            the proxy is none that we can use.
     """
 
     def __init__(self, settings: LinkSettings) -> None:
-        if settings.tls is not None:
+        if settings.tls is not None and settings.obstacle is None:
             tls_context(settings.tls)  # the caller's mistake shows here, not in a thread
         check_proxy(proxy_of(settings.host, settings.proxy))
         self.events: SimpleQueue[LinkEvent] = SimpleQueue()
@@ -47,7 +48,7 @@ class MqttLink:
         self._tokens = itertools.count(1)
         self._commands: deque[Message | Arrived] = deque()
         self._outbox: dict[int, Message] = {}
-        self._closing = threading.Event()
+        self._closing, self._hurried = threading.Event(), threading.Event()
         self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name=f"link {settings.client_id}", daemon=True)
         self._thread.start()
@@ -61,8 +62,13 @@ class MqttLink:
     def ack(self, arrived: Arrived) -> None:
         self._submit(arrived)
 
+    def hurry(self) -> None:
+        """Connect now, where it waits before the next try."""
+        self._hurried.set()
+
     def close(self) -> None:
         self._closing.set()
+        self._hurried.set()
         self._waker.wake()
         self._thread.join(_CLOSE_S)
 
@@ -73,11 +79,13 @@ class MqttLink:
     def _run(self) -> None:
         retries = Retries(self._settings)
         while not self._closing.is_set():
+            self._hurried.clear()
             connection = Connection(self._settings, self._outbox, self.events, self._tokens)
             kind, reason = self._serve(connection)
             kind, wait_s = retries.after(kind, connection.up_s)
             self.events.put(LinkDown(reason, kind, wait_s))
-            self._closing.wait(wait_s)
+            if not self._closing.is_set():
+                self._hurried.wait(wait_s)
         self._waker.close()
 
     def _serve(self, connection: Connection) -> tuple[Hindrance, str]:

@@ -3,6 +3,7 @@
     lost, or nobody there    0 to 1, 2, 4 ... s, drawn evenly, at most `reconnect_max_s`: "full jitter", so that a fleet
                              that lost its broker in one moment comes back spread, and thinner with each attempt
     no clock yet             up to 15 s: the clock is set any moment, and asking costs nothing
+    no certificate yet       up to 15 s: it may come any moment
     another of our name      minutes, doubling to an hour, for a day: two that fight over a name keep each other off
 
 A connection that breaks before it was up for `stable_s` counts as none: a broker that takes everybody in and falls over
@@ -54,7 +55,7 @@ class Retries:
             longest_s = min(RIVAL_MAX_S, RIVAL_MIN_S * 2.0 ** min(self._rivals, 16))
             self._rivals += 1
             return self._draw(longest_s / 2, longest_s)
-        if kind is Hindrance.CLOCK:
+        if kind in (Hindrance.CLOCK, Hindrance.IDENTITY):
             return self._draw(0.0, min(CLOCK_S, self._settings.reconnect_max_s))
         if up_s >= self._settings.stable_s:
             self._failures = 0

@@ -12,13 +12,17 @@ from broker_server.certificates import next_update, outlook
 from broker_server.config import Config
 from fd_protocol.errors import InvalidValueError
 
+_WARN_DAYS = 30
+_ISSUING_WARN_DAYS = 60
+"""Certificates of devices get shorter once it has less to live than they would."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
     """When a file ceases to be good.
 
     Attributes:
-        file: one word for metrics: broker_ca, aggregator, dashboard or crl.
+        file: one word for metrics: broker_ca, aggregator, dashboard, packages, issuing or crl.
         what: the same for people.
         until_ms: UTC milliseconds.
         runbook: the alert that says what to do.
@@ -29,22 +33,26 @@ class Expiry:
     what: str
     until_ms: int
     runbook: str
-    warn_days: int = 30
+    warn_days: int = _WARN_DAYS
 
 
 def expiries(config: Config) -> Iterator[Expiry]:
     """Yield one for each file that the settings name and that can be read; of a chain the first to end."""
-    tls, own = config.broker.tls, config.dashboard.tls
+    tls, own, packages = config.broker.tls, config.dashboard.tls, config.packages.tls
+    authority = config.enrolment.known_authority if config.enrolment.authority else None
     certificates = [
         ("broker_ca", "certificate authority of the broker", tls.ca if tls else None),
         ("aggregator", "certificate of this server", tls.certificate if tls else None),
         ("dashboard", "certificate of the dashboard", own.certificate if own else None),
+        ("packages", "certificate of the HTTPS port for devices", packages.certificate if packages else None),
+        ("issuing", "certificate that signs those of devices", authority.issuing_path if authority else None),
     ]
     for file, what, path in certificates:
         until_ms = _certificates_end(path) if path else None
         if until_ms is not None:
-            yield Expiry(file, what, until_ms, "CertificateExpires")
-    until_ms = _list_ends(config.dashboard.crl) if config.dashboard.crl else None
+            warn_days = _ISSUING_WARN_DAYS if file == "issuing" else _WARN_DAYS
+            yield Expiry(file, what, until_ms, "CertificateExpires", warn_days=warn_days)
+    until_ms = _list_ends(config.crl) if config.crl else None
     if until_ms is not None:
         yield Expiry("crl", "revocation list of the broker", until_ms, "RevocationListExpires", warn_days=7)
 

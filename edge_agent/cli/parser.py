@@ -54,6 +54,8 @@ def _add_life(commands: Any) -> None:
     run = _leaf(commands, "run", "run", "be the device, until stopped", json=False)
     run.add_argument("--log-level", choices=LEVELS, help="instead of log.level")
     run.add_argument("--log-format", choices=("auto", "text", "journal", "json"), help="instead of log.format")
+    enrol = _leaf(commands, "enrol", "enrol", "get the device's certificate with its token; `run` does it by itself")
+    enrol.add_argument("--renew", action="store_true", help="renew the certificate that it has, now")
     wipe = _leaf(commands, "wipe", "wipe", "destroy what the device has learned and remembers; it is stopped")
     wipe.add_argument("--yes", action="store_true", help="do not ask")
     wipe.add_argument("--identity", action="store_true", help="its private key and certificate too")

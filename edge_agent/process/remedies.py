@@ -8,6 +8,8 @@ _REMEDIES = {
     Hindrance.UNREACHABLE: "see whether broker.host and broker.port are right, and whether the network, and a proxy if "
     "there is one ([broker.proxy]), let this device there",
     Hindrance.CLOCK: "set the clock, or wait until NTP has; the device connects by itself then",
+    Hindrance.IDENTITY: "see [enrolment]: url, ca_file, and a token in token_file that was made for device.id; the "
+    "device goes on by itself then",
     Hindrance.CERTIFICATE: "one of the certificates in [broker.tls] and at the broker has expired, was revoked, names "
     "another host than broker.host, or comes from another authority",
     Hindrance.REFUSED: "the device's certificate must bear device.id as its common name, and the broker's rules the "

@@ -104,7 +104,7 @@ class Keeper:
     Args:
         shelf: the slots; `begin` has been called.
         settings: how to follow them.
-        tls: whom packages are taken from; None = whom the system trusts.
+        tls: returns whom packages are taken from, asked anew for each; None = whom the system trusts.
         trial: command that tries a bundle; `Offered` as JSON is appended.
         health: asked while a bundle is on trial.
         on_change: told every new state, from any thread.
@@ -119,7 +119,7 @@ class Keeper:
         self,
         shelf: Shelf,
         settings: ReleaseSettings,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext | None],
         trial: Sequence[str],
         health: Callable[[], Health],
         *,
@@ -234,7 +234,7 @@ class Keeper:
             self._postpone("it waits: training.data_mb_per_month is used up")
             return
         try:
-            fetch(parcel, path, tls=self._tls, is_over=self._is_over_for(state), on_bytes=self._count)
+            fetch(parcel, path, tls=self._tls(), is_over=self._is_over_for(state), on_bytes=self._count)
         except WrongPackageError as error:
             self.take(Refused(str(error)))
         except PostponedError as error:

@@ -230,3 +230,25 @@ def test_a_list_that_lies_elsewhere_can_be_named(config, tmp_path):
     assert findings(config)["revocations"].verdict is Verdict.OK
     moved.write_text("no list")
     assert "not a revocation list" in failed(config, crl=moved)["revocations"]
+
+
+# The authority that enrols devices.
+
+
+@pytest.mark.parametrize(
+    ("days", "root_is_away", "verdict", "words"),
+    [
+        (0, True, Verdict.OK, ""),
+        (0, False, Verdict.WARNING, "offline"),
+        (310, True, Verdict.WARNING, "ca issuing"),
+        (366, True, Verdict.FAILED, "ca issuing"),
+    ],
+)
+def test_the_authority_is_looked_at_where_devices_enrol(config, tmp_path, days, root_is_away, verdict, words):
+    with_tls(config)
+    pki = config.parent / "pki"
+    if root_is_away:
+        (pki / "root.key").rename(tmp_path / "drawer.key")
+    edit(config, "# authority =", f'authority = "{pki}"  #')
+    found = findings(config, now=NOW + timedelta(days=days))["authority"]
+    assert (found.verdict, words in found.remedy) == (verdict, True)

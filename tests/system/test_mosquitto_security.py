@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -199,3 +200,55 @@ def test_a_payload_beyond_the_limit_is_refused_and_harms_nothing(fleet):
         assert link.events.get(timeout=5) == PublishRefused(token, PACKET_TOO_LARGE)
         token = link.publish(TOPICS.upload("dev-1"), b"x" * 299_000)
         assert link.events.get(timeout=5) == Published(token)
+
+
+# What it speaks, and how much of it.
+
+
+def test_it_listens_on_one_port_and_with_tls_alone(fleet):
+    config = (fleet.folder / "broker" / "mosquitto.conf").read_text().splitlines()
+    assert [line for line in config if line.startswith(("listener", "port", "socket"))] == [
+        f"listener {fleet.broker.port} {LOOPBACK}"
+    ]
+    with socket.create_connection((LOOPBACK, fleet.broker.port), timeout=5) as plain:
+        plain.settimeout(5)
+        plain.sendall(b"\x10\x10\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x03spy")
+        with contextlib.suppress(ConnectionError):
+            assert plain.recv(100)[:1] != b"\x20"
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+@pytest.mark.parametrize(("version", "is_spoken"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
+def test_it_speaks_tls_1_2_and_newer(fleet, version, is_spoken):
+    files = fleet.identity("dev-1")
+    context = ssl.create_default_context(cafile=files.ca)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.load_cert_chain(files.certificate, files.key)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    found = False
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((LOOPBACK, fleet.broker.port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        found = say_hello(secure)[:1] == b"\x20"
+    assert found is is_spoken
+
+
+def test_it_has_no_qos_2_and_no_aliases_to_remember(fleet):
+    files = fleet.identity("dev-1")
+    context = ssl.create_default_context(cafile=files.ca)
+    context.load_cert_chain(files.certificate, files.key)
+    with (
+        socket.create_connection((LOOPBACK, fleet.broker.port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        answer = say_hello(secure)
+        properties = answer[5:]
+        assert b"\x24\x01" in properties, "Maximum QoS 1"
+        assert b"\x22" not in properties, "no Topic Alias Maximum is none"
+        topic = TOPICS.report("dev-1").encode()
+        body = len(topic).to_bytes(2, "big") + topic + b"\x00\x01" + b"\x00" + b"x"
+        secure.sendall(b"\x34" + bytes([len(body)]) + body)  # QoS 2
+        answer = secure.recv(100)
+        assert answer[:1] in (b"", b"\xe0"), "a DISCONNECT, or an end"

@@ -15,6 +15,7 @@ from broker_server.config import ArtifactSettings, Config, StateSettings
 from broker_server.dashboard.expiry import Expiry, expiries
 from broker_server.dashboard.pages import notices
 from broker_server.dashboard.settings import DashboardSettings
+from broker_server.identity.settings import EnrolmentSettings
 from fd_protocol.competence import FAR
 from fd_runtime.starting import BrokerSettings
 from tests.broker_server.dashboard.stage import Stage
@@ -175,12 +176,13 @@ def authority(tmp_path):
     return Authority.create(tmp_path / "pki", fleet="plant", now=datetime.now(timezone.utc))
 
 
-def config(folder, *, tls=None, crl=None):
+def config(folder, *, tls=None, crl=None, authority=None):
     return Config(
         "demo",
         artifacts=ArtifactSettings(folder / "bundle"),
         state=StateSettings(folder),
         broker=BrokerSettings(tls=tls),
+        enrolment=EnrolmentSettings(authority=authority),
         dashboard=DashboardSettings(crl=crl),
     )
 
@@ -193,6 +195,13 @@ def test_expiries_are_those_of_the_files_that_the_settings_name(tmp_path, author
     for file, days in (("aggregator", 365), ("crl", 30)):
         expected = (moment + timedelta(days=days)).timestamp()
         assert found[file] / 1000 == pytest.approx(expected, abs=86_400)
+
+
+def test_where_devices_enrol_the_authoritys_own_files_are_watched(tmp_path, authority):
+    found = {one.file: one for one in expiries(config(tmp_path, authority=authority.folder))}
+    assert set(found) == {"issuing", "crl"}
+    days = (found["issuing"].until_ms / 1000 - datetime.now(timezone.utc).timestamp()) / 86_400
+    assert 364 < days <= 365
 
 
 def test_a_file_that_is_gone_or_damaged_has_no_expiry(tmp_path):

@@ -32,7 +32,7 @@ def main(config: Path, url: str, offered: Offered) -> None:
         begin(shelf, load_bundle(settings.model.bundle).digest.hex())
         load_equipment(config)
         releases = ReleaseSettings(url=url, health_s=0.05, trial_s=60.0)
-        life = Keeper(shelf, releases, None, ["sh", "-c", AS_ONE, "sh", *trial_command(config)], lambda: WELL)
+        life = Keeper(shelf, releases, lambda: None, ["sh", "-c", AS_ONE, "sh", *trial_command(config)], lambda: WELL)
         while True:
             try:
                 life.take(Nudged(offered))

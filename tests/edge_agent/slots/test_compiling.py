@@ -75,7 +75,7 @@ def live(board, bundles, tmp_path):
         begin(shelf, bundles[0].digest.hex())
         settings = ReleaseSettings(url="http://127.0.0.1:9", trial_s=120.0)
         well = Health(is_ready=True, deaths=0)
-        lives.append(Keeper(shelf, settings, None, command, lambda: well, on_change=on_change))
+        lives.append(Keeper(shelf, settings, lambda: None, command, lambda: well, on_change=on_change))
         return lives[-1]
 
     yield start

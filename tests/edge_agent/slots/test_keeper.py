@@ -52,7 +52,7 @@ def live(device, factory, url):  # noqa: F811 - the fixture
             life.close()
         begin(shelf, factory.digest.hex())
         settings = ReleaseSettings(**{"url": url, "health_s": 0.1, "trial_s": 60.0, **changes})
-        lives.append(Keeper(shelf, settings, None, trial or trial_command(config), health))
+        lives.append(Keeper(shelf, settings, lambda: None, trial or trial_command(config), health))
         return lives[-1]
 
     yield start
