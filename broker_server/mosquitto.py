@@ -28,6 +28,7 @@ class MosquittoSettings:
         crl: the revocation list of the authority that issued the clients' certificates.
         user: whom a broker started by root becomes; `folder` must be theirs to write, the files theirs to read.
         max_connections: -1 for as many as there are file descriptors.
+        shards: of the federation's uploads (`[rounds] shards`); a device may write to no others.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class MosquittoSettings:
     user: str = "mosquitto"
     max_connections: int = -1
     memory_limit_bytes: int = 2 << 30
+    shards: int = 1
 
 
 def write_config(settings: MosquittoSettings, *, federation: str, aggregator: str) -> Path:
@@ -45,7 +47,8 @@ def write_config(settings: MosquittoSettings, *, federation: str, aggregator: st
     folder = settings.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     acl_path, config_path = folder / "acl", folder / "mosquitto.conf"
-    write_atomically(acl_path, "\n".join([*acl_lines(federation, aggregator), ""]).encode())
+    rules = acl_lines(federation, aggregator, shards=settings.shards)
+    write_atomically(acl_path, "\n".join([*rules, ""]).encode())
     write_atomically(config_path, _render(settings, folder, acl_path).encode())
     return config_path
 
