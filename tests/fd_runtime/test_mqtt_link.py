@@ -109,6 +109,18 @@ def test_a_stranger_s_properties_are_never_read(tmp_path, monkeypatch):
     assert max(read) < 100
 
 
+@needs_mosquitto
+@pytest.mark.parametrize("only_acknowledged", [True, False])
+def test_what_nobody_holds_back_is_passed_over_where_that_is_asked_for(tmp_path, only_acknowledged):
+    ear = LinkSettings("ear", subscriptions=("t",), manual_ack=True, only_acknowledged=only_acknowledged)
+    with plain_mosquitto(tmp_path) as broker, links(broker.port, ear) as [link]:
+        next_event(link, LinkUp)
+        with RawClient(broker.port, None, connect("mouth")) as mouth:
+            mouth.send(publish("t", b"flood", qos=0) * 100 + publish("t", b"word", qos=1))
+            first = next_event(link, Arrived)
+    assert first.payload == (b"word" if only_acknowledged else b"flood")
+
+
 def _noting(unpack, read):
     def noted(self, buffer):
         found = unpack(self, buffer)
