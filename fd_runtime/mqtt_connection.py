@@ -20,6 +20,7 @@ from typing import Any
 
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_runtime.bare_publish import bare
+from fd_runtime.certificate import outlook
 from fd_runtime.dialling import DIAL_S, dial, proxy_of
 from fd_runtime.link import (
     MESSAGE_EXPIRED,
@@ -51,6 +52,7 @@ with put_off("urllib.request"):  # for the proxy of a connection that `_Client` 
 _PACKET_MAX_BYTES = 268_435_460  # MQTT's own limit, where the broker states none
 _IN_FLIGHT_MAX = 100  # what a lost connection makes us send twice
 _QOS = 0x06
+_SLOW_S = 30 * 86_400.0
 _PACKETS_A_TURN = 64
 _TICK_S = 1.0  # how often keepalive is looked at
 _TAKEN_OVER = 0x8E  # reason code of a DISCONNECT, MQTT 5 section 3.14.2.1
@@ -152,7 +154,7 @@ class Connection:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
             context = tls_context(settings.tls)  # read anew: a renewed certificate counts at once
-            _check_clock(context)
+            _check_clock(context, settings.tls)
             client.tls_set_context(context)
         if settings.will is not None:
             delay = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=settings.will.delay_s)
@@ -364,13 +366,22 @@ def tls_context(files: TlsFiles | Trust) -> ssl.SSLContext:
     return context
 
 
-def _check_clock(context: ssl.SSLContext) -> None:
-    """Raises: ClockNotSetError: nothing that we trust exists yet, by this clock, so nobody need be asked."""
+def _check_clock(context: ssl.SSLContext, files: TlsFiles | Trust) -> None:
+    """Believe no clock that is behind the certificates: with one, whoever has an old key of a broker would be believed.
+
+    Our own certificate was made after the authority's, and is renewed; a clock that runs slow may lag a month behind it.
+
+    Raises:
+        ClockNotSetError: nothing that we trust exists yet, by this clock, so nobody need be asked.
+    """
     begins = [ssl.cert_time_to_seconds(str(certificate["notBefore"])) for certificate in context.get_ca_certs()]
+    floors: list[float] = [min(begins)] if begins else []
+    if isinstance(files, TlsFiles):
+        floors.append(outlook(files.certificate.read_text()).begin.timestamp() - _SLOW_S)
     now_s = time.time()
-    if begins and now_s < min(begins):
+    if floors and now_s < max(floors):
         raise ClockNotSetError(
-            f"the clock says {_date(now_s)}, the certificates begin on {_date(min(begins))}: waiting until it is set"
+            f"the clock says {_date(now_s)}, the certificates begin on {_date(max(floors))}: waiting until it is set"
         )
 
 

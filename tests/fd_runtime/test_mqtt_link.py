@@ -362,6 +362,19 @@ def test_a_broker_whose_own_certificate_begins_later_is_a_matter_of_the_clock_to
     assert (down.kind, "not yet valid" in down.reason) == (Hindrance.CLOCK, True)
 
 
+@pytest.mark.parametrize("ahead_days", [29, 32])
+def test_a_clock_that_is_months_behind_our_own_certificate_is_not_believed(tmp_path, ahead_days):
+    """Set back, it would believe a broker's certificate that has ended, and whose key has been stolen since."""
+    fleet = make_fleet(tmp_path)
+    made = now() + timedelta(days=ahead_days)
+    own = fleet.authority.issue(Identity("dev-1", Role.DEVICE), tmp_path / "own", now=made)
+    settings = LinkSettings("dev-1", host="localhost", tls=own)
+    with TlsServer(broker_identity(fleet)) as server, links(server.port, settings) as [link]:
+        down = next_event(link, LinkDown)
+        was_asked = not server.protocols.empty()
+    assert (down.kind is Hindrance.CLOCK, was_asked) == ((True, False) if ahead_days > 30 else (False, True))
+
+
 def test_a_broker_with_anothers_name_is_not_spoken_to(tmp_path):
     fleet = make_fleet(tmp_path)
     with (
