@@ -196,8 +196,8 @@ class LinkSettings:
         proxy: what stands between us and the broker; None = the environment says (`dialling.proxy_of`).
         session_expiry_s: how long the broker queues for us while we are away.
         receive_maximum: un-acknowledged messages the broker may have under way to us.
-        only_acknowledged: whether messages of QoS 0, which nobody has to acknowledge, are passed over: the broker sends as
-            many of them as it has, however slow we are.
+        only_acknowledged: whether messages of QoS 0 are passed over: nobody acknowledges them, so the broker
+            sends as many of them as it has, however slow we are.
         reconnect_min_s, reconnect_max_s: the longest of the first waits between two connections, and of all.
         stable_s: a connection that lasts for that long makes the next wait a first one.
     """

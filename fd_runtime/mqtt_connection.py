@@ -189,7 +189,7 @@ class Connection:
         self._client.loop_misc()
 
     def _read_what_is_here(self) -> None:
-        """Read a packet, and those that TLS has decrypted with it, a few at a time: a kernel need not be asked for each."""
+        """Read a packet, and those that TLS has decrypted with it: the kernel need not be asked for each."""
         for _ in range(_PACKETS_A_TURN):
             self._client.loop_read()
             sock: Any = self._client.socket()
@@ -367,7 +367,7 @@ def tls_context(files: TlsFiles | Trust) -> ssl.SSLContext:
 
 
 def _check_clock(context: ssl.SSLContext, files: TlsFiles | Trust) -> None:
-    """Believe no clock that is behind the certificates: with one, whoever has an old key of a broker would be believed.
+    """Believe no clock that is behind the certificates: it would make a broker's old key good again.
 
     Our own certificate was made after the authority's, and is renewed; a clock that runs slow may lag a month behind it.
 

@@ -100,6 +100,12 @@ class Ground:
             self.observer.answer(SUBACK)
         self.observer.heard()
 
+    def deafen(self) -> None:
+        """Take the observer away: what it does not read would wait for it in the broker's memory."""
+        if self.observer is not None:
+            self.observer.close()
+            self.observer = None
+
     def heard(self) -> list[tuple[str, bytes]]:
         """Return what the observer has heard since: all that the broker took before this call."""
         assert self.observer is not None
@@ -113,15 +119,18 @@ class Ground:
         """Whether a bystander gets in and is served."""
         for _ in range(tries):
             try:
-                return self.publish(TOPICS.report(name), b"still here", name=name, packet_id=7) == "PUBACK 0x0"
+                answer = self.publish(TOPICS.report(name), b"still here", name=name, packet_id=7)
+                return answer in ("PUBACK 0x0", "PUBACK 0x10")  # 0x10: nobody listens
             except (HungUpError, TimeoutError, OSError):
                 time.sleep(0.05)
         return False
 
-    def broker_pid(self) -> int:
+    def broker_mb(self) -> float:
+        """Memory that the broker has, in MB."""
         process = self.fleet.broker._process
         assert process is not None
-        return process.pid
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def said(client: RawClient, data: bytes) -> str:
@@ -141,15 +150,18 @@ def said(client: RawClient, data: bytes) -> str:
 
 
 @contextmanager
-def ground(folder: Path, weakening: Weakening | None = None) -> Iterator[Ground]:
-    """Start a broker as it is shipped, or with a weakening."""
+def ground(folder: Path, weakening: Weakening | None = None, *, memory_mb: int = 0) -> Iterator[Ground]:
+    """Start a broker as it is shipped, or with a weakening; `memory_mb` is what its machine lets it have."""
     folder.mkdir(parents=True, exist_ok=True)
     fleet = make_fleet(folder)
     acl, conf = folder / "broker" / "acl", folder / "broker" / "mosquitto.conf"
     more = f"\nuser {OBSERVER}\ntopic read fd/#\n\nuser {PUPPETEER}\ntopic readwrite fd/#\n"
     acl.write_text(acl.read_text() + more)
-    if weakening is not None and weakening.conf is not None:
+    if weakening is not None and weakening.conf is not None and not memory_mb:
         conf.write_text(weakening.conf(conf.read_text()))
+    if memory_mb:
+        text = without("memory_limit", more=f"memory_limit {memory_mb << 20}")(conf.read_text())
+        conf.write_text(weakening.conf(text) if weakening is not None and weakening.conf is not None else text)
     made = Ground(replace(fleet, folder=folder), folder, is_weak=weakening is not None)
     with fleet.broker:
         yield made

@@ -162,11 +162,11 @@ class RawClient:
                 raise HungUpError(f"DISCONNECT {came.reason:#x}")
         return came
 
-    def is_alive(self) -> bool:
+    def is_alive(self, timeout_s: float = PATIENCE_S) -> bool:
         """Whether the broker still answers this client."""
         try:
             self.send(packet(PING, b""))
-            self.answer(PONG)
+            self.answer(PONG, timeout_s)
         except (HungUpError, TimeoutError):
             return False
         return True

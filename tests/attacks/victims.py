@@ -30,7 +30,7 @@ aggregator = "{aggregator}"
 trust = "none"
 artifacts = {{ public_set = "dev-1/public", bundle = "dev-1/bundle" }}
 state = {{ folder = "state" }}
-rounds = {{ minimum_online = 1, quorum = 1, pause_s = 0.2 }}
+rounds = {{ minimum_online = 1, quorum = 1, pause_s = 0.2, duration_s = 20 }}
 student = {{ enabled = false }}
 [broker]
 host = "localhost"
@@ -50,6 +50,9 @@ class Victims:
 
     def __init__(self, ground: Ground) -> None:
         self.ground, folder = ground, ground.folder
+        self.is_weak = False
+        """Whether an attacker has been given what the row's control gives."""
+        self.counted: dict[str, str] = {}
         device = settings_text(ground.port, device__id=VICTIM, broker__host="localhost")
         self.agent = AgentProcess(folder / VICTIM, ground.port, settings=f"{device}\n{_tls(ground.files(VICTIM))}")
         self.folder, self.log = folder / "state", folder / "server.log"
