@@ -2,7 +2,8 @@
 
 A process beside the aggregator, as the dashboard is. A package is asked for by its digest: nothing lists them, a link
 that leads elsewhere is not followed, and what is served never changes. Off loopback devices show the certificate that
-they show the broker; whoever has none, or one that was revoked, gets nothing. The revocation list is read at the start.
+they show the broker; whoever has none, or one that was revoked, gets nothing, and who dawdles is cut off (`patience`).
+The revocation list is read at the start.
 
 What is deliberately absent: uploads, and any word on which package is for whom (the broker's nudge).
 """
@@ -23,13 +24,16 @@ from starlette.routing import Route
 
 from broker_server.config import Config
 from broker_server.package_settings import PackageSettings
+from broker_server.patience import Patience
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NOT_FOUND = 404
+_NOT_FOUND, _NO_SUCH_RANGE = 404, 416
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _MOST_CONNECTIONS = 256
+_PLACES = 8
+"""Connections of one device."""
 _FAREWELL_S = 2
 
 log = logging.getLogger("broker-server")
@@ -59,6 +63,8 @@ def make_app(web: Path) -> Starlette:
     def blob(request: Request) -> FileResponse:
         digest = request.path_params["digest"]
         place = blobs / digest
+        if "," in request.headers.get("range", ""):
+            raise HTTPException(_NO_SUCH_RANGE)  # a device asks for the rest; a thousand pieces are asked for by nobody
         if not _DIGEST.fullmatch(digest) or place.is_symlink() or not place.is_file():
             raise HTTPException(_NOT_FOUND)
         return FileResponse(place, media_type="application/octet-stream", headers=_FOR_EVER)
@@ -70,6 +76,8 @@ def _terms(settings: PackageSettings, web: Path) -> uvicorn.Config:
     tls, ca = settings.tls, settings.ca
     return uvicorn.Config(
         make_app(web),
+        http=Patience(places=_PLACES).protocol(),
+        ws="none",
         host=settings.host,
         port=settings.port,
         ssl_certfile=tls.certificate if tls else None,

@@ -369,7 +369,7 @@ def tls_context(files: TlsFiles | Trust) -> ssl.SSLContext:
 def _check_clock(context: ssl.SSLContext, files: TlsFiles | Trust) -> None:
     """Believe no clock that is behind the certificates: it would make a broker's old key good again.
 
-    Our own certificate was made after the authority's, and is renewed; a clock that runs slow may lag a month behind it.
+    Our own certificate was made after the authority's, and is renewed; a slow clock may lag a month behind it.
 
     Raises:
         ClockNotSetError: nothing that we trust exists yet, by this clock, so nobody need be asked.

@@ -120,9 +120,10 @@ class Ground:
         for _ in range(tries):
             try:
                 answer = self.publish(TOPICS.report(name), b"still here", name=name, packet_id=7)
-                return answer in ("PUBACK 0x0", "PUBACK 0x10")  # 0x10: nobody listens
             except (HungUpError, TimeoutError, OSError):
                 time.sleep(0.05)
+            else:
+                return answer in ("PUBACK 0x0", "PUBACK 0x10")  # 0x10: nobody listens
         return False
 
     def broker_mb(self) -> float:
