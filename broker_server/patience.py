@@ -3,6 +3,8 @@
     request not complete after 10 s                      the connection ends
     answer not taken, not even a buffer of it, in 120 s  the connection ends
     more connections of one peer than its places         the newest end at once, unanswered
+    a request with two lengths                           400, and the connection ends: a proxy that goes by the other
+                                                         one would hand on the request inside it (RFC 9112, section 6.1)
 
 A peer is a certificate by its common name, or else an address. Who comes from an address of `free`, as a proxy that has
 many people behind it or a browser on this machine, has as many connections as there are.
@@ -69,6 +71,7 @@ class PatientProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.app: Any = _with_one_length(self.app)
         self._peer = ""
         self._check: asyncio.TimerHandle | None = None
         self._asked_s = self._taken_s = 0.0
@@ -113,6 +116,19 @@ class PatientProtocol(H11Protocol):
             self.transport.abort()
         else:
             self._look_later()
+
+
+def _with_one_length(app: Any) -> Any:
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        names = {name for name, _ in scope.get("headers", ())}
+        if not {b"content-length", b"transfer-encoding"} <= names:
+            await app(scope, receive, send)
+            return
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    return guarded
 
 
 def _common_name(transport: asyncio.Transport) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -162,16 +164,24 @@ def old_tls(ground: Ground) -> Seen:
         return Seen(OUT)
 
 
+@contextmanager
+def serve_as(folder: Path, files: TlsFiles, authority: Authority) -> Iterator[int]:
+    """Be a broker with these files, that lets everybody in; yields its port."""
+    port = free_port()
+    settings = MosquittoSettings(folder, files, authority.crl_path, port=port, user=_user())
+    config = write_config(settings, federation=FEDERATION, aggregator=AGGREGATOR)
+    assert ANYBODY.conf is not None
+    config.write_text(ANYBODY.conf(config.read_text()))
+    with mosquitto_process(config, port):
+        yield port
+
+
 def _rogue(ground: Ground, authority: Authority, host: str) -> LinkDown | LinkUp:
     """Return how a device of ours takes a broker that has this authority's certificate for `host`."""
     folder = ground.folder / f"rogue-{authority.folder.name}-{host}"
     files = authority.issue(Identity(f"rogue-{host}", Role.BROKER, (host,)), folder, now=now())
-    port = free_port()
-    settings = MosquittoSettings(folder, files, authority.crl_path, port=port, user=_user())
-    config = write_config(settings, federation=FEDERATION, aggregator=AGGREGATOR)
-    config.write_text(ANYBODY.conf(config.read_text()))
     device = LinkSettings(VICTIM, host="localhost", tls=ground.files(VICTIM))
-    with mosquitto_process(config, port), links(port, device) as [link]:
+    with serve_as(folder, files, authority) as port, links(port, device) as [link]:
         return next_event(link, (LinkUp, LinkDown))
 
 
