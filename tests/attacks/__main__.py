@@ -6,6 +6,7 @@ FEDISTILL_FUZZ=10000 for all the noise. Ends with 1 where an attack or a control
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.attacks")
     parser.add_argument("--write", action="store_true", help="put the table into docs/security.md")
     arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
     begun_s, lost, wrong = time.monotonic(), dict[str, str](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         for row, seen, harm in _attacks(Path(folder)):

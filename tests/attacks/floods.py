@@ -23,7 +23,6 @@ from tests.attacks.ground import (
     without,
 )
 from tests.attacks.raw import (
-    PUBREC,
     SESSION_EXPIRY,
     SUBACK,
     HungUpError,
@@ -137,16 +136,20 @@ def endless(stage: Ground) -> Seen:
     return Seen("hung up" if sent < 30_000_000 else "all is taken", got_through=grown > 20)
 
 
-def doubled_ids(stage: Ground) -> Seen:
+def doubled_ids(stage: Ground, count: int = 12_000) -> Seen:
     """Publish with QoS 2 and one packet id again and again, never ending it."""
+    before = stage.broker_mb()
     with stage.client() as client:
-        try:
-            for _ in range(100):
-                client.send(publish(TOPICS.report(MALLORY), MARK, qos=2, packet_id=1))
-            client.answer(PUBREC)
-        except HungUpError as error:
-            return Seen(str(error))
-    return Seen("PUBREC", got_through=True)
+        client.socket.settimeout(30)
+        for start in range(0, count, 500):
+            ids = range(1 + start, 501 + start) if stage.is_weak else [1] * 500
+            with contextlib.suppress(HungUpError):
+                client.send(
+                    b"".join(publish(TOPICS.report(MALLORY), bytes(1_000), qos=2, packet_id=one) for one in ids)
+                )
+                client.heard()
+        grown = stage.broker_mb() - before
+    return Seen("nothing is kept" if grown < 10 else "all is kept", got_through=grown >= 10)
 
 
 def property_bomb(stage: Ground) -> Seen:
@@ -242,10 +245,13 @@ ROWS = (
     Attack("endless packet", "announce 256 MB and send them", "hung up", endless, ANY_SIZE),
     Attack(
         "doubled QoS 2 ids",
-        "publish 100 times with one packet id and never end it",
-        "DISCONNECT 0x9b",
+        "publish 12,000 times with one packet id and never end it",
+        "nothing is kept",
         doubled_ids,
-        Weakening("no `max_qos 1`", without("max_qos")),
+        Weakening(
+            "an id each, no `max_qos`, no limit under way",
+            without("max_qos", "max_inflight_messages", more="max_inflight_messages 0"),
+        ),
     ),
     Attack(
         "user properties",
