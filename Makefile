@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TFLITE_VENV := .venv-tflite
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo check test deb deb-locks sbom audit tflite-runtime format clean
+.PHONY: demo check test deb deb-locks broker-guard sbom audit tflite-runtime format clean
 
 demo: $(VENV)/.sim
 	$(BIN)/fleet-sim demo
@@ -28,6 +28,11 @@ deb: | $(VENV)/bin/python
 deb-locks: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m deploy.deb lock $(DEB)
+
+# The broker's guard against subscriptions without end (deploy/mosquitto/README.md): apt install gcc mosquitto-dev libmosquitto-dev
+broker-guard:
+	@mkdir -p dist
+	$(CC) -shared -fPIC -O2 -Wall -Wextra -o dist/fedistill_guard.so deploy/mosquitto/guard/guard.c
 
 # Bills of materials (CycloneDX 1.6) of every package in dist/sbom, by its lock.
 sbom: | $(VENV)/bin/python

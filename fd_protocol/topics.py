@@ -139,3 +139,11 @@ def acl_lines(federation: str, aggregator: str, *, shards: int = 1) -> list[str]
     lines += [f"pattern read {topics.device('%u', leaf)}" for leaf in _DEVICE_READS]
     lines += [f"pattern write {topics.device('%u', leaf)}" for leaf in writes]
     return [*lines, "", f"user {check_name(aggregator, 'aggregator')}", f"topic readwrite {topics.base}/#"]
+
+
+def subscription_lines(federation: str, aggregator: str) -> list[str]:
+    """Return what the broker's guard (`deploy/mosquitto/guard`) is told: `owner` and `filter`s, `%u` as in the ACL."""
+    return [
+        f"owner {check_name(aggregator, 'aggregator')}",
+        *(f"filter {one}" for one in Topics(federation).device_filters("%u")),
+    ]

@@ -151,10 +151,12 @@ def said(client: RawClient, data: bytes) -> str:
 
 
 @contextmanager
-def ground(folder: Path, weakening: Weakening | None = None, *, memory_mb: int = 0) -> Iterator[Ground]:
-    """Start a broker as it is shipped, or with a weakening; `memory_mb` is what its machine lets it have."""
+def ground(
+    folder: Path, weakening: Weakening | None = None, *, memory_mb: int = 0, guard: Path | None = None
+) -> Iterator[Ground]:
+    """Start a broker as it is shipped, with a weakening or a guard; `memory_mb` is what its machine lets it have."""
     folder.mkdir(parents=True, exist_ok=True)
-    fleet = make_fleet(folder)
+    fleet = make_fleet(folder, guard=guard)
     acl, conf = folder / "broker" / "acl", folder / "broker" / "mosquitto.conf"
     more = f"\nuser {OBSERVER}\ntopic read fd/#\n\nuser {PUPPETEER}\ntopic readwrite fd/#\n"
     acl.write_text(acl.read_text() + more)
