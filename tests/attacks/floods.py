@@ -169,13 +169,14 @@ def property_bomb(stage: Ground) -> Seen:
         with links(stage.port, stage.fleet.settings(PUPPETEER, TOPICS.report("+"))) as [link]:
             next_event(link, LinkUp)
             answer = stage.publish(TOPICS.report(MALLORY), MARK, props=user_properties(4_000))
-            assert next_event(link, Arrived, 30).payload == MARK
+            while next_event(link, Arrived, 30).payload != MARK:  # the victim reports too
+                pass
     finally:
         Properties.unpack, mqtt_connection.bare = unpack, bare
     return Seen(answer, got_through=max(read) > 1_000)
 
 
-def never_acknowledged(stage: Ground, megabytes: int = 90) -> Seen:
+def never_acknowledged(stage: Ground, megabytes: int = 76) -> Seen:
     """Subscribe, say that one packet may be under way, read and acknowledge nothing: what is for us piles up."""
     topic, one_mb = TOPICS.receipt(MALLORY), 4
     with RawClient(stage.port, stage.files(MALLORY), connect(props=HOUR + b"\x21\0\1")) as client:
@@ -188,7 +189,7 @@ def never_acknowledged(stage: Ground, megabytes: int = 90) -> Seen:
             assert said(server, publish(topic, bytes(1_000_000 // one_mb), packet_id=1 + number)) == "PUBACK 0x0"
     grown = stage.broker_mb() - before
     stage.client(MALLORY).close()  # a clean start throws it away
-    return Seen("64 MB wait" if grown < 75 else "all of it waits", got_through=grown >= 75)
+    return Seen("64 MB wait" if grown < 70 else "all of it waits", got_through=grown >= 70)
 
 
 def subscription_flood(stage: Ground) -> Seen:
@@ -262,7 +263,7 @@ ROWS = (
     ),
     Attack(
         "nothing acknowledged",
-        "have 90 MB sent, receive maximum 1, and read nothing",
+        "have 76 MB sent, receive maximum 1, and read nothing",
         "64 MB wait",
         never_acknowledged,
         Weakening("no `max_queued_bytes`", without("max_queued_bytes")),

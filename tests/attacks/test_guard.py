@@ -68,7 +68,8 @@ def fill(stage):
             with RawClient(stage.port, stage.files(MALLORY), connect(clean=False, props=HOUR)) as client:
                 for _ in range(500):
                     number += 1
-                    codes(client, f"{number}/{'a' * size}")
+                    if codes(client, f"{number}/{'a' * size}") != [0]:
+                        break
         except (HungUpError, OSError):
             continue
 

@@ -30,7 +30,7 @@ aggregator = "{aggregator}"
 trust = "none"
 artifacts = {{ public_set = "dev-1/public", bundle = "dev-1/bundle" }}
 state = {{ folder = "state" }}
-rounds = {{ minimum_online = 1, quorum = 1, pause_s = 0.2, duration_s = 20 }}
+rounds = {{ minimum_online = 1, quorum = 1, pause_s = 0.2, duration_s = 10 }}
 student = {{ enabled = false }}
 [broker]
 host = "localhost"
