@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TFLITE_VENV := .venv-tflite
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo check test deb deb-locks tflite-runtime format clean
+.PHONY: demo check test deb deb-locks broker-guard sbom audit tflite-runtime format clean
 
 demo: $(VENV)/.sim
 	$(BIN)/fleet-sim demo
@@ -29,6 +29,25 @@ deb: | $(VENV)/bin/python
 deb-locks: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m deploy.deb lock $(DEB)
+
+# The broker's guard against subscriptions without end (deploy/mosquitto/README.md): apt install gcc mosquitto-dev libmosquitto-dev
+broker-guard:
+	@mkdir -p dist
+	$(CC) -shared -fPIC -O2 -Wall -Wextra -o dist/fedistill_guard.so deploy/mosquitto/guard/guard.c
+
+# Bills of materials (CycloneDX 1.6) of every package in dist/sbom, by its lock.
+sbom: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	@mkdir -p dist/sbom
+	@for lock in deploy/deb/locks/fedistill-*.txt; do \
+		out=dist/sbom/$$(basename $$lock .txt).cdx.json; \
+		$(BIN)/cyclonedx-py requirements $$lock --pyproject pyproject.toml --output-reproducible --of JSON -o $$out 2>/dev/null \
+		&& echo $$out || exit 1; \
+	done
+
+# Known vulnerabilities of what is locked, by OSV's export of PyPI, without a network: make audit OSV=all.zip
+audit: $(VENV)/.dev
+	$(BIN)/python -m deploy.supply audit $(OSV)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,6 @@ refusals no more are written down than a few a minute for each address.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -23,11 +22,11 @@ from datetime import datetime, timezone
 
 from cryptography import x509
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from broker_server.https import REQUEST_S, RevocationList, peer_of
+from broker_server.https import RevocationList, peer_of
 from broker_server.identity.desk import MALFORMED, Desk, RefusedError
 from broker_server.rate import Allowances, RateTerms
 from fd_protocol.errors import FedistillError, InvalidValueError
@@ -113,11 +112,10 @@ class EnrolmentSite:
 
 
 async def _body(request: Request) -> dict[str, str]:
-    """Raises: RefusedError: no small JSON object of texts, or not in time."""
+    """Raises: RefusedError: no small JSON object of texts, or not in time (`patience`)."""
     try:
-        content = await asyncio.wait_for(_read(request), REQUEST_S)
-        said = json.loads(content)
-    except (ValueError, RecursionError, asyncio.TimeoutError) as error:
+        said = json.loads(await _read(request))
+    except (ValueError, RecursionError, ClientDisconnect) as error:
         raise RefusedError(MALFORMED, "not a small JSON object") from error
     if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
         raise RefusedError(MALFORMED, "not a JSON object of texts")

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from broker_server.events import Order
-from fd_protocol import cbor
+from fd_protocol import cbor, topics
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import MAX_ARGUMENTS, Command, CommandState
 from fd_protocol.schema import from_item, keyed, to_item
@@ -80,6 +80,8 @@ def message_of(order: Order) -> Command:
     if (DEVICE in given) == (TAG in given):
         raise InvalidValueError("a command is for a device or for a tag")
     arguments = {name.removeprefix(MARK): text for name, text in given.items() if name.startswith(MARK)}
+    if given.get(COMMAND, "") not in topics.COMMANDS:
+        raise InvalidValueError(f"the commands that there are: {', '.join(topics.COMMANDS)}")
     if len(arguments) > MAX_ARGUMENTS:
         raise InvalidValueError(f"a command has at most {MAX_ARGUMENTS} arguments")
     seconds = given.get(FOR_S, str(USUAL_S))

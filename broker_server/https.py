@@ -1,7 +1,7 @@
-"""HTTPS that lives long: files that change are read again, every request knows who asks, and nobody dawdles.
+"""HTTPS that lives long: files that change are read again, and every request knows who asks.
 
     FreshTls      certificate, key, authorities and revocation list as they are on the disk *now*, at each handshake
-    PeerProtocol  puts the client's certificate, which TLS has verified, into the request; hangs up on the slow
+    PeerProtocol  puts the client's certificate, which TLS has verified, into the request
 
 A revoked client is refused in the handshake, once the list on the disk says so, and again in each request: a connection
 that stands is looked at as well. Sessions are not resumed with tickets, which would go past the list.
@@ -19,18 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from starlette.requests import Request
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker_server.package_settings import TlsTerms
+from broker_server.patience import PatientProtocol
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.stamps import Stamp, stamp_of
 
-REQUEST_S = 10.0
-"""So long a client may take to say what it wants."""
 PEER = "peer"
 
 log = logging.getLogger("broker-server")
@@ -117,41 +114,13 @@ class RevocationList:
         return serial in self._serials
 
 
-class PeerProtocol(H11Protocol):
-    """HTTP/1.1 of uvicorn, with the client's certificate in the request's state, and a limit on dawdling."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._deadline: asyncio.TimerHandle | None = None
+class PeerProtocol(PatientProtocol):
+    """The protocol of uvicorn, with the client's certificate in the request's state."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own is so too
         super().connection_made(transport)
         secure = transport.get_extra_info("ssl_object")
         self.app_state = {**self.app_state, PEER: secure.getpeercert(binary_form=True) if secure else None}
-        self._begin_waiting()
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_between_requests and self._deadline is None:
-            self._begin_waiting()
-        super().data_received(data)
-        if not self._is_between_requests:
-            self._end_waiting()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_waiting()
-        super().connection_lost(exc)
-
-    @property
-    def _is_between_requests(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _begin_waiting(self) -> None:
-        self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
-
-    def _end_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
 
 def peer_of(

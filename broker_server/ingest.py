@@ -6,7 +6,9 @@
     cmd/+    how far a command is    -> kept (`errands`); our own word comes back, and is passed over
     round    our own offer, retained -> proof that the fleet has seen more than this database: EpochBegun
 
-A device that sends more than its allowance is refused until it has rested (`rate`). A contribution that comes after its
+A device that sends more than its allowance is refused until it has rested (`rate`). Births and wills have an allowance
+of their own, far beyond what any device needs: one that spends it counts as gone until it has rested and is born again.
+Nothing is decoded, journaled or kept of what is over an allowance. A contribution that comes after its
 round is stored without an event: it counts from the next round on (`admission`).
 
 The key (kind, device, round, epoch) of a stored payload is the dedupe: the same bytes again are answered `duplicate`,
@@ -19,14 +21,14 @@ is not complete yet goes to the store at once; it says no more than that it came
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from broker_server.accepted import Accepted, Payload
 from broker_server.admission import RefusedError, admit_competence, admit_contribution, check_part
 from broker_server.events import ContributionsStored, DeviceGone, DeviceSeen, EpochBegun, Event, Stored
 from broker_server.federation import Federation
 from broker_server.labels import StoredLabels
-from broker_server.rate import RATE_LIMITED, Allowances
+from broker_server.rate import RATE_LIMITED, Allowances, RateTerms
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
@@ -46,6 +48,9 @@ from fd_protocol.payload import Codes
 from fd_protocol.topics import Address, parse
 from fd_runtime.link import Arrived
 from fd_runtime.store import PartRow, PayloadRow, Store
+
+PRESENCES = RateTerms(messages_per_minute=120, bytes_per_minute=0)
+"""Births and wills of one device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class Ingest:
         probes: the public set of the settings, where the federation knows of no other (`editions`).
         store: where parts wait for the others.
         new_epoch: draws the next epoch.
-        allowances: what each device may still send.
+        allowances: what each device may still send; `presences` of births and wills.
     """
 
     settings: Settings
@@ -96,6 +101,7 @@ class Ingest:
     store: Store
     new_epoch: Callable[[], int]
     allowances: Allowances
+    presences: Allowances = field(default_factory=lambda: Allowances(PRESENCES))
 
     def take(self, arrived: Arrived, state: Federation, accepted: Accepted, at_ms: int) -> Taken:
         """Return what the message means in `state`, to a server that has `accepted` these payloads.
@@ -108,6 +114,8 @@ class Ingest:
             raise DecodeError("foreign_topic", arrived.topic)
         match address:
             case Address(device=str(device), leaf="state") if device:
+                if not self._may_say(self.presences, device, arrived, at_ms):
+                    return _restless(device, state)
                 return self._presence(device, arrived)
             case Address(device=str(device), leaf="up" | "report" as leaf) if device:
                 if not self.allowances.spend(device, len(arrived.payload), at_ms):
@@ -117,10 +125,16 @@ class Ingest:
                     return self._part(device, part, state, accepted)
                 return Taken(device=device, report=codec.decode(arrived.payload, RoundReport))
             case Address(device=str(device), leaf="cmd") if device:
-                return self._command(device, address.argument, arrived, at_ms)
+                if not self._may_say(self.allowances, device, arrived, at_ms):
+                    return Taken(device=device, is_dropped=True)
+                return self._command(device, address.argument, arrived)
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
         raise DecodeError("foreign_topic", arrived.topic)
+
+    def _may_say(self, allowances: Allowances, device: str, arrived: Arrived, at_ms: int) -> bool:
+        """What a broker tells from memory comes once a connection of ours, and costs the device nothing."""
+        return arrived.retained or allowances.spend(device, len(arrived.payload), at_ms)
 
     def _presence(self, device: str, arrived: Arrived) -> Taken:
         """A device of another task or bundle, or with a problem, is as good as gone: no round may wait for it."""
@@ -132,7 +146,7 @@ class Ingest:
         event = seen if is_there else DeviceGone(device, presence.boot)
         return Taken((event,), device, presence=presence, retained=arrived.retained)
 
-    def _command(self, device: str, name: str, arrived: Arrived, at_ms: int) -> Taken:
+    def _command(self, device: str, name: str, arrived: Arrived) -> Taken:
         if not arrived.payload:  # somebody has cleared the topic
             return Taken()
         command = codec.decode(arrived.payload, Command)
@@ -140,8 +154,6 @@ class Ingest:
             return Taken()
         if command.command != name:
             raise DecodeError("invalid", f"a command {command.command} on another's topic")
-        if not arrived.retained and not self.allowances.spend(device, len(arrived.payload), at_ms):
-            return Taken(device=device, is_dropped=True)
         return Taken(device=device, command=command)
 
     def _foreign(self, presence: DeviceState) -> str:
@@ -210,6 +222,15 @@ class Ingest:
         edition = state.editions.about(asked)
         admit_competence(payload, asked, self.probes.count if edition is None else edition.count)
         return payload
+
+
+def _restless(device: str, state: Federation) -> Taken:
+    """No round waits for a device that is born more often than anybody listens."""
+    known = state.online.get(device)
+    if known is None:
+        return Taken(device=device, is_dropped=True)
+    gone = DeviceState(known.boot, online=False)
+    return Taken((DeviceGone(device, known.boot),), device, presence=gone, is_dropped=True)
 
 
 def _limited(device: str, leaf: str, payload: bytes) -> Taken:

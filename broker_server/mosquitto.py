@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from broker_server.loopback import LOOPBACK, BrokerError, BrokerProcess
-from fd_protocol.topics import acl_lines
+from fd_protocol.topics import acl_lines, subscription_lines
 from fd_runtime.files import write_atomically
 from fd_runtime.link import TlsFiles
 
@@ -28,6 +28,8 @@ class MosquittoSettings:
         crl: the revocation list of the authority that issued the clients' certificates.
         user: whom a broker started by root becomes; `folder` must be theirs to write, the files theirs to read.
         max_connections: -1 for as many as there are file descriptors.
+        guard: the plugin of `deploy/mosquitto/guard`, that refuses a device all but its own subscriptions.
+        shards: of the federation's uploads (`[rounds] shards`); a device may write to no others.
     """
 
     folder: Path
@@ -38,6 +40,8 @@ class MosquittoSettings:
     user: str = "mosquitto"
     max_connections: int = -1
     memory_limit_bytes: int = 2 << 30
+    shards: int = 1
+    guard: Path | None = None
 
 
 def write_config(settings: MosquittoSettings, *, federation: str, aggregator: str) -> Path:
@@ -45,9 +49,18 @@ def write_config(settings: MosquittoSettings, *, federation: str, aggregator: st
     folder = settings.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     acl_path, config_path = folder / "acl", folder / "mosquitto.conf"
-    write_atomically(acl_path, "\n".join([*acl_lines(federation, aggregator), ""]).encode())
-    write_atomically(config_path, _render(settings, folder, acl_path).encode())
+    rules = acl_lines(federation, aggregator, shards=settings.shards)
+    write_atomically(acl_path, "\n".join([*rules, ""]).encode())
+    lines = [_render(settings, folder, acl_path), *_guard_lines(settings, federation, aggregator)]
+    write_atomically(config_path, "\n".join(lines).encode())
     return config_path
+
+
+def _guard_lines(settings: MosquittoSettings, federation: str, aggregator: str) -> list[str]:
+    if settings.guard is None:
+        return []
+    options = [f"plugin_opt_{line}" for line in subscription_lines(federation, aggregator)]
+    return ["# --- what may be subscribed to ---", f"plugin {settings.guard.resolve()}", *options, ""]
 
 
 def _render(settings: MosquittoSettings, folder: Path, acl_path: Path) -> str:

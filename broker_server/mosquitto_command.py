@@ -24,6 +24,8 @@ def add_mosquitto_command(subparsers: Subparsers) -> None:
     parser.add_argument("--crl", type=Path, required=True, help="the authority's crl.pem")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a broker is for others
     parser.add_argument("--port", type=int, default=8883)
+    parser.add_argument("--shards", type=int, default=1, help="[rounds] shards of the federation")
+    parser.add_argument("--guard", type=Path, help="the broker's plugin of deploy/mosquitto/guard, where it was built")
     parser.add_argument("--user", default="mosquitto", help="whom it becomes when root starts it")
     parser.set_defaults(run=_run)
 
@@ -37,6 +39,8 @@ def _run(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         user=arguments.user,
+        shards=arguments.shards,
+        guard=arguments.guard,
     )
     config = write_config(settings, federation=arguments.federation, aggregator=arguments.aggregator)
     sys.stdout.write(f"mosquitto -c {config}\n")

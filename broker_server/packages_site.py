@@ -3,7 +3,8 @@
 A process beside the aggregator, as the dashboard is. A package is asked for by its digest: nothing lists them, a link
 that leads elsewhere is not followed, and what is served never changes. Off loopback devices show the certificate that
 they show the broker; whoever has none, or one that was revoked, gets nothing but, where enrolment is on, the chance to
-enrol. Certificates and revocation list are read again when they change: an old list would lock everybody out.
+enrol; who dawdles is cut off (`patience`). Certificates and revocation list are read again when they change: an old
+list would lock everybody out.
 
 What is deliberately absent: uploads, and any word on which package is for whom (the broker's nudge).
 """
@@ -28,13 +29,16 @@ from broker_server.https import FreshTls, PeerProtocol, RevocationList, peer_of
 from broker_server.identity.desk import Desk
 from broker_server.identity.keeping import Keeping
 from broker_server.package_settings import TlsTerms
+from broker_server.patience import Patience
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FORBIDDEN, _NOT_FOUND = 403, 404
+_FORBIDDEN, _NOT_FOUND, _NO_SUCH_RANGE = 403, 404, 416
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _MOST_CONNECTIONS = 256
+_PLACES = 8
+"""Connections of one device."""
 _FAREWELL_S = 2
 
 log = logging.getLogger("broker-server")
@@ -54,7 +58,8 @@ def serve(path: Path) -> None:
                 _make_app(config, tls),
                 host=config.packages.host,
                 port=config.packages.port,
-                http=PeerProtocol,
+                http=Patience(places=_PLACES).protocol(PeerProtocol),
+                ws="none",
                 proxy_headers=False,
                 server_header=False,
                 access_log=False,
@@ -89,6 +94,8 @@ def make_app(web: Path, tls: TlsTerms | None = None, enrolment: EnrolmentSite | 
             raise HTTPException(_FORBIDDEN)
         digest = request.path_params["digest"]
         place = blobs / digest
+        if "," in request.headers.get("range", ""):
+            raise HTTPException(_NO_SUCH_RANGE)  # a device asks for the rest; a thousand pieces are asked for by nobody
         if not _DIGEST.fullmatch(digest) or place.is_symlink() or not place.is_file():
             raise HTTPException(_NOT_FOUND)
         return FileResponse(place, media_type="application/octet-stream", headers=_FOR_EVER)

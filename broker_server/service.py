@@ -137,5 +137,6 @@ def _link_settings(config: Config) -> LinkSettings:
         subscriptions=config.subscriptions,
         will=config.will,
         manual_ack=True,
+        only_acknowledged=True,
         receive_maximum=_RECEIVE_MAXIMUM,
     )

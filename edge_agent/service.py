@@ -346,6 +346,7 @@ def _link_settings(settings: AgentSettings, boot: int, identity: IdentityKeeper 
         subscriptions=topics.device_filters(device.id),
         will=Will(topics.state(device.id), codec.encode(presence.will(boot))),
         manual_ack=True,
+        only_acknowledged=True,
         session_expiry_s=presence.SESSION_S,
     )
 

@@ -12,8 +12,10 @@
     fd/v1/{fed}/dev/{device}/cmd/{name}    retained Command: both sides write it
     fd/v1/{fed}/dev/{device}/prediction    Prediction, opt-in
 
-A device may write its own state, up/+, report, cmd/+ and prediction, and nothing else. No `$share` anywhere: it loses
-messages and can be hijacked by any certificate of the fleet.
+A device may write its own state, report, prediction, up/{shard} of the shards that there are and cmd/{name} of the
+commands that there are, and nothing else: a broker keeps a retained message for every topic that it lets one write, and
+must not have room for a stranger's million. No `$share` anywhere: it loses messages and can be hijacked by any
+certificate of the fleet.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.identity import check_name
 
 ROOT = "fd/v1"
-_DEVICE_WRITES = ("state", "up/+", "report", "cmd/+", "prediction")
+COMMANDS = ("config", "diag", "dry-run", "log-level", "restart-worker")
+"""The commands to devices that there are. A device cannot answer one that is not in its broker's access rules."""
+_DEVICE_WRITES = ("state", "report", "prediction")
 _DEVICE_READS = ("receipt", "cmd/+")
 _FLEET_READS = ("round", "consensus/+", "release/+", "probes", "srv/+")
 
@@ -124,13 +128,22 @@ def parse(topic: str) -> Address:
     return address
 
 
-def acl_lines(federation: str, aggregator: str) -> list[str]:
+def acl_lines(federation: str, aggregator: str, *, shards: int = 1) -> list[str]:
     """Return the Mosquitto ACL of a federation; `%u` is the common name of a client's certificate.
 
     Patterns only: a `topic` line outside a `user` block holds for anonymous clients, and there are none.
     """
     topics = Topics(federation)
+    writes = [*_DEVICE_WRITES, *(f"up/{shard}" for shard in range(shards)), *(f"cmd/{name}" for name in COMMANDS)]
     lines = [f"pattern read {topics.base}/{leaf}" for leaf in _FLEET_READS]
     lines += [f"pattern read {topics.device('%u', leaf)}" for leaf in _DEVICE_READS]
-    lines += [f"pattern write {topics.device('%u', leaf)}" for leaf in _DEVICE_WRITES]
+    lines += [f"pattern write {topics.device('%u', leaf)}" for leaf in writes]
     return [*lines, "", f"user {check_name(aggregator, 'aggregator')}", f"topic readwrite {topics.base}/#"]
+
+
+def subscription_lines(federation: str, aggregator: str) -> list[str]:
+    """Return what the broker's guard (`deploy/mosquitto/guard`) is told: `owner` and `filter`s, `%u` as in the ACL."""
+    return [
+        f"owner {check_name(aggregator, 'aggregator')}",
+        *(f"filter {one}" for one in Topics(federation).device_filters("%u")),
+    ]

@@ -199,6 +199,8 @@ class LinkSettings:
         proxy: what stands between us and the broker; None = the environment says (`dialling.proxy_of`).
         session_expiry_s: how long the broker queues for us while we are away.
         receive_maximum: un-acknowledged messages the broker may have under way to us.
+        only_acknowledged: whether messages of QoS 0 are passed over: nobody acknowledges them, so the broker
+            sends as many of them as it has, however slow we are.
         reconnect_min_s, reconnect_max_s: the longest of the first waits between two connections, and of all.
         stable_s: a connection that lasts for that long makes the next wait a first one.
         clean_start: forget what the broker kept for this name, and have a will said. Only to end somebody's session.
@@ -214,6 +216,7 @@ class LinkSettings:
     subscriptions: tuple[str, ...] = ()
     will: Will | None = None
     manual_ack: bool = False
+    only_acknowledged: bool = False
     keepalive_s: int = 60
     session_expiry_s: int = 14 * 24 * 3600
     receive_maximum: int = 20

@@ -14,7 +14,9 @@ from broker_server.dashboard.app import Site, make_app
 from broker_server.dashboard.expiry import expiries
 from broker_server.dashboard.guard import Access
 from broker_server.dashboard.reading import Source, Surroundings
+from broker_server.dashboard.settings import DashboardSettings
 from broker_server.equipment import load_equipment
+from broker_server.patience import LOOPBACK, Patience
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.starting import blame
 
@@ -66,10 +68,17 @@ def _token(path: Path | None) -> str | None:
     return path.read_text(encoding="utf-8").strip()
 
 
+def _patience(settings: DashboardSettings) -> Patience:
+    proxy = settings.proxy
+    return Patience(free=lambda address: address in LOOPBACK or (proxy is not None and proxy.is_trusted(address)))
+
+
 def _terms(config: Config, site: Site) -> uvicorn.Config:
     settings = config.dashboard
     return uvicorn.Config(
         make_app(site),
+        http=_patience(settings).protocol(),
+        ws="none",
         host=settings.host,
         port=settings.port,
         ssl_certfile=settings.tls.certificate if settings.tls else None,

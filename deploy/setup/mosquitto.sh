@@ -4,6 +4,9 @@ PATH="$PATH:/usr/sbin:/usr/local/sbin"
 missing=
 command -v mosquitto >/dev/null 2>&1 || missing="mosquitto"
 command -v faketime >/dev/null 2>&1 || missing="$missing faketime"
+[ -f /usr/include/mosquitto_plugin.h ] || missing="$missing mosquitto-dev"  # for the broker's guard, as the next two
+[ -f /usr/include/mosquitto.h ] || missing="$missing libmosquitto-dev"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "Installing $missing (apt-get) for the tests with a real broker ..."

@@ -1,4 +1,4 @@
-"""A device's desk with every command that there is; a new one needs a line here and a name in `settings`."""
+"""A device's desk with every command that there is; a new one needs a line here and a name in `fd_protocol.topics`."""
 
 from __future__ import annotations
 

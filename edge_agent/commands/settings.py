@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
-
-NAMES = ("config", "diag", "dry-run", "log-level", "restart-worker")
-"""The commands that there are."""
+from fd_protocol.topics import COMMANDS
 
 
 @dataclass(frozen=True, slots=True)
 class CommandSettings:
     """What the server may order, and how long a device that it has reconfigured may take to be well again."""
 
-    allow: tuple[str, ...] = NAMES
+    allow: tuple[str, ...] = COMMANDS
     health_window_s: int = 120
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server import rate
+from broker_server.ingest import PRESENCES
 from broker_server.rate import Allowances, RateTerms
 from broker_server.round import Phase
 from fd_protocol import codec
@@ -118,7 +119,34 @@ def test_what_cannot_be_answered_is_dropped_and_counted(world):
     assert world.server.counters["set_aside.malformed"] == 0
 
 
-def test_births_and_wills_are_never_dropped(world):
+def test_a_device_that_is_born_without_end_counts_as_gone_and_costs_nothing(world):
+    fleet(world)
+    for _ in range(PRESENCES.messages_per_minute):
+        world.device("a")
+    assert "a" not in world.state.online
+    before = world.state
+    for _ in range(20):
+        world.device("a")
+        world.arrive(TOPICS.state("a"), b"noise")
+    world.settle()
+    assert world.state is before
+    assert world.server.counters["set_aside.malformed"] == 0
+    assert world.server.counters["dropped.rate_limited"] == 41
+    world.wait(60)
+    world.device("a")
+    assert set(world.state.online) == {"a", "b", "c"}
+
+
+def test_noise_about_commands_is_dropped_before_it_is_read(world):
+    fleet(world)
+    for _ in range(8):
+        world.arrive(TOPICS.command("a", "diag"), b"noise")
+    world.settle()
+    assert world.server.counters["set_aside.malformed"] == 5
+    assert world.server.counters["dropped.rate_limited"] == 3
+
+
+def test_births_and_wills_are_not_what_messages_are_counted_with(world):
     for _ in range(20):
         device = world.device("a")
         device.die()

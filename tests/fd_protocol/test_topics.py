@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fd_protocol.errors import DecodeError, InvalidValueError
-from fd_protocol.topics import Address, Topics, acl_lines, parse
+from fd_protocol.topics import COMMANDS, Address, Topics, acl_lines, parse
 from tests.fd_protocol.strategies import names
 
 
@@ -72,9 +72,10 @@ def matches(pattern, topic):
     return len(wanted) == len(found) and all(w in ("+", f) for w, f in zip(wanted, found, strict=True))
 
 
-def allowed(verb, topic, device):
+def allowed(verb, topic, device, shards=1):
     """Whether the ACL lets `device` do it: patterns only, for a `user` block is another's."""
-    rights = [line.split(" ", 2)[1:] for line in acl_lines("demo", "main") if line.startswith("pattern")]
+    lines = acl_lines("demo", "main", shards=shards)
+    rights = [line.split(" ", 2)[1:] for line in lines if line.startswith("pattern")]
     return any(right == verb and matches(pattern.replace("%u", device), topic) for right, pattern in rights)
 
 
@@ -85,13 +86,22 @@ def test_a_device_writes_in_its_own_branch_alone():
         mine.upload("d1", 9),
         mine.report("d1"),
         mine.device("d1", "prediction"),
-        mine.command("d1", "diag"),
+        *(mine.command("d1", name) for name in COMMANDS),
     ):
-        assert allowed("write", topic, "d1")
-        assert not allowed("write", topic, "d2")
-        assert not allowed("read", topic, "d2")
+        assert allowed("write", topic, "d1", shards=9)
+        assert not allowed("write", topic, "d2", shards=9)
+        assert not allowed("read", topic, "d2", shards=9)
     for topic in (mine.round, mine.consensus(0), mine.server("main"), mine.receipt("d1"), other.state("d1")):
         assert not allowed("write", topic, "d1")
+
+
+def test_a_device_may_write_to_few_topics_and_no_others():
+    """A broker keeps a retained message for each."""
+    lines = [line for line in acl_lines("demo", "main", shards=3) if line.startswith("pattern write")]
+    assert len(lines) == 3 + 3 + len(COMMANDS)
+    assert not any(sign in line for line in lines for sign in "+#")
+    for leaf in ("up/3", "up/03", "up/x", "cmd/x", "cmd/"):
+        assert not allowed("write", Topics("demo").device("d1", leaf), "d1", shards=3)
 
 
 def test_a_device_reads_everything_it_subscribes_to():

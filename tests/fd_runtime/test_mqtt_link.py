@@ -16,11 +16,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
+from paho.mqtt.properties import Properties
 
 from broker_server.certificates import CLOCK_SKEW, Identity, Role
 from broker_server.embedded_broker import embedded_broker
 from broker_server.loopback import LOOPBACK, BrokerProcess
 from fd_protocol.errors import InvalidValueError
+from fd_runtime.bare_publish import bare
 from fd_runtime.link import (
     PACKET_TOO_LARGE,
     Arrived,
@@ -34,6 +36,7 @@ from fd_runtime.link import (
     TlsFiles,
 )
 from fd_runtime.mqtt_link import MqttLink
+from tests.attacks.raw import RawClient, connect, publish, user_properties, varint
 from tests.edge_agent.patience import wait_until
 from tests.laws.link_laws import LinkLaws
 from tests.support.brokers import links, make_fleet, needs_mosquitto, next_event, now, plain_mosquitto
@@ -89,6 +92,59 @@ def test_a_message_too_large_for_the_broker_is_refused_and_the_link_stays_up(tmp
         assert link.events.get(timeout=5) == PublishRefused(token, PACKET_TOO_LARGE)
         small = link.publish("t", b"x" * 900)
         assert link.events.get(timeout=5) == Published(small)
+
+
+@needs_mosquitto
+def test_a_stranger_s_properties_are_never_read(tmp_path, monkeypatch):
+    """paho takes seconds for those of one packet, and no thread of ours may."""
+    read = []
+    monkeypatch.setattr(Properties, "unpack", _noting(Properties.unpack, read))
+    ear = LinkSettings("ear", subscriptions=("t",))
+    with plain_mosquitto(tmp_path) as broker, links(broker.port, ear) as [link]:
+        next_event(link, LinkUp)
+        with RawClient(broker.port, None, connect("mouth")) as mouth:
+            mouth.send(publish("t", b"the payload", props=user_properties(50_000)))
+            arrived = next_event(link, Arrived)
+    assert (arrived.topic, arrived.payload) == ("t", b"the payload")
+    assert max(read) < 100
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("only_acknowledged", [True, False])
+def test_what_nobody_holds_back_is_passed_over_where_that_is_asked_for(tmp_path, only_acknowledged):
+    ear = LinkSettings("ear", subscriptions=("t",), manual_ack=True, only_acknowledged=only_acknowledged)
+    with plain_mosquitto(tmp_path) as broker, links(broker.port, ear) as [link]:
+        next_event(link, LinkUp)
+        with RawClient(broker.port, None, connect("mouth")) as mouth:
+            mouth.send(publish("t", b"flood", qos=0) * 100 + publish("t", b"word", qos=1))
+            first = next_event(link, Arrived)
+    assert first.payload == (b"word" if only_acknowledged else b"flood")
+
+
+def _noting(unpack, read):
+    def noted(self, buffer):
+        found = unpack(self, buffer)
+        read.append(found[1])
+        return found
+
+    return noted
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("count", [0, 1, 25, 26, 4_000])
+def test_a_bare_message_lacks_nothing_but_its_properties(qos, count):
+    sent = publish("a/b", b"payload", qos=qos, packet_id=7, props=user_properties(count))
+    plain = publish("a/b", b"payload", qos=qos, packet_id=7)
+    body = sent[1 + len(varint(len(sent))) :] if count > 20 else sent[2:]
+    assert bare(sent[0], body) == plain[2:]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\x00", b"\x00\x01t", b"\x00\x01t\x00\x01\xff", b"\x00\x01t\x00\x01\xff\xff\xff\xff\x01"]
+)
+def test_a_message_that_is_cut_short_has_no_bare_form(body):
+    with pytest.raises(ValueError, match="cut short"):
+        bare(0x32, body)
 
 
 @needs_mosquitto
@@ -304,6 +360,19 @@ def test_a_broker_whose_own_certificate_begins_later_is_a_matter_of_the_clock_to
     ):
         down = next_event(link, LinkDown)
     assert (down.kind, "not yet valid" in down.reason) == (Hindrance.CLOCK, True)
+
+
+@pytest.mark.parametrize("ahead_days", [29, 32])
+def test_a_clock_that_is_months_behind_our_own_certificate_is_not_believed(tmp_path, ahead_days):
+    """Set back, it would believe a broker's certificate that has ended, and whose key has been stolen since."""
+    fleet = make_fleet(tmp_path)
+    made = now() + timedelta(days=ahead_days)
+    own = fleet.authority.issue(Identity("dev-1", Role.DEVICE), tmp_path / "own", now=made)
+    settings = LinkSettings("dev-1", host="localhost", tls=own)
+    with TlsServer(broker_identity(fleet)) as server, links(server.port, settings) as [link]:
+        down = next_event(link, LinkDown)
+        was_asked = not server.protocols.empty()
+    assert (down.kind is Hindrance.CLOCK, was_asked) == ((True, False) if ahead_days > 30 else (False, True))
 
 
 def test_a_broker_with_anothers_name_is_not_spoken_to(tmp_path):

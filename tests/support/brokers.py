@@ -95,12 +95,16 @@ class Fleet:
         return LinkSettings(name, host="localhost", tls=self.identity(name, role), subscriptions=subscriptions)
 
 
-def make_fleet(folder: Path, *, crl_age: timedelta = timedelta(), names: tuple[str, ...] = ()) -> Fleet:
+def make_fleet(
+    folder: Path, *, crl_age: timedelta = timedelta(), names: tuple[str, ...] = (), guard: Path | None = None
+) -> Fleet:
     """Make an authority and a broker with the shipped configuration, also under other `names`, not started yet."""
     authority = Authority.create(folder / "ca", fleet=FEDERATION, now=now() - crl_age)
     identity = Identity("broker", Role.BROKER, ("localhost", LOOPBACK, *names))
     tls = authority.issue(identity, folder / "broker", now=now())
     port = free_port()
-    settings = MosquittoSettings(folder / "broker", tls, authority.crl_path, port=port, user=getpass.getuser())
+    settings = MosquittoSettings(
+        folder / "broker", tls, authority.crl_path, port=port, user=getpass.getuser(), guard=guard
+    )
     config = write_config(settings, federation=FEDERATION, aggregator=AGGREGATOR)
     return Fleet(authority, folder, mosquitto_process(config, port))

@@ -14,9 +14,9 @@ from dataclasses import replace
 import pytest
 
 from broker_server.certificates import Role
-from edge_agent.commands.settings import NAMES
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState
+from fd_protocol.topics import COMMANDS as NAMES
 from fd_runtime.link import Arrived
 from fd_runtime.mqtt_link import MqttLink
 from tests.edge_agent.patience import wait_until
@@ -107,8 +107,6 @@ def test_every_command_comes_and_goes_under_the_shipped_rights(stage):
     assert set(agent.worker_ids()).isdisjoint(before)
     operator.order("log-level", level="debug", for_s="60")
     assert operator.end("log-level").result["level"] == "debug"
-    operator.order("dance")
-    assert operator.end("dance").reason == "unsupported"
     assert json.loads(command_line(agent, "status", "--json").stdout)["commands"]["diag"] == "successful"
 
 

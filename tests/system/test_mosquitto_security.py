@@ -41,7 +41,7 @@ from tests.support.brokers import (
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
 TOPICS = Topics(FEDERATION)
-OWN = ("state", "up/0", "up/7", "report", "cmd/update", "prediction")
+OWN = ("state", "up/0", "report", "cmd/config", "prediction")
 FLEET_WIDE = ("round", "consensus/0", "release/cnn-s", "probes", f"srv/{AGGREGATOR}")
 
 
@@ -69,7 +69,7 @@ def test_a_device_publishes_to_its_own_topics_and_the_aggregator_hears_it(fleet)
             dev.publish(TOPICS.device("dev-1", leaf), b"x")
             next_event(dev, Published)
         heard = topics_until(agg, TOPICS.report("dev-1"))
-    assert heard == [TOPICS.device("dev-1", leaf) for leaf in ("state", "up/0", "up/7", "report")]
+    assert heard == [TOPICS.device("dev-1", leaf) for leaf in ("state", "up/0", "report")]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,8 @@ def test_a_device_publishes_to_its_own_topics_and_the_aggregator_hears_it(fleet)
         TOPICS.receipt("dev-1"),
         TOPICS.device("dev-1", "up"),
         TOPICS.device("dev-1", "up/0/1"),
+        TOPICS.device("dev-1", "up/7"),
+        TOPICS.device("dev-1", "cmd/anything"),
         TOPICS.device("dev-1", "anything"),
         Topics("other").state("dev-1"),
         "homeassistant/sensor/x/config",
@@ -102,7 +104,7 @@ def test_a_device_that_subscribes_to_everything_is_delivered_nothing_foreign(fle
     spy, victim = fleet.settings("dev-1", *everything), fleet.settings("dev-2")
     with links(fleet.broker.port, spy, victim, aggregator(fleet)) as [spying, speaking, agg]:
         next_event(spying, LinkUp)
-        for leaf in ("state", "report", "cmd/update", "prediction"):
+        for leaf in ("state", "report", "cmd/config", "prediction"):
             speaking.publish(TOPICS.device("dev-2", leaf), b"secret", retain=True)
             next_event(speaking, Published)
         for topic in (TOPICS.receipt("dev-2"), TOPICS.receipt("dev-1"), TOPICS.round):

@@ -10,9 +10,9 @@ import pytest
 from edge_agent import logs
 from edge_agent.cli.parser import leaves, make_parser
 from edge_agent.commands import machine
-from edge_agent.commands.settings import NAMES
 from edge_agent.remote_config import CLOSED_SECTIONS
 from edge_agent.settings import AgentSettings
+from fd_protocol.topics import COMMANDS as NAMES
 from fd_runtime import config
 from fd_runtime.config_keys import keys_of
 

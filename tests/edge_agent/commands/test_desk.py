@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.commands import memory
-from edge_agent.commands.settings import NAMES
 from edge_agent.events import WorkFailed
 from edge_agent.jobs import Answer, PredictJob
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState, DeviceState, Part
+from fd_protocol.topics import COMMANDS
 from fd_runtime.link import LinkDown, PublishRefused
 from tests.edge_agent.commands.bench import Ordered
 from tests.edge_agent.processes import settings_text
@@ -264,7 +264,7 @@ def test_a_dry_run_never_reaches_the_journal(device):
 # Anything at all.
 
 HAPPENINGS = ("again", "confirm", "kill", "up", "down", "wait", "offer")
-STEPS = st.lists(st.sampled_from([*NAMES, *HAPPENINGS]), max_size=25)
+STEPS = st.lists(st.sampled_from([*COMMANDS, *HAPPENINGS]), max_size=25)
 
 
 @settings(max_examples=60, deadline=None)
@@ -310,7 +310,7 @@ def test_a_device_killed_anywhere_does_every_command_once_and_tells_its_end(tmp_
 
 def note(device, ends):
     """Every end that was told, and that no id has two."""
-    for name in NAMES:
+    for name in COMMANDS:
         for one in device.told(name):
             if one.state.has_ended:
                 assert ends.setdefault(one.id, (one.state, one.reason)) == (one.state, one.reason)
@@ -321,9 +321,9 @@ def test_ten_thousand_payloads_of_noise_leave_the_device_as_it_was(device):
     rng = random.Random(7)
     valid = [
         codec.encode(device.command(name, {"level": "debug", "for_s": "60", "log.level": "info"}, number))
-        for number, name in enumerate([*NAMES, "dance", "diag"])
+        for number, name in enumerate([*COMMANDS, "dance", "diag"])
     ]
-    topics = [TOPICS.command("dev-1", name) for name in (*NAMES, "dance")]
+    topics = [TOPICS.command("dev-1", name) for name in (*COMMANDS, "dance")]
     topics += ["fd/v1/test/dev/dev-1/cmd", "fd/v1/test/dev/dev-1/cmd/", "fd/v1/test/dev/dev-1/cmd/A b"]
     for _ in range(10_000):
         device.wire.arrive(rng.choice(topics), mutated(rng, rng.choice(valid)))
@@ -361,7 +361,7 @@ def mutated(rng, data):
 
 def hostile(rng):
     """Valid commands with the worst that a valid command may hold."""
-    name = rng.choice([*NAMES, "dance"])
+    name = rng.choice([*COMMANDS, "dance"])
     keys = ["broker.host", "privacy.epsilon_max", "state.folder", "model.threads", "log.level", "__class__", "x" * 512]
     values = ["", "0", "-1", "[[[[", "\\u0000", "9" * 512, "'a'", "{x = 1}", "nan", "1979-05-27"]
     arguments = {rng.choice(keys): rng.choice(values) for _ in range(rng.randrange(8))}

@@ -1,0 +1,1 @@
+"""What our packages are made of, by the locks in deploy/deb/locks: bills, licences, known vulnerabilities."""
