@@ -11,7 +11,6 @@ import faulthandler
 import logging
 import os
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -39,8 +38,9 @@ from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import Standing
 from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
-from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, trial_command, verify_command
 from edge_agent.slots.machine import Phase, Slots, Unhealthy
+from edge_agent.slots.reaching import trust
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import command_of
 from edge_agent.spool import Spool
@@ -121,7 +121,7 @@ def _live(house: _House) -> None:
         stack.callback(close_soon, link)
         inbox = cast("Inbox", link.events)
         with blame(path, "releases.ca"):
-            trust = _trust(settings)
+            tls = trust(settings)
         worker = _start_worker(path, settings, inbox, stack)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
         levels = LogLevels(
@@ -134,8 +134,8 @@ def _live(house: _House) -> None:
         keeper = Keeper(
             shelf,
             settings.releases,
-            trust,
-            trial_command(path),
+            tls,
+            Helpers(trial_command(path), verify_command(path)),
             lambda: _health(worker),
             environment=_environment(settings),
             on_change=lambda _: inbox.put(None),  # the loop below looks
@@ -263,17 +263,6 @@ def _standing(agent: Agent, worker: ProcessWorker) -> Standing:
 def _health(worker: ProcessWorker) -> Health:
     standing = worker.standing
     return Health(standing.is_ready, standing.deaths, standing.last_death)
-
-
-def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
-    """Return whom packages are taken from, if any are; the device shows its certificate, where it has one."""
-    tls, ca = settings.broker.tls, settings.releases.ca
-    if settings.releases.url is None or (tls is None and ca is None):
-        return None
-    context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
-    if tls is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context
 
 
 def _seen(equipment: Equipment, agent: Agent, store: Store, version: str, tail: Tail) -> Seen:

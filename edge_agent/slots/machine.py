@@ -46,12 +46,16 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A bundle that the device is told to run. Digests are in hex; without a `package` it must be here already."""
+    """A bundle that the device is told to run. Digests are in hex; without a `package` it must be here already.
+
+    `by_owner`: the device's owner brought it, and nobody needs to vouch for it; None = the federation told.
+    """
 
     bundle: str
     version: str
     package: str = ""
     package_bytes: int = 0
+    by_owner: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
