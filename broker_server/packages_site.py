@@ -1,4 +1,4 @@
-"""Packages for devices over HTTPS: `GET /v1/blobs/SHA256`, with ranges, and nothing else.
+"""Packages for devices over HTTPS, `GET /v1/blobs/SHA256` with ranges, and what is signed of them, `GET /v1/tuf/NAME`.
 
 A process beside the aggregator, as the dashboard is. A package is asked for by its digest: nothing lists them, a link
 that leads elsewhere is not followed, and what is served never changes. Off loopback devices show the certificate that
@@ -18,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from broker_server.config import Config
@@ -27,7 +27,9 @@ from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_DOCUMENT = re.compile(r"(?:[1-9][0-9]{0,9}\.(?:root|targets|students|snapshot)|timestamp)\.json")
 _NOT_FOUND = 404
+_NOT_LONG = {"Cache-Control": "no-cache"}
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _MOST_CONNECTIONS = 256
 _FAREWELL_S = 2
@@ -63,7 +65,15 @@ def make_app(web: Path) -> Starlette:
             raise HTTPException(_NOT_FOUND)
         return FileResponse(place, media_type="application/octet-stream", headers=_FOR_EVER)
 
-    return Starlette(routes=[Route("/v1/blobs/{digest}", blob)])
+    def document(request: Request) -> Response:
+        """A device that has everything asks for a root that is yet to come: that answer is as short as can be."""
+        name = request.path_params["name"]
+        place = web / "v1" / "tuf" / name
+        if not _DOCUMENT.fullmatch(name) or place.is_symlink() or not place.is_file():
+            return Response(status_code=_NOT_FOUND)
+        return FileResponse(place, media_type="application/json", headers=_NOT_LONG)
+
+    return Starlette(routes=[Route("/v1/blobs/{digest}", blob), Route("/v1/tuf/{name}", document)])
 
 
 def _terms(settings: PackageSettings, web: Path) -> uvicorn.Config:

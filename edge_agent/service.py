@@ -134,6 +134,7 @@ def _live(house: _House) -> None:
         keeper = Keeper(
             shelf,
             settings.releases,
+            settings.device.id,
             tls,
             Helpers(trial_command(path), verify_command(path)),
             lambda: _health(worker),

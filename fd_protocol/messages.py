@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fd_protocol.identity import RoundId, check_digest, check_name, check_text, is_sampled, require
+from fd_protocol.identity import RoundId, check_digest, check_name, check_text, is_sampled, require, sha256
 from fd_protocol.schema import keyed
 from fd_protocol.terms import (
     MAX_CELLS,
@@ -38,6 +38,7 @@ __all__ = [
     "MAX_CLASSES",
     "MAX_CLUSTERS",
     "MAX_COMMAND_CHARACTERS",
+    "MAX_MARKS",
     "MAX_NAMED",
     "MAX_PARTS",
     "MAX_PART_BYTES",
@@ -65,6 +66,7 @@ __all__ = [
     "Sampling",
     "ServerState",
     "Slice",
+    "StagedRelease",
     "Status",
     "TrainingTerms",
     "check_codec",
@@ -84,6 +86,8 @@ MAX_CLUSTERS = 16
 MAX_METRICS = 64
 MAX_CAPABILITIES = 64
 MAX_PUBLIC_SETS = 8
+MAX_MARKS, MARK_BYTES = 256, 8
+"""Devices that a staged release names, and what it has of each."""
 """Public sets that a device says it has."""
 MAX_ARGUMENTS = 16
 MAX_RESULTS = 64
@@ -359,7 +363,7 @@ class StagedRelease:
         require(bool(self.bundle and self.package), "a staged release has a bundle and a package")
         require(0 < self.package_bytes < 1 << 40, "a package has 1 to 2^40 bytes")
         require(0.0 <= self.share <= 1.0, "a share lies in 0..1")
-        require(len(self.named) <= MAX_NAMED, f"at most {MAX_NAMED} devices are named")
+        require(len(self.named) <= MAX_MARKS, f"at most {MAX_MARKS} devices are named")
         require(all(len(mark) == MARK_BYTES for mark in self.named), f"a mark has {MARK_BYTES} bytes")
 
     def mark(self, device: str) -> bytes:

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.slots import machine
+from edge_agent.slots.choosing import wanted
 from edge_agent.slots.machine import (
     BackWanted,
     Broken,
@@ -38,7 +39,6 @@ from edge_agent.slots.machine import (
     Healthy,
     Installed,
     Nudged,
-    Offered,
     Phase,
     Refused,
     Slots,
@@ -76,12 +76,6 @@ class Health:
     last_death: str = ""
 
 
-def offered(release: Release) -> Offered:
-    """Return what the federation's nudge asks for."""
-    package = release.package.hex() if release.package else ""
-    return Offered(release.bundle.hex(), release.version, package, release.package_bytes)
-
-
 def begin(shelf: Shelf, factory: str) -> Slots:
     """Begin a life: count it, and make sure that what is active can be read.
 
@@ -114,6 +108,7 @@ class Keeper:
     Args:
         shelf: the slots; `begin` has been called.
         settings: how to follow them.
+        device: name of this one: some are among the first.
         tls: whom packages are taken from; None = whom the system trusts.
         helpers: the programs that do what this process is too small for.
         health: asked while a bundle is on trial.
@@ -129,6 +124,7 @@ class Keeper:
         self,
         shelf: Shelf,
         settings: ReleaseSettings,
+        device: str,
         tls: ssl.SSLContext | None,
         helpers: Helpers,
         health: Callable[[], Health],
@@ -137,6 +133,7 @@ class Keeper:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._shelf, self._settings, self._tls, self._helpers = shelf, settings, tls, helpers
+        self._device = device
         self._health, self._on_change, self._environment = health, on_change, environment
         self.received_bytes, self.is_data_spent = 0, False
         self._state = shelf.load()
@@ -158,10 +155,11 @@ class Keeper:
         if not self._settings.automatic or self._settings.url is None:
             log.info("release %s is not followed: releases.url or releases.automatic", release.version)
             return
-        if release.package_bytes > self._settings.max_mb * 1e6:
-            log.warning("release %s has %d bytes, releases.max_mb forbids it", release.version, release.package_bytes)
+        offered = wanted(release, self._device, self._state)
+        if offered.package_bytes > self._settings.max_mb * 1e6:
+            log.warning("release %s has %d bytes, releases.max_mb forbids it", offered.version, offered.package_bytes)
             return
-        self.take(Nudged(offered(release)))
+        self.take(Nudged(offered))
 
     def take(self, event: Event) -> None:
         """Let the state take an event, durably, before anything follows from it."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
@@ -66,6 +67,8 @@ def described(hint):
         return {"type": "array", "items": described(arguments[0])}
     if origin is not None and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": described(arguments[1])}
+    if origin is UnionType:  # a key that may be absent
+        return described(next(one for one in arguments if one is not NoneType))
     if dataclasses.is_dataclass(hint):
         return {"allOf": [{"$ref": f"#/components/schemas/{hint.__name__}"}]}
     if issubclass(hint, Enum):

@@ -76,7 +76,15 @@ def live(board, bundles, tmp_path):
         settings = ReleaseSettings(trial_s=120.0)
         well = Health(is_ready=True, deaths=0)
         lives.append(
-            Keeper(shelf, settings, None, Helpers(command, verify_command(config)), lambda: well, on_change=on_change)
+            Keeper(
+                shelf,
+                settings,
+                "dev-1",
+                None,
+                Helpers(command, verify_command(config)),
+                lambda: well,
+                on_change=on_change,
+            )
         )
         return lives[-1]
 

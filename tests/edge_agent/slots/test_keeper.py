@@ -59,7 +59,7 @@ def live(device, factory, shop, url):  # noqa: F811 - the fixture
         begin(shelf, factory.digest.hex())
         settings = ReleaseSettings(**{"url": url, "root": shop.root, "health_s": 0.1, "trial_s": 60.0, **changes})
         helpers = Helpers(trial or trial_command(config), verify_command(config))
-        lives.append(Keeper(shelf, settings, None, helpers, health))
+        lives.append(Keeper(shelf, settings, "dev-1", None, helpers, health))
         return lives[-1]
 
     yield start
@@ -219,7 +219,7 @@ def test_the_owner_goes_back_by_a_wish(live, shop, device):  # noqa: F811
     wait_until(lambda: second.state.phase is Phase.IDLE)
     shelf.leave_wish(Wish(is_back=True))
     wait_until(lambda: second.state.phase is Phase.ROLLBACK)
-    assert shelf.wish() is None
+    wait_until(lambda: shelf.wish() is None)
     assert live().state.active == ""
 
 
