@@ -134,10 +134,10 @@ def _live(house: _House) -> None:
         keeper = Keeper(
             shelf,
             settings.releases,
-            settings.device.id,
             tls,
             Helpers(trial_command(path), verify_command(path)),
             lambda: _health(worker),
+            device=settings.device.id,
             environment=_environment(settings),
             on_change=lambda _: inbox.put(None),  # the loop below looks
         )

@@ -108,10 +108,10 @@ class Keeper:
     Args:
         shelf: the slots; `begin` has been called.
         settings: how to follow them.
-        device: name of this one: some are among the first.
         tls: whom packages are taken from; None = whom the system trusts.
         helpers: the programs that do what this process is too small for.
         health: asked while a bundle is on trial.
+        device: name of this one: some are among the first.
         on_change: told every new state, from any thread.
         environment: of the trial; None = this process's.
 
@@ -124,11 +124,11 @@ class Keeper:
         self,
         shelf: Shelf,
         settings: ReleaseSettings,
-        device: str,
         tls: ssl.SSLContext | None,
         helpers: Helpers,
         health: Callable[[], Health],
         *,
+        device: str,
         on_change: Callable[[Slots], None] = lambda _: None,
         environment: Mapping[str, str] | None = None,
     ) -> None:

@@ -75,7 +75,6 @@ class Slots:
         succeeded: whether that was well.
         note: what the trial found out about `release`, in a line; None = nothing.
         keeps_tail: what was learnt with the bundle before is for the last one that was proven too; None = it is not.
-        about: the bundle that `outcome` is about; None = an agent of before wrote it.
     """
 
     factory: str = ""
@@ -91,7 +90,12 @@ class Slots:
     # An agent of before wrote neither, and what it wrote must still be what `to_json` writes: no default but None.
     note: str | None = None
     keeps_tail: bool | None = None
-    about: str | None = None
+
+    @property
+    def about(self) -> str:
+        """The bundle that `outcome` is about, as well as the state tells: the last that failed, or what runs."""
+        runs = self.active or self.factory
+        return self.known_bad[-1] if self.known_bad and not self.succeeded else runs
 
     @property
     def kept(self) -> frozenset[str]:
@@ -224,8 +228,7 @@ def step(state: Slots, event: Event) -> Slots:
         case Phase.IDLE, BackWanted() if state.previous is not None:
             bad = _remember(state, state.active or state.factory)
             back = replace(state, active=state.previous, previous=None, phase=Phase.ROLLBACK, known_bad=bad)
-            left = state.active or state.factory
-            return replace(back, outcome="the owner went back", succeeded=False, keeps_tail=None, about=left)
+            return replace(back, outcome="the owner went back", succeeded=False, keeps_tail=None)
         case Phase.COMMIT, BackWanted():
             return _go_back(state, "the owner went back")
     return state
@@ -264,7 +267,7 @@ def _begin(state: Slots, offered: Offered) -> Slots:
         back = replace(state, release=offered, phase=Phase.REBOOT, note=None, keeps_tail=None)
         return state if runs else back
     if not offered.package:
-        return replace(state, outcome=f"{offered.version}: it has no package", succeeded=False, about=offered.bundle)
+        return replace(state, outcome=f"{offered.version}: it has no package", succeeded=False)
     return replace(state, release=offered, phase=Phase.DOWNLOAD)
 
 
@@ -291,7 +294,6 @@ def _go_back(state: Slots, reason: str) -> Slots:
         succeeded=False,
         note=None,
         keeps_tail=None,
-        about=state.release.bundle,
     )
 
 
@@ -312,15 +314,13 @@ def _fall_back(state: Slots, reason: str) -> Slots:
             outcome=outcome,
             succeeded=False,
             keeps_tail=None,
-            about=state.active,
         )
     )
 
 
 def _end(state: Slots, outcome: str, *, succeeded: bool) -> Slots:
-    about = state.release.bundle if state.release else None
     ended = replace(state, phase=Phase.IDLE, release=None, starts=0, outcome=outcome, succeeded=succeeded, note=None)
-    return _next(replace(ended, about=about))
+    return _next(ended)
 
 
 def _next(state: Slots) -> Slots:

@@ -34,7 +34,7 @@ def main(config: Path, offered: Offered) -> None:
         releases = replace(settings.releases, health_s=0.05, trial_s=60.0)
         as_one = ["sh", "-c", AS_ONE, "sh"]
         helpers = Helpers([*as_one, *trial_command(config)], [*as_one, *verify_command(config)])
-        life = Keeper(shelf, releases, "dev-1", None, helpers, lambda: WELL)
+        life = Keeper(shelf, releases, None, helpers, lambda: WELL, device="dev-1")
         while True:
             try:
                 life.take(Nudged(offered))

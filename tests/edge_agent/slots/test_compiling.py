@@ -75,17 +75,8 @@ def live(board, bundles, tmp_path):
         begin(shelf, bundles[0].digest.hex())
         settings = ReleaseSettings(trial_s=120.0)
         well = Health(is_ready=True, deaths=0)
-        lives.append(
-            Keeper(
-                shelf,
-                settings,
-                "dev-1",
-                None,
-                Helpers(command, verify_command(config)),
-                lambda: well,
-                on_change=on_change,
-            )
-        )
+        helpers = Helpers(command, verify_command(config))
+        lives.append(Keeper(shelf, settings, None, helpers, lambda: well, device="dev-1", on_change=on_change))
         return lives[-1]
 
     yield start

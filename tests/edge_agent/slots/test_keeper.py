@@ -59,7 +59,7 @@ def live(device, factory, shop, url):  # noqa: F811 - the fixture
         begin(shelf, factory.digest.hex())
         settings = ReleaseSettings(**{"url": url, "root": shop.root, "health_s": 0.1, "trial_s": 60.0, **changes})
         helpers = Helpers(trial or trial_command(config), verify_command(config))
-        lives.append(Keeper(shelf, settings, "dev-1", None, helpers, health))
+        lives.append(Keeper(shelf, settings, None, helpers, health, device="dev-1"))
         return lives[-1]
 
     yield start
