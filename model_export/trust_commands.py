@@ -212,8 +212,8 @@ def _show(arguments: argparse.Namespace) -> int:
 def _standing(folder: Path) -> dict[str, Any]:
     root, targets = newest(Root, folder, ROOT), newest(Targets, folder, TARGETS)
     if root is None:
-        return {"root": "none yet"}
-    told: dict[str, Any] = {"root": f"{root.signed.version}, until {root.signed.expires:%Y-%m-%d}"}
+        return {"version": "none yet"}
+    told: dict[str, Any] = {"version": f"{root.signed.version}, until {root.signed.expires:%Y-%m-%d}"}
     for name, role in root.signed.roles.items():
         told[name] = [f"{role.threshold} of", *role.keyids]
     if targets is not None:

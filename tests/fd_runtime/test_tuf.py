@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import socket
-import threading
 import time
 from dataclasses import replace
 
@@ -18,7 +16,7 @@ from fd_runtime.tuf_documents import TrustError
 from fd_runtime.tuf_online import OnlineTrust
 from fd_runtime.tuf_root import Changes
 from fd_runtime.tuf_targets import to_tuf
-from tests.support.trust import DAY, FACTS, NOW, Trust, serving
+from tests.support.trust import DAY, FACTS, NOW, Dripping, Trust, serving
 
 PACKAGE = b"package" * 1000
 OTHER = b"another package"
@@ -194,31 +192,6 @@ def test_slow_retrieval_ends_when_patience_does(trust, tmp_path):
             trust.client(tmp_path / "device", address, patience_s=1.0).refresh()
         assert given  # it did begin to answer
         assert time.monotonic() - began_s < 30.0  # the connection alone would live for ever
-
-
-class Dripping:
-    """A server that gives the head of an answer, and then a byte every tenth of a second."""
-
-    def __enter__(self):
-        self._given, self._end = [], threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._serve, daemon=True).start()
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}", self._given
-
-    def __exit__(self, *_):
-        self._end.set()
-        self._socket.close()
-
-    def _serve(self):
-        try:
-            connection, _ = self._socket.accept()
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-            while not self._end.wait(0.1):
-                connection.sendall(b" ")
-                self._given.append(1)
-        except OSError:
-            return
 
 
 def test_what_was_believed_stands_after_an_attack(trust, ask):

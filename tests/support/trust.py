@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -101,3 +102,28 @@ def serving(folder: Path):
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Dripping:
+    """A server that gives the head of an answer, and then a byte every tenth of a second."""
+
+    def __enter__(self):
+        self._given, self._end = [], threading.Event()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._serve, daemon=True).start()
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}", self._given
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._socket.close()
+
+    def _serve(self):
+        try:
+            connection, _ = self._socket.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not self._end.wait(0.1):
+                connection.sendall(b" ")
+                self._given.append(1)
+        except OSError:
+            return
