@@ -13,6 +13,7 @@ What is deliberately absent: packages (`edge_agent.slots.download` brings them, 
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import time
@@ -46,6 +47,7 @@ _GAP_S = 30.0
 PATIENCE_S = 120.0
 """For all documents together: a server that gives a byte a second is none."""
 _CHUNK = 1 << 14
+logging.getLogger("tuf").setLevel(logging.WARNING)  # of three keys of root one does not sign: no news
 
 
 class UnreachableError(FedistillError):
