@@ -248,4 +248,4 @@ def _passphrase(arguments: argparse.Namespace, *, is_new: bool = False) -> bytes
             raise InvalidValueError("these are two passphrases")
     if not said:
         raise InvalidValueError("the passphrase is empty; --no-passphrase is for keys that machines use")
-    return said.encode()
+    return str(said).encode()

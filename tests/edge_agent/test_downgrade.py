@@ -20,22 +20,20 @@ from tests.edge_agent.artifacts import write_bundle
 
 KNOWN_BEFORE = 1
 """Schema version of each database of a device, in every agent so far."""
-SLOTS_BEFORE = set(
-    [
-        "factory",
-        "active",
-        "phase",
-        "release",
-        "previous",
-        "starts",
-        "waiting",
-        "known_bad",
-        "outcome",
-        "succeeded",
-        "note",
-        "keeps_tail",
-    ]
-)
+SLOTS_BEFORE = {
+    "factory",
+    "active",
+    "phase",
+    "release",
+    "previous",
+    "starts",
+    "waiting",
+    "known_bad",
+    "outcome",
+    "succeeded",
+    "note",
+    "keeps_tail",
+}
 OFFERED = Offered("b" * 64, "2", "p" * 64, 100)
 
 
