@@ -154,6 +154,8 @@ class _Patient:
         yield "data", "model", self.data, "data.private names an npz file of x and y; see [data]"
         if self.seen.settings.broker.tls is not None:
             yield "certificate", "", self.certificate, "ask the operator: `broker-server ca sign`"
+        if self.seen.settings.releases.root is not None:
+            yield "releases", "", self.releases, "releases.root is the `1.root.json` of whoever signs: docs/updates.md"
         if not offline:
             yield "broker", "", self.broker, "is it running, at this host and port, and does a firewall let us through?"
             yield "rights", "broker", self.rights, "the operator's `broker-server mosquitto` writes the broker's rights"
@@ -257,6 +259,19 @@ class _Patient:
         if end - self.now < _WARN_BEFORE:
             return Finding("certificate", Verdict.WARNING, found, "renew it soon: `broker-server ca sign`")
         return Finding("certificate", Verdict.OK, found)
+
+    def releases(self) -> Finding:
+        """Whether the root that trust begins with is one; who is asked beyond it, the device does when it runs."""
+        from fd_runtime.tuf_documents import believed_root  # noqa: PLC0415 - few devices follow releases
+
+        root = self.seen.settings.releases.root
+        assert root is not None
+        until = believed_root(root)
+        found = f"by root {until.version}, which ends {until.end:%Y-%m-%d}"
+        if until.end <= self.now:
+            remedy = "it follows later roots by itself, if it has heard of one in time; else bring it a new root.json"
+            return Finding("releases", Verdict.WARNING, found, remedy)
+        return Finding("releases", Verdict.OK, found)
 
     def broker(self) -> Finding:
         broker = self.seen.settings.broker

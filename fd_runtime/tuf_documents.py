@@ -9,6 +9,7 @@ them is a delivery, or the workstation's own (`tuf_repository`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +79,28 @@ def write(folder: Path, document: Metadata[S], role: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / name, document.to_bytes())
     return folder / name
+
+
+@dataclass(frozen=True, slots=True)
+class RootOutlook:
+    """A root by its version, and when it ends."""
+
+    version: int
+    end: datetime
+
+
+def believed_root(path: Path) -> RootOutlook:
+    """Return the outlook of a root that is signed by its own keys, as a device's first one must be.
+
+    Raises:
+        TrustError: it is not.
+    """
+    root = read(Root, path)
+    try:
+        root.signed.verify_delegate(ROOT, root.signed_bytes, root.signatures)
+    except RepositoryError as error:
+        raise TrustError(f"{path}: {error}") from error
+    return RootOutlook(root.signed.version, root.signed.expires)
 
 
 def utc(at_s: float) -> datetime:

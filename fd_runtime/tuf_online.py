@@ -168,6 +168,11 @@ class OnlineTrust:
         root, targets = newest(Root, self._folder, ROOT), newest(Targets, self._folder, TARGETS)
         return Ending(*(one.signed.expires.timestamp() if one else 0.0 for one in (root, targets)))
 
+    def believed_until_s(self) -> float:
+        """Return until when devices believe that this is the latest, if nobody signs again; 0 = nothing is signed."""
+        stamp = self._timestamp()
+        return stamp.signed.expires.timestamp() if stamp else 0.0
+
     # One process at a time.
 
     @contextmanager
