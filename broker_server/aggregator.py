@@ -24,10 +24,11 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
-from broker_server import editions
+from broker_server import editions, releases
 from broker_server.accepted import Accepted
 from broker_server.catching_up import CatchingUp
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
+from broker_server.deliveries import Deliveries
 from broker_server.editions import Editions
 from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
@@ -50,6 +51,7 @@ from broker_server.events import (
     PublishProbes,
     PublishRelease,
     ReleaseFailed,
+    RolloutHeard,
     Scheduled,
     TimeFound,
     TrainStudent,
@@ -77,7 +79,7 @@ from broker_server.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError, InvalidValueError
-from fd_protocol.messages import ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
+from fd_protocol.messages import CommandState, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
@@ -158,7 +160,7 @@ class Aggregator:
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self._clerk, self._rewrite_at_ms = Clerk(store, settings, self._scribe, lambda: self._kits), 0
-        self._errands = Errands(store, settings.federation)
+        self._errands, self._deliveries = Errands(store, settings.federation), Deliveries(store, settings.federation)
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
@@ -289,12 +291,13 @@ class Aggregator:
         """Make the backlog durable, then tell broker and devices, then act on the new state."""
         at_ms, orders = self._clock(), self._orders()
         wake_ms = self._wake_ms()
-        is_due = wake_ms is not None and wake_ms <= at_ms
+        is_due = (wake_ms is not None and wake_ms <= at_ms) or releases.is_due(self.state.releases, at_ms)
         if not self._backlog and not is_due and not orders:
             return
         try:
             self._commit_group(tuple(self._backlog), at_ms, orders)
         except Exception as error:
+            self._deliveries.count_anew()
             if _is_of_the_disk(error) or not any(isinstance(item, Arrived) for item in self._backlog):
                 raise
             log.warning("a group of %d is taken in one by one: %r", len(self._backlog), error)
@@ -306,6 +309,7 @@ class Aggregator:
         try:
             self._commit_group((item,), at_ms)
         except Exception as error:
+            self._deliveries.count_anew()
             if _is_of_the_disk(error) or isinstance(item, Finished):
                 raise
             self._commit_group((item,), at_ms, broken=error)
@@ -350,6 +354,8 @@ class Aggregator:
         self._reconciler.adopt(group.state)
         if group.orders:
             self._rewrite()
+            self._deliveries.count_anew()
+            self._forget_staged()
 
     def _orders(self) -> list[Placed]:
         """Return what the operator wants and can be done now; no folder that cannot be read stops the federation."""
@@ -427,12 +433,22 @@ class Aggregator:
         """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
         if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
             log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
+        if taken.command is not None and self._deliveries.hear(taken.device, taken.command, group.at_ms):
+            self._hear_of_rollouts(group)
         if taken.presence is None or not taken.presence.online:
             return
         for errand in self._errands.meet(taken.device, taken.presence.capabilities, group.at_ms):
             log.warning("%s to %s: it %s", errand.command, taken.device, DEAF)
         if not taken.retained:
             group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
+
+    def _hear_of_rollouts(self, group: Group) -> None:
+        """Tell the state how many devices run what is under way, and how many refused it."""
+        for rollout in group.state.releases.rollouts:
+            found = self._deliveries.outcomes(rollout.bundle)
+            ended = (found.get(CommandState.SUCCESSFUL, 0), found.get(CommandState.FAILED, 0))
+            if ended != (rollout.succeeded, rollout.failed):
+                group.fold(RolloutHeard(rollout.family, rollout.bundle, *ended))
 
     def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
@@ -491,6 +507,12 @@ class Aggregator:
             if isinstance(effect, _PUBLISHES):
                 self._reconciler.forget(effect)
 
+    def _forget_staged(self) -> None:
+        """A tag is on other devices than before: those that are among the first may be others."""
+        for effect in outstanding(self.state):
+            if isinstance(effect, PublishBundle) and effect.tags:
+                self._reconciler.forget(effect)
+
     def _perform(self, effect: Effect) -> None:
         match effect:
             case effect if isinstance(effect, _PUBLISHES) and not self._is_up:
@@ -514,15 +536,20 @@ class Aggregator:
             case TrainStudent():
                 self._start(self._teaching(effect))
             case MakeRelease() if self._shelf is not None:
-                self._start(Releasing(effect, self._shelf, self._clock))
+                beside = tuple(one.package for one in self.state.releases.made)
+                self._start(Releasing(effect, self._shelf, self._clock, beside))
             case MakeRelease(weights=weights):
                 self._inbox.put(Finished((ReleaseFailed(weights, "no_shelf"),)))
-            case PublishBundle(published):
-                self._publisher.bundle(published)
+            case PublishBundle():
+                first = self._shelf.first if self._shelf is not None else None
+                self._publisher.bundle(effect, first, self._first_devices(effect.tags))
             case PublishRelease(release) if self._shelf is not None:
                 self._publisher.release(self._shelf.family, self._shelf.first, release)
             case PublishRelease():
                 pass  # what was released before lies on another server's shelf
+
+    def _first_devices(self, tags: Sequence[str]) -> list[str]:
+        return sorted({device for tag in tags for device in self._scribe.devices_of(None, tag)})
 
     def _teaching(self, effect: TrainStudent) -> Teaching:
         """The lesson is about the probes of the consensus, whatever the next round is about."""

@@ -2,7 +2,7 @@
 
     pause, abort, release, ...   an event of the federation
     probes-...                   likewise, after a look at the files that the order names
-    publish                      likewise; whoever gave it has looked at the files (`publish_command`)
+    publish                      likewise; whoever gave it has looked at the files (`rollout_commands`)
     forget, replace, tag         rows of the store (`departures`); no event may keep a forgotten name, so the state that
                                  they leave takes the place of the journal
 
@@ -23,6 +23,7 @@ from broker_server.federation import Answer, Federation, answered
 from broker_server.journal import Journal
 from broker_server.kits import Kits
 from broker_server.releases import published_by
+from broker_server.rollouts import started_by
 from broker_server.round import Phase
 from broker_server.scribe import Scribe
 from broker_server.settings import Settings
@@ -125,6 +126,7 @@ class Clerk:
     def _problem_of_bundle(self, order: Order, at_ms: int) -> str:
         try:
             published = published_by(order, at_ms)
+            started_by(dict(order.arguments), published.family, published.bundle, at_ms)
         except (FedistillError, ValueError, KeyError) as error:
             return f"no bundle to publish: {error}"
         if self.settings.bundles and published.bundle.hex() not in self.settings.bundles:

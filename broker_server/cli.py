@@ -25,6 +25,7 @@ from broker_server.quarantine_command import add_quarantine_command
 from broker_server.record_commands import add_record_commands
 from broker_server.releases_command import add_releases_command
 from broker_server.replay_commands import add_replay_commands
+from broker_server.rollout_commands import add_rollout_commands
 from broker_server.several import end_with_parent, run_several, settings_files
 from broker_server.status import Status
 from broker_server.transfer_commands import add_transfer_commands
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("dashboard", "packages"):
         commands.choices[name].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_order_commands(commands)
+    add_rollout_commands(commands.choices["release"])
     add_publish_command(commands)
     add_releases_command(commands)
     add_record_commands(commands)

@@ -60,6 +60,11 @@ class StateSettings:
         return self.folder / "releases"
 
     @property
+    def signing_key(self) -> Path:
+        """What it signs releases with (`vouching`)."""
+        return self.folder / "signing.key"
+
+    @property
     def probes(self) -> Path:
         """Editions of the public set (`probe_shelf`)."""
         return self.folder / "probes"

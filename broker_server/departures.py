@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from broker_server import errands
+from broker_server import deliveries, errands
 from broker_server.chronicle import Chronicle, DeviceRecord, lower
 from broker_server.federation import Federation, named_blobs, without
 from broker_server.scribe import Scribe
@@ -136,6 +136,7 @@ class Registrar:
         hearings = self.store.delete_rows("hearings", self._key(device=device))
         self.store.delete_rows("devices", self._key(device=device))
         errands.forget(self.store, self._federation, device)
+        deliveries.forget(self.store, self._federation, device)
         return Forgotten(device, len(rows), parts, unreadable, hearings, rounds)
 
     def _lose_rounds(self, device: str) -> tuple[int, ...]:

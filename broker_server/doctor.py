@@ -20,6 +20,7 @@ from broker_server.config import Config
 from broker_server.equipment import Workshop, load_equipment, plain_kits
 from broker_server.federation import Federation, named_blobs
 from broker_server.journal import Journal
+from broker_server.vouching import endings, needed_trust
 from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, load_toml
 from fd_runtime.findings import FaultError, Finding, Verdict, examine_one
 from fd_runtime.knocking import knock
@@ -76,6 +77,8 @@ def examine(path: Path, crl: Path | None, now: datetime) -> Iterator[Finding]:
     yield examine_one("server", patient.server, "give the folder to the user that the server runs as")
     yield examine_one("broker", patient.broker, "is it running, at this host and port? `broker-server mosquitto` helps")
     yield examine_one("certificate", patient.certificate, "`broker-server ca sign`, then start the server again")
+    if config.state.signing_key.exists():
+        yield examine_one("signing", patient.signing, "docs/updates.md: who signs what, and when it ends")
     yield examine_one("revocations", patient.revocations, "`broker-server ca crl`, then SIGHUP to the broker")
     if config.enrolment.authority is not None:
         yield examine_one("authority", patient.authority, "`broker-server ca init`, or copy the folder of before")
@@ -189,6 +192,23 @@ class _Patient:
         if name != self.config.aggregator:
             raise FaultError(f"it names {name!r}, the settings say aggregator = {self.config.aggregator!r}", EX_CONFIG)
         return self._expiring("certificate", f"of {name}", end, _WARN_BEFORE)
+
+    def signing(self) -> Finding:
+        """Whether devices believe what this server gives them, and for how long yet."""
+        trust = needed_trust(self.config)
+        if not trust.has_begun:
+            return Finding("signing", Verdict.WARNING, "a key, and nothing signed yet", "`broker-server publish`")
+        now_s = self.now.timestamp()
+        until_s, ending = trust.believed_until_s(), trust.ending()
+        ends = {"the word that this is the latest": until_s, "root": ending.root_s, "targets": ending.targets_s}
+        for what, at_s in ends.items():
+            if at_s <= now_s:
+                raise FaultError(f"{what} ended {utc(round(1000 * at_s))} UTC: no device takes a release", EX_CONFIG)
+        if soon := endings(trust, now_s):
+            return Finding("signing", Verdict.WARNING, soon[0], "docs/updates.md")
+        return Finding(
+            "signing", Verdict.OK, f"believed until {utc(round(1000 * until_s))} UTC, signed again every day"
+        )
 
     def revocations(self) -> Finding:
         if self.config.broker.tls is None:

@@ -73,7 +73,11 @@ class Command(str, Enum):
     WITHDRAW = "withdraw"
     """Its argument `family` is of devices whose published bundle is meant; without it: what the server's own run."""
     PUBLISH = "publish"
-    """A bundle that was made elsewhere (`releases.published_by`)."""
+    """A bundle that was made elsewhere (`releases.published_by`), for some devices first or for all (`rollouts`)."""
+    ROLLOUT_WIDEN = "rollout-widen"
+    ROLLOUT_HALT = "rollout-halt"
+    ROLLOUT_RESUME = "rollout-resume"
+    """These three have an argument `family`."""
     PROBES_STAGE = "probes-stage"
     PROBES_TRIAL = "probes-trial"
     PROBES_SWITCH = "probes-switch"
@@ -374,6 +378,16 @@ class ReleaseFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutHeard:
+    """So many devices of a family run a bundle by now, or refused it and went back."""
+
+    family: str = keyed(1)
+    bundle: bytes = keyed(2)
+    succeeded: int = keyed(3)
+    failed: int = keyed(4)
+
+
+@dataclass(frozen=True, slots=True)
 class ClockTicked:
     """Time has come to `at_ms`; of interest where `federation.wake_at_ms` asked for it."""
 
@@ -395,6 +409,7 @@ Event: TypeAlias = (
     | StudentTrained
     | ReleaseMade
     | ReleaseFailed
+    | RolloutHeard
     | ClockTicked
 )
 
@@ -481,9 +496,22 @@ class PublishRelease:
 
 @dataclass(frozen=True, slots=True)
 class PublishBundle:
-    """Effect: the broker retains that devices of a family should run what an operator has published."""
+    """Effect: the broker retains that devices of a family should run what an operator has published.
+
+    Attributes:
+        published: the bundle.
+        before: what those run that are not among the first; None = what they were born with, or the student's releases.
+        share, tags: who is among the first; 1 = all.
+        is_halted: nobody else begins with it.
+        release: the student's release that stands behind it then; None = the bundle that they were born with.
+    """
 
     published: Published
+    before: Published | None = None
+    share: float = 1.0
+    tags: tuple[str, ...] = ()
+    is_halted: bool = False
+    release: Release | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ from broker_server.events import (
     PublishPresence,
     ReleaseFailed,
     ReleaseMade,
+    RolloutHeard,
     RoundOpened,
     Schedule,
     Scheduled,
@@ -63,7 +64,9 @@ from broker_server.events import (
     TrainStudent,
 )
 from broker_server.releases import Candidate, Releases
+from broker_server.rollouts import started_by
 from broker_server.round import Phase, Round
+from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import RoundOffer
 from fd_protocol.schema import decode, encode, keyed
@@ -186,6 +189,9 @@ class Federation:
 
 def step(state: Federation, event: Event) -> Federation:
     """Return the state after `event`."""
+    if isinstance(event, ClockTicked):
+        fate = releases.ticked(state.releases, event.at_ms)
+        state = state if fate is state.releases else replace(state, releases=fate)
     match event:
         case EpochBegun(epoch, at_ms):
             return replace(_step_round(state, event, at_ms), epoch=epoch, consensus=None)
@@ -207,6 +213,9 @@ def step(state: Federation, event: Event) -> Federation:
             return replace(state, is_due=True) if is_time and not state.is_due else state
         case StudentTrained() if state.consensus is not None and event.round == state.consensus.round:
             return _learn(state, event)
+        case RolloutHeard():
+            fate = releases.hear(state.releases, event)
+            return state if fate is state.releases else replace(state, releases=fate)
         case ReleaseMade() | ReleaseFailed():
             fate = releases.step(state.releases, event)
             return state if fate is state.releases else replace(state, releases=fate)
@@ -421,6 +430,8 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
             return _release(state, answer)
         case Order(command=Command.PUBLISH):
             return _publish(state, event, answer)
+        case Order(command=Command.ROLLOUT_WIDEN | Command.ROLLOUT_HALT | Command.ROLLOUT_RESUME):
+            return _change_rollout(state, event, answer)
         case Order(command=Command.WITHDRAW) if (family := _withdrawn_family(state, event.order)) is not None:
             taken_back, words = releases.take_back(state.releases, family)
             is_obeyed = taken_back is not state.releases
@@ -454,10 +465,26 @@ def lacking_staged(state: Federation) -> list[str]:
 
 def _publish(state: Federation, event: Ordered, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
     new = releases.published_by(event.order, event.at_ms)
-    after = releases.publish(state.releases, new)
+    rollout = started_by(dict(event.order.arguments), new.family, new.bundle, event.at_ms)
+    try:
+        after = releases.publish(state.releases, new, rollout)
+    except InvalidValueError as error:
+        return state, answer(str(error), obeyed=False)
     if after is state.releases:
         return state, answer(f"{new.version} is what devices of family {new.family} run already", obeyed=False)
     words = f"{new.version} is what devices of family {new.family} run from now on"
+    if not rollout.is_for_all:
+        words = f"{new.version} begins with {rollout.words}"
+    return replace(state, releases=after), answer(words)
+
+
+def _change_rollout(state: Federation, event: Ordered, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
+    try:
+        after, words = releases.change_rollout(state.releases, event.order, event.at_ms)
+    except KeyError as missing:
+        return state, answer(f"the order does not say {missing}", obeyed=False)
+    except ValueError as error:  # InvalidValueError is one
+        return state, answer(str(error), obeyed=False)
     return replace(state, releases=after), answer(words)
 
 

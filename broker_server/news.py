@@ -35,7 +35,9 @@ def news(before: Federation, after: Federation) -> Iterator[str]:
         yield f"student: {_listed(after.student.metrics)}"
     if after.editions != before.editions:
         yield from _of_editions(before.editions, after.editions)
-    if after.releases != before.releases:
+    if after.releases.rollouts != before.releases.rollouts:
+        yield from _of_rollouts(before.releases, after.releases)
+    elif after.releases != before.releases:
         yield from _of_releases(before.releases, after.releases)
 
 
@@ -61,6 +63,18 @@ def _of_editions(before: Editions, after: Editions) -> Iterator[str]:
         yield f"trial of edition {after.trial.edition}: {_listed(after.trial.metrics)}"
     if after.current is not None and after.current != before.current and after.count > 1:
         yield f"rounds are about edition {after.current.number} of the public set, {after.current.count} probes"
+
+
+def _of_rollouts(before: Releases, after: Releases) -> Iterator[str]:
+    for rollout in after.rollouts:
+        known = before.rollout_of(rollout.family)
+        if known is None or (known.bundle, known.share, known.tags, known.halted) != (
+            rollout.bundle,
+            rollout.share,
+            rollout.tags,
+            rollout.halted,
+        ):
+            yield f"rollout of {rollout.bundle.hex()[:12]} to family {rollout.family}: {rollout.words}"
 
 
 def _of_releases(before: Releases, after: Releases) -> Iterator[str]:

@@ -16,7 +16,7 @@ _HELP = {
     Command.RESUME: "open rounds again",
     Command.ABORT: "end the open round without a consensus",
     Command.ROUND_NOW: "open a round at once, whatever the schedule says",
-    Command.RELEASE: "release the student as it is: the bundle that devices should run",
+    Command.RELEASE: "release the student as it is; start | widen | halt | resume: a bundle for some devices first",
     Command.WITHDRAW: "take back what was released or published last; what was before is current again",
 }
 WAIT_S = 5.0
@@ -26,13 +26,15 @@ def add_order_commands(commands: Any) -> None:
     """Add one command an order."""
     for command, text in _HELP.items():
         parser = commands.add_parser(command.value, help=text)
-        parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
+        # `release` has commands of its own, which ask for it themselves.
+        is_needed = command is not Command.RELEASE
+        parser.add_argument("--config", type=Path, required=is_needed, metavar="federation.toml", help="of the server")
         add_wait(parser)
         if command is Command.ABORT:
             parser.add_argument("--reason", default="", help="for the record")
         if command is Command.WITHDRAW:
             parser.add_argument("--family", default="", help="of devices; without it: that of the server's own bundle")
-        parser.set_defaults(run=_give, command=command.value)
+        parser.set_defaults(run=_give, command=command.value, parser=parser)
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +43,8 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 
 def _give(arguments: argparse.Namespace) -> int:
+    if arguments.config is None:
+        arguments.parser.error("the following arguments are required: --config")
     config = load_toml(arguments.config, Config)
     said = {name: getattr(arguments, name, "") for name in ("reason", "family")}
     order = order_of(arguments.command, said)

@@ -1,4 +1,5 @@
-"""The HTTPS port for devices: packages, `GET /v1/blobs/SHA256` with ranges, and enrolment where it is on.
+"""The HTTPS port for devices: packages, `GET /v1/blobs/SHA256` with ranges; what is signed of them, `GET /v1/tuf/NAME`;
+and enrolment where it is on.
 
 A process beside the aggregator, as the dashboard is. A package is asked for by its digest: nothing lists them, a link
 that leads elsewhere is not followed, and what is served never changes. Off loopback devices show the certificate that
@@ -20,7 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from broker_server.config import Config
@@ -35,6 +36,8 @@ from fd_runtime.starting import blame
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORBIDDEN, _NOT_FOUND, _NO_SUCH_RANGE = 403, 404, 416
+_DOCUMENT = re.compile(r"(?:[1-9][0-9]{0,9}\.(?:root|targets|students|snapshot)|timestamp)\.json")
+_NOT_LONG = {"Cache-Control": "no-cache"}
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _MOST_CONNECTIONS = 256
 _PLACES = 8
@@ -89,9 +92,12 @@ def make_app(web: Path, tls: TlsTerms | None = None, enrolment: EnrolmentSite | 
     blobs = web / "v1" / "blobs"
     revocations = RevocationList(tls.crl) if tls and tls.crl else None
 
-    def blob(request: Request) -> FileResponse:
+    def check(request: Request) -> None:
         if tls is not None and tls.ca is not None and peer_of(request, revocations) is None:
             raise HTTPException(_FORBIDDEN)
+
+    def blob(request: Request) -> FileResponse:
+        check(request)
         digest = request.path_params["digest"]
         place = blobs / digest
         if "," in request.headers.get("range", ""):
@@ -100,7 +106,16 @@ def make_app(web: Path, tls: TlsTerms | None = None, enrolment: EnrolmentSite | 
             raise HTTPException(_NOT_FOUND)
         return FileResponse(place, media_type="application/octet-stream", headers=_FOR_EVER)
 
-    routes = [Route("/v1/blobs/{digest}", blob)]
+    def document(request: Request) -> Response:
+        """A device that has everything asks for a root that is yet to come: that answer is as short as can be."""
+        check(request)
+        name = request.path_params["name"]
+        place = web / "v1" / "tuf" / name
+        if not _DOCUMENT.fullmatch(name) or place.is_symlink() or not place.is_file():
+            return Response(status_code=_NOT_FOUND)
+        return FileResponse(place, media_type="application/json", headers=_NOT_LONG)
+
+    routes = [Route("/v1/blobs/{digest}", blob), Route("/v1/tuf/{name}", document)]
     return Starlette(routes=[*routes, *(enrolment.routes() if enrolment else ())])
 
 

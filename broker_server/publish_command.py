@@ -1,83 +1,84 @@
-"""`broker-server publish BUNDLE`: put a bundle where devices fetch it, and have them told.
+"""`broker-server publish DELIVERY` and `signing-key`: what was signed elsewhere comes to where devices fetch it.
 
-    BUNDLE, whole and of this task --> releases/web/v1/blobs/SHA256 --> order `publish` --> retained nudge of its family
+    DELIVERY (model-export publish) --signatures, packages, task--> releases/web/v1/{tuf, blobs}
 
-The package is on the disk before anybody hears of it. A device tries what it is told of by itself, and goes back where
-that is no good (docs/agent/releases.md).
+Nobody is told of anything by it: which of these bundles devices should run, and which devices first, says
+`broker-server release start` (`rollout_commands`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
-from broker_server.events import Command
-from broker_server.giving import EX_REFUSED, have_done, order_of
-from broker_server.order_commands import add_wait
-from broker_server.shelf import Shelf, Shelved
-from fd_protocol.errors import InvalidValueError
-from fd_runtime.artifacts import Bundle, load_bundle
+from broker_server.vouching import endings, needed_trust
+from fd_runtime.config import load_toml
+from fd_runtime.signing_keys import make_key
 from fd_runtime.starting import blame
+from fd_runtime.tuf_targets import Target
 
 
 def add_publish_command(commands: Any) -> None:
-    """Add `publish`."""
-    parser = commands.add_parser(
-        "publish", help="put a bundle where devices fetch it, and have those of its family told"
-    )
-    parser.add_argument("bundle", type=Path, help="folder that `model-export` wrote")
+    """Add `publish` and `signing-key`."""
+    text = "take in what `model-export publish` signed: bundles that devices may run from then on"
+    parser = commands.add_parser("publish", help=text)
+    parser.add_argument("delivery", type=Path, help="folder that `model-export publish` wrote")
+    _with_config(parser, _publish)
+    text = "say where the public half of this server's signing key is; make the key where there is none"
+    _with_config(commands.add_parser("signing-key", help=text), _signing_key)
+
+
+def _with_config(parser: argparse.ArgumentParser, run: Any) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
-    text = "bundle that all those devices have, as they were born with it: its files are left out of the package"
-    parser.add_argument("--parent", type=Path, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_wait(parser)
-    parser.set_defaults(run=_publish)
+    parser.set_defaults(run=run)
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    equipment = load_equipment(arguments.config)
-    config, own = equipment.config, equipment.bundle
-    bundle = load_bundle(arguments.bundle)
-    parent = None if arguments.parent is None else load_bundle(arguments.parent)
-    _check(bundle, own, parent)
+    config = load_equipment(arguments.config).config
+    trust, now_s = needed_trust(config), time.time()
     with blame(arguments.config, "state.folder"):
-        shelved = Shelf(own, config.state.releases).lay_down(bundle, parent)
-    said = {
-        "family": bundle.manifest.family,
-        "bundle": bundle.digest.hex(),
-        "version": bundle.manifest.version,
-        "package": shelved.package.hex(),
-        "package_bytes": str(shelved.package_bytes),
-        "parent": parent.digest.hex() if parent is not None else "",
-        "own": "yes" if bundle.manifest.family == own.manifest.family else "",
-    }
-    answer = have_done(arguments.config, config, order_of(Command.PUBLISH.value, said), arguments.wait)
+        taken = trust.take_in(arguments.delivery, now_s)
     if arguments.json:
-        print(json.dumps({**said, "obeyed": answer.is_obeyed, "outcome": answer.outcome}))  # noqa: T201 - asked for
-    else:
-        print("\n".join(_lines(config, shelved, answer.outcome)))  # noqa: T201 - what the command was for
-    return 0 if answer.is_obeyed else EX_REFUSED
+        told = {"root": taken.root, "targets": taken.targets, "bundles": [_plain(one) for one in taken.listed]}
+        print(json.dumps(told))  # noqa: T201 - asked for
+        return 0
+    print("\n".join(_lines(config, taken.root, taken.targets, taken.listed)))  # noqa: T201 - what the command was for
+    for line in endings(trust, now_s):
+        print(line)  # noqa: T201 - likewise
+    return 0
 
 
-def _check(bundle: Bundle, own: Bundle, parent: Bundle | None) -> None:
-    """Raises: InvalidValueError: no device could run it, or unpack it."""
-    for one in filter(None, (bundle, parent)):
-        if one.manifest.task.digest != own.manifest.task.digest:
-            raise InvalidValueError(f"{one.folder} was made for another task than this federation's")
-    if parent is not None and parent.manifest.family != bundle.manifest.family:
-        raise InvalidValueError(f"no device of family {bundle.manifest.family} was born with {parent.folder}")
+def _plain(target: Target) -> dict[str, Any]:
+    return {**target.facts.to_plain(), "package": target.package, "package_bytes": target.package_bytes}
 
 
-def _lines(config: Config, shelved: Shelved, outcome: str) -> list[str]:
-    where = f"{shelved.package_bytes:,} bytes: {config.state.releases}/web/v1/blobs/{shelved.package.hex()}"
-    if config.packages.enabled:
-        return [outcome, where]
-    return [
-        outcome,
-        where,
-        "this server does not serve packages: set packages.enabled, or see deploy/nginx/releases.conf",
+def _lines(config: Config, root: int, targets: int, listed: Sequence[Target]) -> list[str]:
+    lines = [f"root {root}, targets {targets}: devices may run"]
+    lines += [
+        f"  {one.facts.family} {one.facts.version}  {one.package_bytes:,} bytes  bundle {one.facts.bundle[:12]}"
+        for one in listed
     ]
+    if not listed:
+        lines.append("  nothing but what they were born with")
+    if not config.packages.enabled:
+        lines.append("this server does not serve packages: set packages.enabled, or see deploy/nginx/releases.conf")
+    return lines
+
+
+def _signing_key(arguments: argparse.Namespace) -> int:
+    config = load_toml(arguments.config, Config)
+    path = config.state.signing_key
+    with blame(arguments.config, "state.folder"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            make_key(path)
+    public = path.with_name(f"{path.name}.pub")
+    print(json.dumps({"public": str(public)}) if arguments.json else public)  # noqa: T201 - what it was for
+    return 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from broker_server.events import Published
+from broker_server.events import PublishBundle
+from broker_server.events import Published as PublishedBundle
 from broker_server.events import Release as Made
 from broker_server.round import Round
 from fd_protocol import codec
-from fd_protocol.messages import Command, ProbeNotice, Receipt, Release, ServerState
+from fd_protocol.messages import MAX_MARKS, Command, ProbeNotice, Receipt, Release, ServerState, StagedRelease
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import Bundle
 from fd_runtime.link import Link
@@ -52,31 +53,29 @@ class Publisher:
 
     def release(self, family: str, first: Bundle, current: Made | None) -> None:
         """Publish which bundle devices of `family` should run; None: the `first`."""
-        message = (
-            Release(family, first.digest, first.manifest.version)
-            if current is None
-            else Release(
-                family,
-                current.bundle,
-                current.version,
-                parent=first.digest,
-                package=current.package,
-                package_bytes=current.package_bytes,
-                is_verified=current.is_verified,
-            )
-        )
-        self._retain(self.topics.release(family), message)
+        self._retain(self.topics.release(family), _of_student(family, first, current))
 
-    def bundle(self, published: Published) -> None:
-        """Publish which bundle devices of a family should run, by an operator's word."""
-        message = Release(
-            published.family,
-            published.bundle,
-            published.version,
-            parent=published.parent,
-            package=published.package,
-            package_bytes=published.package_bytes,
-        )
+    def bundle(self, effect: PublishBundle, first: Bundle | None, devices: Sequence[str]) -> None:
+        """Publish which bundle devices of a family should run, by an operator's word: all of them, or some first.
+
+        Args:
+            effect: what, and for whom.
+            first: bundle that devices of the student's family were born with; None = this server has no shelf.
+            devices: names of those that are among the first, by their tags; the first `MAX_MARKS` of them.
+        """
+        published = effect.published
+        message = _of_published(published)
+        if effect.share < 1.0 or effect.is_halted:
+            staged = StagedRelease(
+                published.bundle,
+                published.version,
+                published.package,
+                published.package_bytes,
+                published.parent,
+                0.0 if effect.is_halted else effect.share,
+            )
+            marks = () if effect.is_halted else tuple(staged.mark(device) for device in devices[:MAX_MARKS])
+            message = replace(_behind(effect, first), staged=replace(staged, named=marks))
         self._retain(self.topics.release(published.family), message)
 
     def probes(self, notice: ProbeNotice) -> None:
@@ -94,3 +93,38 @@ class Publisher:
 
     def _retain(self, topic: str, message: object) -> int:
         return self.link.publish(topic, codec.encode(message), retain=True)
+
+
+def _of_student(family: str, first: Bundle, current: Made | None) -> Release:
+    if current is None:
+        return Release(family, first.digest, first.manifest.version)
+    return Release(
+        family,
+        current.bundle,
+        current.version,
+        parent=first.digest,
+        package=current.package,
+        package_bytes=current.package_bytes,
+        is_verified=current.is_verified,
+    )
+
+
+def _of_published(published: PublishedBundle) -> Release:
+    return Release(
+        published.family,
+        published.bundle,
+        published.version,
+        parent=published.parent,
+        package=published.package,
+        package_bytes=published.package_bytes,
+    )
+
+
+def _behind(effect: PublishBundle, first: Bundle | None) -> Release:
+    """What devices run that are not among the first; of another family nobody knows what they were born with."""
+    published = effect.published
+    if effect.before is not None:
+        return _of_published(effect.before)
+    if published.is_own and first is not None:
+        return _of_student(published.family, first, effect.release)
+    return Release(published.family, published.bundle, published.version)

@@ -14,6 +14,8 @@ Rules:
   with.
 - What an operator has published stands until it is withdrawn: the student is not released to devices of that family
   meanwhile, for its weights are another bundle's.
+- What is published may be for some devices first (`rollouts`). While it is, nothing else is published for their
+  family; what is published after one that was halted takes its place, so that behind it stands what is known to work.
 - Of a family that is not the student's the last one cannot be withdrawn: which bundle its devices were born with is
   known to them alone. It is published in the other's place.
 
@@ -24,7 +26,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from broker_server import rollouts
 from broker_server.events import (
+    Command,
     Effect,
     MakeRelease,
     Order,
@@ -34,7 +38,10 @@ from broker_server.events import (
     Release,
     ReleaseFailed,
     ReleaseMade,
+    RolloutHeard,
 )
+from broker_server.rollouts import Rollout
+from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId
 from fd_protocol.schema import keyed
 
@@ -57,6 +64,7 @@ class Releases:
     Attributes:
         published: of all families, the last one last.
         has_published_own: something was, once, for the student's family: its devices must hear what stands now.
+        rollouts: of what is published for each family now; a family without one is from before there were any.
     """
 
     candidate: Candidate | None = keyed(1, default=None)
@@ -64,6 +72,7 @@ class Releases:
     count: int = keyed(3, default=0)
     published: tuple[Published, ...] = keyed(4, default=())
     has_published_own: bool = keyed(5, default=False)
+    rollouts: tuple[Rollout, ...] = keyed(6, default=())
 
     @property
     def current(self) -> Release | None:
@@ -84,6 +93,10 @@ class Releases:
     def own(self) -> Published | None:
         """What is published for the student's family; None: the student's releases are what its devices run."""
         return next((one for one in self.standing if one.is_own), None)
+
+    def rollout_of(self, family: str) -> Rollout | None:
+        """How far what is published for a family is; None: nothing is, or it is for all."""
+        return next((one for one in self.rollouts if one.family == family), None)
 
     @property
     def named_blobs(self) -> frozenset[bytes]:
@@ -118,14 +131,71 @@ def published_by(order: Order, at_ms: int) -> Published:
     )
 
 
-def publish(state: Releases, new: Published) -> Releases:
-    """Return the state in which devices of a family are to run `new`; the same where they are already."""
+def publish(state: Releases, new: Published, rollout: Rollout | None = None) -> Releases:
+    """Return the state in which devices of a family are to run `new`; the same where they are already.
+
+    Raises:
+        InvalidValueError: some of them are on their way to another one.
+    """
     if any(replace(one, at_ms=new.at_ms) == new for one in state.standing):
         return state
+    under_way = state.rollout_of(new.family)
+    if under_way is not None and not under_way.is_for_all and not under_way.halted:
+        raise InvalidValueError(f"another bundle is under way to family {new.family}: widen it to all, or halt it")
     others = [one for one in state.published if one.family != new.family]
     same = [one for one in state.published if one.family == new.family]
+    if under_way is not None and under_way.halted:  # what follows a bad one does not fall back on it
+        same = same[:-1]
     kept = (*others, *same[1 - _REMEMBERED :], new)
-    return replace(state, published=kept, has_published_own=state.has_published_own or new.is_own)
+    after = replace(state, published=kept, has_published_own=state.has_published_own or new.is_own)
+    return _with_rollout(after, rollout or Rollout(new.family, new.bundle, since_ms=new.at_ms))
+
+
+def change_rollout(state: Releases, order: Order, at_ms: int) -> tuple[Releases, str]:
+    """Return the state after an order about a rollout, and how far that is, in words.
+
+    Raises:
+        KeyError, ValueError, InvalidValueError: there is none, or it cannot be so.
+    """
+    said = dict(order.arguments)
+    family = said["family"]
+    before = state.rollout_of(family)
+    if before is None:
+        raise InvalidValueError(f"nothing is under way to family {family}")
+    match order.command:
+        case Command.ROLLOUT_WIDEN:
+            after = rollouts.widen(before, said, at_ms)
+        case Command.ROLLOUT_HALT:
+            after = rollouts.halt(before, said.get("reason") or f"by {order.who}")
+        case _ if before.halted:
+            after = rollouts.resume(before, at_ms)
+        case _:
+            raise InvalidValueError("it is not halted")
+    return _with_rollout(state, after), after.words
+
+
+def hear(state: Releases, event: RolloutHeard) -> Releases:
+    """Return the state once so many devices have ended; the same where that is about another bundle."""
+    before = state.rollout_of(event.family)
+    if before is None or before.bundle != event.bundle:
+        return state
+    after = rollouts.heard(before, event.succeeded, event.failed)
+    return state if after == before else _with_rollout(state, after)
+
+
+def ticked(state: Releases, at_ms: int) -> Releases:
+    """Return the state at a time; the same where no stage is due."""
+    after = tuple(rollouts.ticked(one, at_ms) for one in state.rollouts)
+    return state if after == state.rollouts else replace(state, rollouts=after)
+
+
+def is_due(state: Releases, at_ms: int) -> bool:
+    """Whether a stage begins now."""
+    return any(rollouts.is_due(one, at_ms) for one in state.rollouts)
+
+
+def _with_rollout(state: Releases, new: Rollout) -> Releases:
+    return replace(state, rollouts=(*(one for one in state.rollouts if one.family != new.family), new))
 
 
 def take_back(state: Releases, family: str) -> tuple[Releases, str]:
@@ -138,7 +208,9 @@ def take_back(state: Releases, family: str) -> tuple[Releases, str]:
         return state, f"nothing is published for family {family}"
     if len(same) == 1 and not same[0].is_own:
         return state, f"nothing was before it: publish the bundle that devices of family {family} were born with"
-    after = replace(state, published=tuple(one for one in state.published if one is not same[-1]))
+    published = tuple(one for one in state.published if one is not same[-1])
+    others = tuple(one for one in state.rollouts if one.family != family)
+    after = replace(state, published=published, rollouts=others)
     if len(same) > 1:
         return after, f"{same[-1].version} withdrawn, {same[-2].version} is current"
     back = state.current.version if state.current else "the first bundle"
@@ -164,10 +236,27 @@ def step(state: Releases, event: ReleaseMade | ReleaseFailed) -> Releases:
 
 def outstanding(state: Releases) -> tuple[Effect, ...]:
     """Return what must be brought about: the candidate's release, and that the fleet knows the current one."""
-    effects: list[Effect] = [PublishBundle(one) for one in state.standing]
+    effects: list[Effect] = [_nudge(state, one) for one in state.standing]
     if state.own is None and (state.count or state.has_published_own):
         effects.append(PublishRelease(state.current))
     if state.candidate is not None:
         one = state.candidate
         effects.append(MakeRelease(state.count + 1, one.round, one.weights, one.is_verified))
     return tuple(effects)
+
+
+def _nudge(state: Releases, published: Published) -> PublishBundle:
+    """What devices of a family hear: the bundle, and where it is for some first, what the others run."""
+    rollout = state.rollout_of(published.family)
+    if rollout is None or rollout.is_for_all or rollout.bundle != published.bundle:
+        return PublishBundle(published)
+    older = [one for one in state.published if one.family == published.family and one is not published]
+    behind = None if older else state.current
+    return PublishBundle(
+        published,
+        before=older[-1] if older else None,
+        share=rollout.share,
+        tags=rollout.tags,
+        is_halted=bool(rollout.halted),
+        release=behind if published.is_own else None,
+    )

@@ -81,7 +81,14 @@ def _published(one: Published, releases: Releases) -> dict[str, Any]:
         "published": _time(one.at_ms),
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
+        "rollout": _rollout(one, releases),
     }
+
+
+def _rollout(one: Published, releases: Releases) -> str:
+    """How far it is, for what stands now."""
+    found = releases.rollout_of(one.family)
+    return found.words if found is not None and found.bundle == one.bundle and one in releases.standing else ""
 
 
 def _time(at_ms: int) -> str:

@@ -17,6 +17,7 @@ from broker_server.events import EpochBegun
 from broker_server.journal import Journal
 from broker_server.orders import Spool
 from broker_server.shelf import Shelf
+from broker_server.vouching import Tending, online_trust
 from broker_server.worker import ThreadWorker
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.link import LinkSettings
@@ -50,6 +51,7 @@ def run(path: Path, *, version: str) -> None:
         worker = ThreadWorker()
         stack.callback(worker.close)
         with blame(path, "state.folder"):
+            trust = online_trust(config)
             aggregator = Aggregator(
                 config,
                 store,
@@ -61,7 +63,7 @@ def run(path: Path, *, version: str) -> None:
                 worker=worker,
                 version=version,
                 spool=Spool(config.state.orders),
-                shelf=Shelf(equipment.bundle, config.state.releases),
+                shelf=Shelf(equipment.bundle, config.state.releases, trust),
                 gate=kit.gate,
                 auto_release=config.release.automatic,
                 canaries_sha256=equipment.canaries_sha256,
@@ -73,7 +75,8 @@ def run(path: Path, *, version: str) -> None:
             _enter_child(stack, path, "dashboard")
         if config.packages.enabled or config.enrolment.enabled:
             _enter_child(stack, path, "packages")
-        until_signalled(lambda: _pump(aggregator), aggregator.wake)
+        tending = None if trust is None else Tending(trust)
+        until_signalled(lambda: _pump(aggregator, tending), aggregator.wake)
 
 
 def restore(config: Config, path: Path, *, epoch: int, backup: Path | None = None) -> Path | None:
@@ -118,7 +121,9 @@ def _enter_child(stack: ExitStack, path: Path, name: str) -> None:
     stack.callback(child.stop)
 
 
-def _pump(aggregator: Aggregator) -> None:
+def _pump(aggregator: Aggregator, tending: Tending | None) -> None:
+    if tending is not None:
+        tending.turn(utc_ms() / 1000)
     try:
         aggregator.pump(_PUMP_S)
     except StoreFullError as error:

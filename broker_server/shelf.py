@@ -3,6 +3,7 @@
     state/releases/1.2.r3/            the bundle: the first bundle's graphs with the student's parameters
     state/releases/web/v1/blobs/SHA256    its package, without what the first bundle has: kilobytes; and packages of
                                           bundles that were made elsewhere (`publish_command`)
+    state/releases/web/v1/tuf/            what is signed about them (`vouching`)
 
 `web` is all that a web server needs to see, this program's (`packages_site`) or another (deploy/nginx): a package is
 asked for by its digest, nothing lists them.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +30,8 @@ from fd_runtime.artifacts import Bundle, load_bundle
 from fd_runtime.files import write_atomically
 from fd_runtime.packages import pack
 from fd_runtime.releases import release
+from fd_runtime.target_facts import facts_of
+from fd_runtime.tuf_online import OnlineTrust
 
 log = logging.getLogger("broker-server")
 
@@ -48,10 +52,12 @@ class Shelf:
     Attributes:
         first: the bundle that the fleet was born with, and the parent of every release.
         folder: where releases lie; made where it is missing.
+        trust: signs them; None = nobody does, and no device takes one.
     """
 
     first: Bundle
     folder: Path
+    trust: OnlineTrust | None = None
 
     @property
     def family(self) -> str:
@@ -62,8 +68,14 @@ class Shelf:
         """Where packages lie, by digest."""
         return self.folder / "web" / "v1" / "blobs"
 
-    def put(self, number: int, weights: StudentWeights) -> Shelved:
+    def put(self, number: int, weights: StudentWeights, now_s: float = 0.0, beside: Collection[bytes] = ()) -> Shelved:
         """Return release `number` of these weights, from the shelf if it lies there.
+
+        Args:
+            number: of the release.
+            weights: of the student.
+            now_s: UTC, for the signature.
+            beside: packages of releases that stay vouched for.
 
         Raises:
             InvalidValueError: they are of another bundle than the first.
@@ -74,7 +86,17 @@ class Shelf:
             raise InvalidValueError("these weights are of another bundle than the fleet's first")
         version = f"{self.first.manifest.version}.r{number}"
         bundle = self._known(self.folder / version, weights) or self._make(self.folder / version, weights, version)
-        return self.lay_down(bundle, self.first)
+        shelved = self.lay_down(bundle, self.first)
+        self._vouch(shelved, now_s, [package.hex() for package in beside])
+        return shelved
+
+    def _vouch(self, shelved: Shelved, now_s: float, beside: Collection[str]) -> None:
+        """Sign what devices are to believe; a server that may not says so, and its release lies here for nobody."""
+        if self.trust is None or not self.trust.has_begun:
+            log.warning("%s is not signed: no device takes it (docs/updates.md)", shelved.bundle.manifest.version)
+            return
+        package = (self.blobs / shelved.package.hex()).read_bytes()
+        self.trust.vouch(package, facts_of(shelved.bundle, self.first), now_s, beside=beside)
 
     def lay_down(self, bundle: Bundle, parent: Bundle | None = None) -> Shelved:
         """Put the package of a bundle where devices fetch it; one that lies there is the same.

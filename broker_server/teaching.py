@@ -65,16 +65,17 @@ class Teaching:
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """Make a bundle of the student's weights; `clock` is UTC milliseconds."""
+    """Make a bundle of the student's weights; `clock` is UTC milliseconds, `beside` packages that stay vouched for."""
 
     effect: MakeRelease
     shelf: Shelf
     clock: Callable[[], int]
+    beside: tuple[bytes, ...] = ()
 
     def run(self, store: Store) -> Finished:
         effect = self.effect
         weights = StudentWeights.from_bytes(store.blob(effect.weights))
-        shelved = self.shelf.put(effect.number, weights)
+        shelved = self.shelf.put(effect.number, weights, self.clock() / 1000, self.beside)
         release = Release(
             number=effect.number,
             round=effect.round,

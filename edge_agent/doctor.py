@@ -156,6 +156,8 @@ class _Patient:
         yield "data", "model", self.data, "data.private names an npz file of x and y; see [data]"
         if self.seen.settings.tls is not None:
             yield "certificate", "", self.certificate, "ask the operator: `broker-server ca sign`, or a token to enrol"
+        if self.seen.settings.releases.root is not None:
+            yield "releases", "", self.releases, "releases.root is the `1.root.json` of whoever signs: docs/updates.md"
         needed = "certificate" if self.seen.settings.identity is not None else ""
         if not offline:
             yield (
@@ -279,6 +281,19 @@ class _Patient:
             remedy = "`edge-agent enrol` says what becomes of it; a running device goes on trying"
             return Finding("certificate", Verdict.WARNING, "not enrolled yet; a token is there", remedy)
         raise FaultError(f"not enrolled, and no new token in {files.token}", EX_CONFIG)
+
+    def releases(self) -> Finding:
+        """Whether the root that trust begins with is one; who is asked beyond it, the device does when it runs."""
+        from fd_runtime.tuf_documents import believed_root  # noqa: PLC0415 - few devices follow releases
+
+        root = self.seen.settings.releases.root
+        assert root is not None
+        until = believed_root(root)
+        found = f"by root {until.version}, which ends {until.end:%Y-%m-%d}"
+        if until.end <= self.now:
+            remedy = "it follows later roots by itself, if it has heard of one in time; else bring it a new root.json"
+            return Finding("releases", Verdict.WARNING, found, remedy)
+        return Finding("releases", Verdict.OK, found)
 
     def broker(self) -> Finding:
         broker, tls = self.seen.settings.broker, self.seen.settings.tls

@@ -11,7 +11,6 @@ import faulthandler
 import logging
 import os
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -40,8 +39,9 @@ from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import Standing
 from edge_agent.reservations import Reservations
 from edge_agent.settings import AgentSettings
-from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, trial_command, verify_command
 from edge_agent.slots.machine import Phase, Slots, Unhealthy
+from edge_agent.slots.reaching import trust
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import command_of
 from edge_agent.spool import Spool
@@ -127,7 +127,7 @@ def _live(house: _House) -> None:
         inbox = cast("Inbox", link.events)
         with blame(path, "releases.ca"):
             if identity is None:
-                _trust(settings)  # the owner's mistake shows here, not at the first release
+                trust(settings)  # the owner's mistake shows here, not at the first release
         worker = _start_worker(path, settings, inbox, stack)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
         levels = LogLevels(
@@ -140,9 +140,10 @@ def _live(house: _House) -> None:
         keeper = Keeper(
             shelf,
             settings.releases,
-            lambda: _trust(settings),
-            trial_command(path),
+            lambda: trust(settings),
+            Helpers(trial_command(path), verify_command(path)),
             lambda: _health(worker),
+            device=settings.device.id,
             environment=_environment(settings),
             on_change=lambda _: inbox.put(None),  # the loop below looks
         )
@@ -287,17 +288,6 @@ def _standing(agent: Agent, worker: ProcessWorker, identity: IdentityKeeper | No
 def _health(worker: ProcessWorker) -> Health:
     standing = worker.standing
     return Health(standing.is_ready, standing.deaths, standing.last_death)
-
-
-def _trust(settings: AgentSettings) -> ssl.SSLContext | None:
-    """Return whom packages are taken from, if any are; the device shows its certificate, as it is now."""
-    tls, ca = settings.tls, settings.releases.ca
-    if settings.releases.url is None or (tls is None and ca is None):
-        return None
-    context = ssl.create_default_context(cafile=ca or (tls.ca if tls else None))
-    if tls is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context
 
 
 def _seen(equipment: Equipment, agent: Agent, store: Store, version: str, tail: Tail) -> Seen:

@@ -13,7 +13,7 @@
 [training]  memory_mb, max_c, resume_below_c, battery_min_percent, cpu_share, window, checkpoint_s, flash_mb_per_day,
             data_mb_per_month
 [privacy] epsilon, delta, epsilon_max, period_days
-[releases] url, ca, automatic, max_mb, trial_s, health_s
+[releases] url, ca, root, automatic, max_mb, trial_s, health_s, latency_ms, memory_mb, poll_s
 [commands] allow, health_window_s       [log]         level, format
 """
 
@@ -144,6 +144,11 @@ class StateSettings:
     def identity(self) -> Path:
         """Return the folder of who the device is, where it enrols."""
         return self.folder / "identity"
+
+    @property
+    def trust(self) -> Path:
+        """Return the folder of signed documents that are believed, and of the time floor."""
+        return self.folder / "trust"
 
     @property
     def engines(self) -> Path:

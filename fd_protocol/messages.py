@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fd_protocol.identity import RoundId, check_digest, check_name, check_text, is_sampled, require
+from fd_protocol.identity import RoundId, check_digest, check_name, check_text, is_sampled, require, sha256
 from fd_protocol.schema import keyed
 from fd_protocol.terms import (
     MAX_CELLS,
@@ -38,6 +38,7 @@ __all__ = [
     "MAX_CLASSES",
     "MAX_CLUSTERS",
     "MAX_COMMAND_CHARACTERS",
+    "MAX_MARKS",
     "MAX_NAMED",
     "MAX_PARTS",
     "MAX_PART_BYTES",
@@ -65,6 +66,7 @@ __all__ = [
     "Sampling",
     "ServerState",
     "Slice",
+    "StagedRelease",
     "Status",
     "TrainingTerms",
     "check_codec",
@@ -84,6 +86,8 @@ MAX_CLUSTERS = 16
 MAX_METRICS = 64
 MAX_CAPABILITIES = 64
 MAX_PUBLIC_SETS = 8
+MAX_MARKS, MARK_BYTES = 256, 8
+"""Devices that a staged release names, and what it has of each."""
 """Public sets that a device says it has."""
 MAX_ARGUMENTS = 16
 MAX_RESULTS = 64
@@ -332,10 +336,51 @@ class ServerState:
 
 
 @dataclass(frozen=True, slots=True)
+class StagedRelease:
+    """A bundle that some devices of a family should run before the others do.
+
+    Those are drawn by the bundle's digest, so that each wider share holds the narrower one, and another bundle begins
+    with others; and those that are named, by marks that tell nothing to whoever does not know the names.
+    """
+
+    bundle: bytes = keyed(1)
+    """Digest of the bundle."""
+    version: str = keyed(2)
+    package: bytes = keyed(3)
+    """SHA-256 of the package."""
+    package_bytes: int = keyed(4)
+    parent: bytes = keyed(5, default=b"")
+    """Digest of the bundle whose files the package leaves out; empty = it leaves none out."""
+    share: float = keyed(6, default=0.0)
+    """Of all devices, in 0..1; 0 = halted: those that run it stay with it, and no other begins."""
+    named: tuple[bytes, ...] = keyed(7, default=())
+    """Marks of devices that are among the first, whatever the share."""
+
+    def __post_init__(self) -> None:
+        for digest in filter(None, (self.bundle, self.package, self.parent)):
+            check_digest(digest, "bundle, package and parent")
+        check_text(self.version, "version")
+        require(bool(self.bundle and self.package), "a staged release has a bundle and a package")
+        require(0 < self.package_bytes < 1 << 40, "a package has 1 to 2^40 bytes")
+        require(0.0 <= self.share <= 1.0, "a share lies in 0..1")
+        require(len(self.named) <= MAX_MARKS, f"at most {MAX_MARKS} devices are named")
+        require(all(len(mark) == MARK_BYTES for mark in self.named), f"a mark has {MARK_BYTES} bytes")
+
+    def mark(self, device: str) -> bytes:
+        """Return the mark of a device: sha256(bundle || 0 || name), its first bytes."""
+        return sha256(self.bundle + b"\0" + device.encode())[:MARK_BYTES]
+
+    def is_for(self, device: str) -> bool:
+        """Whether a device is among those that should run it by now."""
+        return is_sampled(device, self.bundle, self.share) or self.mark(device) in self.named
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The bundle that devices of a family should run. Retained under `release/{family}`, overwritten by the next one.
 
-    A nudge, no delivery: it names bytes by digest and says nothing of where they are.
+    A nudge, no delivery: it names bytes by digest and says nothing of where they are. Whether they are genuine says
+    what is signed about them (`targets`), never this.
     """
 
     family: str = keyed(1)
@@ -349,6 +394,9 @@ class Release:
     package_bytes: int = keyed(6, default=0)
     is_verified: bool = keyed(7, default=False)
     """Whether a paired test on labelled probes found it better than the one before; else an operator's word."""
+    staged: StagedRelease | None = keyed(8, default=None)
+    """What some devices should run instead. Agents that do not know of it run `bundle`. Where nothing was before, that
+    is the staged one, without a package: it says nothing to those that are not among the first."""
 
     def __post_init__(self) -> None:
         check_name(self.family, "family")

@@ -1,4 +1,4 @@
-"""New parameters in the bytes of an ONNX file, without the `onnx` package, which devices do not have.
+"""New parameters in the bytes of an ONNX file, and its opset, without the `onnx` package, which devices do not have.
 
 An ONNX file is a protobuf message; its initializers' raw_data are little-endian floats. Theta is written over them,
 nothing moves, and what onnxruntime then opens is an ordinary file. `SessionOptions.add_initializer`, made for the
@@ -17,6 +17,7 @@ Span = tuple[int, int]
 
 # Field numbers of onnx.proto3.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_NAME, _TENSOR_RAW_DATA = 7, 5, 8, 9
+_MODEL_OPSET, _OPSET_DOMAIN, _OPSET_VERSION = 8, 1, 2
 # Wire types of protobuf, and the bytes of the two that have a fixed length.
 _VARINT, _LENGTH = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
@@ -38,6 +39,35 @@ def with_parameters(model: bytes, layout: ThetaLayout, theta: F32) -> bytes:
             raise ModelError(f"parameter {name!r} takes {content.nbytes} bytes, the file has {stop - start}")
         changed[start:stop] = content.astype("<f4").tobytes()
     return bytes(changed)
+
+
+def opset_of(model: bytes) -> int:
+    """Return the opset of ai.onnx that a file is written in; 0 = it does not say.
+
+    Raises:
+        ModelError: it is no ONNX file.
+    """
+    found = [0]
+    for imported in _find(model, (0, len(model)), _MODEL_OPSET):
+        domains = {model[start:stop] for start, stop in _find(model, imported, _OPSET_DOMAIN)}
+        if domains <= {b"", b"ai.onnx"}:
+            found += _numbers(model, imported, _OPSET_VERSION)
+    return max(found)
+
+
+def _numbers(data: bytes, span: Span, wanted: int) -> Iterator[int]:
+    """Yield the values of a field of varints in the message at `span`, which `fields` has walked."""
+    at, end = span
+    for number, (start, stop) in (*fields(data, span), (0, (end, end))):
+        before = start if number else end
+        while at < before:
+            key, at = _varint(data, at)
+            if key & 7 != _VARINT:
+                break
+            value, at = _varint(data, at)
+            if key >> 3 == wanted:
+                yield value
+        at = stop
 
 
 def _places(model: bytes) -> dict[str, Span]:

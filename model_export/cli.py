@@ -28,6 +28,7 @@ from model_export.op_table import markdown
 from model_export.probes_check import check_probes
 from model_export.proving import prove_anywhere
 from model_export.samples import read_samples
+from model_export.trust_commands import add_trust_commands
 from model_export.verification.report import page_of
 from model_export.verification.verify import verify
 
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="model-export", description="Make bundles and public sets, and check them.")
     commands = parser.add_subparsers(
-        required=True, metavar="build|plan|sensitivity|verify|inspect|pack|unpack|release|probes|families|ops"
+        required=True,
+        metavar="build|plan|sensitivity|verify|inspect|pack|unpack|release|publish|trust|probes|families|ops",
     )
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -82,6 +84,8 @@ def _parser() -> Parser:
     text = "devices go on with what they have learnt; only those that have not begin with these parameters"
     releasing.add_argument("--keeps-tail", action="store_true", help=text)
     releasing.add_argument("--out", type=Path, required=True)
+
+    add_trust_commands(commands)
 
     checking = command("probes", _check_probes, "say whether a public set lies where private data lies")
     checking.add_argument("action", choices=["check"])

@@ -73,7 +73,7 @@ def install(arguments: argparse.Namespace) -> int:
     manifest = described(package)
     if not isinstance(manifest, Manifest):
         raise InvalidValueError(f"{arguments.file} is a public set, no bundle")
-    offered = Offered(manifest.digest.hex(), manifest.version, sha256(package).hex(), len(package))
+    offered = Offered(manifest.digest.hex(), manifest.version, sha256(package).hex(), len(package), by_owner=True)
     if offered.bundle in shelf.load().known_bad:
         tell(arguments, {"obeyed": False}, f"{offered.version} is known bad on this device")
         return EX_REFUSED

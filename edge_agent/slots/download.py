@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -24,6 +25,8 @@ _CHUNK = 1 << 16
 _DURABLE_BYTES = 1 << 22
 """How much a power cut may cost."""
 _TIMEOUT_S = 30.0
+_PACE_BYTES, _PACE_S = 4096, 60.0
+"""What must come in a minute: a server that gives a byte a second would hold the device for years."""
 _PARTIAL, _NOT_SATISFIABLE = 206, 416
 _FOR_NOW = frozenset({404, 408, 425, 429, 500, 502, 503, 504})
 """Not found is one of them: a release may be announced before the web server's copy is there."""
@@ -106,10 +109,12 @@ def _append(
     with opener.open(request, timeout=_TIMEOUT_S) as response:
         if start and not _goes_on(response, start):
             file.truncate(0)
-        unsafe = 0
+        unsafe, pace = 0, _Pace()
         while file.tell() < parcel.size_bytes:
             # One byte more than is due would be another package: it is not read.
-            chunk = response.read(min(_CHUNK, parcel.size_bytes - file.tell()))
+            chunk = response.read1(min(_CHUNK, parcel.size_bytes - file.tell()))  # what is there: it may be all
+            if not pace.keeps_up(len(chunk)):
+                raise PostponedError(f"{parcel.url}: less than {_PACE_BYTES} bytes in {_PACE_S:.0f} s")
             if not chunk:
                 raise PostponedError(f"{parcel.url}: {file.tell()} of {parcel.size_bytes} bytes came")
             file.write(chunk)
@@ -121,6 +126,22 @@ def _append(
                 unsafe = 0
             if is_over():
                 raise CalledOffError
+
+
+class _Pace:
+    """Whether enough comes, window after window."""
+
+    def __init__(self) -> None:
+        self._since_s, self._came = time.monotonic(), 0
+
+    def keeps_up(self, new_bytes: int) -> bool:
+        """Take note of bytes; false: the window that has ended was too thin."""
+        self._came += new_bytes
+        if time.monotonic() - self._since_s < _PACE_S:
+            return True
+        is_enough = self._came >= _PACE_BYTES
+        self._since_s, self._came = time.monotonic(), 0
+        return is_enough
 
 
 def _goes_on(response: HTTPResponse, start: int) -> bool:

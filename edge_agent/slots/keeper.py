@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.slots import machine
+from edge_agent.slots.choosing import wanted
 from edge_agent.slots.machine import (
     BackWanted,
     Broken,
@@ -38,7 +39,6 @@ from edge_agent.slots.machine import (
     Healthy,
     Installed,
     Nudged,
-    Offered,
     Phase,
     Refused,
     Slots,
@@ -59,6 +59,8 @@ _DEATHS = 2
 """Of a worker that is on trial; one may be anybody's fault."""
 _LINE_BYTES = 1 << 16
 """Of a trial's; what is longer is no verdict."""
+_VERIFY_S = 180.0
+"""For a helper that asks the server; it has patience of its own (`fd_runtime.tuf_client`)."""
 _KILLS = 2
 """Trials that the kernel may kill, for lack of memory, before the bundle is too large."""
 
@@ -72,12 +74,6 @@ class Health:
     is_ready: bool
     deaths: int
     last_death: str = ""
-
-
-def offered(release: Release) -> Offered:
-    """Return what the federation's nudge asks for."""
-    package = release.package.hex() if release.package else ""
-    return Offered(release.bundle.hex(), release.version, package, release.package_bytes)
 
 
 def begin(shelf: Shelf, factory: str) -> Slots:
@@ -98,6 +94,14 @@ def begin(shelf: Shelf, factory: str) -> Slots:
     return state
 
 
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """Commands to which `Offered` is appended, as JSON: one tries a bundle, one says whether it may be fetched."""
+
+    trial: Sequence[str]
+    verify: Sequence[str]
+
+
 class Keeper:
     """Follows releases for one life of a device.
 
@@ -105,8 +109,9 @@ class Keeper:
         shelf: the slots; `begin` has been called.
         settings: how to follow them.
         tls: returns whom packages are taken from, asked anew for each; None = whom the system trusts.
-        trial: command that tries a bundle; `Offered` as JSON is appended.
+        helpers: the programs that do what this process is too small for.
         health: asked while a bundle is on trial.
+        device: name of this one: some are among the first.
         on_change: told every new state, from any thread.
         environment: of the trial; None = this process's.
 
@@ -120,13 +125,15 @@ class Keeper:
         shelf: Shelf,
         settings: ReleaseSettings,
         tls: Callable[[], ssl.SSLContext | None],
-        trial: Sequence[str],
+        helpers: Helpers,
         health: Callable[[], Health],
         *,
+        device: str,
         on_change: Callable[[Slots], None] = lambda _: None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._shelf, self._settings, self._tls, self._trial = shelf, settings, tls, trial
+        self._shelf, self._settings, self._tls, self._helpers = shelf, settings, tls, helpers
+        self._device = device
         self._health, self._on_change, self._environment = health, on_change, environment
         self.received_bytes, self.is_data_spent = 0, False
         self._state = shelf.load()
@@ -134,6 +141,8 @@ class Keeper:
         self._is_closing = False
         self._failures = 0
         self._began_s = time.monotonic()
+        # Devices that lost power together do not ask together.
+        self._asked_s = self._began_s - random.uniform(0.0, 0.5) * settings.poll_s  # noqa: S311 - only to spread
         self._thread = threading.Thread(target=self._run, name="slots", daemon=True)
         self._thread.start()
 
@@ -146,10 +155,11 @@ class Keeper:
         if not self._settings.automatic or self._settings.url is None:
             log.info("release %s is not followed: releases.url or releases.automatic", release.version)
             return
-        if release.package_bytes > self._settings.max_mb * 1e6:
-            log.warning("release %s has %d bytes, releases.max_mb forbids it", release.version, release.package_bytes)
+        offered = wanted(release, self._device, self._state)
+        if offered.package_bytes > self._settings.max_mb * 1e6:
+            log.warning("release %s has %d bytes, releases.max_mb forbids it", offered.version, offered.package_bytes)
             return
-        self.take(Nudged(offered(release)))
+        self.take(Nudged(offered))
 
     def take(self, event: Event) -> None:
         """Let the state take an event, durably, before anything follows from it."""
@@ -199,7 +209,10 @@ class Keeper:
                 self._wait(_TURN_S, since=state)
             case Phase.IDLE | Phase.REBOOT | Phase.ROLLBACK:
                 self._shelf.tidy(state)
-                self._wait(_IDLE_S, since=state)
+                if (left_s := self._until_poll_s()) <= 0.0:
+                    self._poll(state)
+                else:
+                    self._wait(min(_IDLE_S, left_s), since=state)
 
     def _grant(self) -> None:
         """Do what the device's owner wants, if anything."""
@@ -233,16 +246,57 @@ class Keeper:
         if self.is_data_spent and not (path.exists() and path.stat().st_size >= release.package_bytes):
             self._postpone("it waits: training.data_mb_per_month is used up")
             return
+        if not release.by_owner and not self._is_vouched_for(state):
+            return
         try:
             fetch(parcel, path, tls=self._tls(), is_over=self._is_over_for(state), on_bytes=self._count)
         except WrongPackageError as error:
-            self.take(Refused(str(error)))
+            if release.by_owner:
+                self.take(Refused(str(error)))
+            else:  # what is signed is good, whatever a web server gives in its place
+                self._postpone(str(error))
         except PostponedError as error:
             self._postpone(str(error))
         except CalledOffError:
             return
         else:
             self.take(Downloaded())
+
+    def _is_vouched_for(self, state: Slots) -> bool:
+        """Ask whether what is under way may be fetched; what is not is refused, or waits."""
+        assert state.release is not None
+        said = self._ask_server(state, json.dumps(asdict(state.release)))
+        match said:
+            case {"outcome": "verified"}:
+                return True
+            case {"outcome": "refused", "reason": str(reason)}:
+                self.take(Refused(reason))
+            case {"outcome": "undecided", "reason": str(reason)} | {"killed": str(reason)} | {"crashed": str(reason)}:
+                if self._state is state:
+                    self._postpone(reason)
+            case _:
+                self._postpone("nobody said whether it is genuine")
+        return False
+
+    def _ask_server(self, state: Slots, *offered: str) -> Mapping[str, object]:
+        end_s = time.monotonic() + _VERIFY_S
+        command = [*self._helpers.verify, *offered]
+        said = _ask(command, self._environment, end_s, self._is_over_for(state), lambda _: None)
+        self._asked_s = time.monotonic()
+        received = said.get("received_bytes")
+        self._count(received if isinstance(received, int) else 0)
+        return said
+
+    def _poll(self, state: Slots) -> None:
+        """Ask whether what is believed is still the latest: who holds back nudges holds this back too, and is seen."""
+        said = self._ask_server(state)
+        if said.get("outcome") != "verified" and not self._is_closing:
+            log.warning("releases: %s", said.get("reason") or said)
+
+    def _until_poll_s(self) -> float:
+        if self._settings.url is None or not self._settings.automatic or self.is_data_spent:
+            return _IDLE_S
+        return self._asked_s + self._settings.poll_s - time.monotonic()
 
     def _count(self, new_bytes: int) -> None:
         self.received_bytes += new_bytes  # this thread alone writes it
@@ -253,7 +307,7 @@ class Keeper:
     def _try(self, state: Slots) -> None:
         assert state.release is not None
         said = _ask(
-            [*self._trial, json.dumps(asdict(state.release))],
+            [*self._helpers.trial, json.dumps(asdict(state.release))],
             self._environment,
             time.monotonic() + self._settings.trial_s,
             self._is_trial_over,
@@ -379,3 +433,8 @@ def _tell(state: Slots) -> None:
 def trial_command(path: Path) -> list[str]:
     """Return the command that tries a bundle for the device that the settings at `path` describe."""
     return [sys.executable, "-m", "edge_agent.slots.trial", str(path)]
+
+
+def verify_command(path: Path) -> list[str]:
+    """Return the command that says whether a package may be fetched by the device of the settings at `path`."""
+    return [sys.executable, "-m", "edge_agent.slots.verify", str(path)]

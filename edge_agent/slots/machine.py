@@ -46,12 +46,16 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A bundle that the device is told to run. Digests are in hex; without a `package` it must be here already."""
+    """A bundle that the device is told to run. Digests are in hex; without a `package` it must be here already.
+
+    `by_owner`: the device's owner brought it, and nobody needs to vouch for it; None = the federation told.
+    """
 
     bundle: str
     version: str
     package: str = ""
     package_bytes: int = 0
+    by_owner: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,12 @@ class Slots:
     # An agent of before wrote neither, and what it wrote must still be what `to_json` writes: no default but None.
     note: str | None = None
     keeps_tail: bool | None = None
+
+    @property
+    def about(self) -> str:
+        """The bundle that `outcome` is about, as well as the state tells: the last that failed, or what runs."""
+        runs = self.active or self.factory
+        return self.known_bad[-1] if self.known_bad and not self.succeeded else runs
 
     @property
     def kept(self) -> frozenset[str]:

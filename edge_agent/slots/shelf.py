@@ -11,13 +11,15 @@ What is deliberately absent: when anything happens (`machine`), and who makes it
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from edge_agent.slots.machine import Offered, Slots
-from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
+from fd_protocol.documents import InvalidDocumentError, Place, build, from_json, to_json
 from fd_runtime.files import write_atomically
 
 _HEX = 64
@@ -41,10 +43,13 @@ class Shelf:
     folder: Path
 
     def load(self) -> Slots:
-        """Return the state; a damaged one is set aside, and the device runs what its settings name."""
+        """Return the state; a damaged one is set aside, and the device runs what its settings name.
+
+        Keys of a later agent are passed over: who goes back to this version keeps its slots.
+        """
         path = self.folder / "state.json"
         try:
-            return from_json(Slots, path.read_bytes(), Place(path, InvalidDocumentError))
+            return _read(path)
         except FileNotFoundError:
             return Slots()
         except InvalidDocumentError as error:
@@ -106,3 +111,24 @@ def _is_ours(name: str) -> bool:
     is_digest = len(digest) == _HEX and set(digest) <= set("0123456789abcdef")
     # What was learnt is in a family of files: that under privacy terms, and a training that is not over (`learned`).
     return is_digest and (kind in ("", "new", "part") or kind.startswith("checkpoint"))
+
+
+def _read(path: Path) -> Slots:
+    place = Place(path, InvalidDocumentError)
+    data = path.read_bytes()
+    try:
+        return from_json(Slots, data, place)
+    except InvalidDocumentError as error:
+        try:
+            table = json.loads(data)
+        except ValueError:
+            raise error from None
+    return build(Slots, _known(table), place)
+
+
+def _known(table: Any) -> Any:
+    """Leave out keys that this version does not know, of the state and of the bundles that it names."""
+    if not isinstance(table, dict):
+        return table
+    names = {field.name for field in fields(Slots)} | {field.name for field in fields(Offered)}
+    return {key: _known(value) for key, value in table.items() if key in names}

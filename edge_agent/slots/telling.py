@@ -2,8 +2,9 @@
 
     EXECUTING (download | install | reboot | commit | rollback) --> SUCCESSFUL | FAILED (reason)
 
-Retained, so that whoever comes later sees where each device stands; the steps have Mender's names. Under privacy terms
-an end is told without what was found out about the bundle: that may follow from private rows.
+Its id is the beginning of the digest of the bundle that it is about. Retained, so that whoever comes later sees where
+each device stands; the steps have Mender's names. Under privacy terms an end is told without what was found out about
+the bundle: that may follow from private rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def command_of(state: Slots, now_utc_s: int, *, is_under_terms: bool = False) ->
         return Command(id_, COMMAND, CommandState.EXECUTING, expires_utc_s, step=state.phase.value)
     if not state.outcome:
         return None
-    id_ = (state.active or state.factory)[:_ID_CHARACTERS]
+    id_ = state.about[:_ID_CHARACTERS]
     if state.succeeded:
         result = {} if is_under_terms else {"outcome": one_line(state.outcome)}
         return Command(id_, COMMAND, CommandState.SUCCESSFUL, expires_utc_s, result=result)

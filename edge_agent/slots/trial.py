@@ -7,8 +7,8 @@ OFFERED is JSON of `machine.Offered`; the package lies in the slots' folder. On 
 verdict too.
 
     digests -> unpacked beside the slot -> same family, task, a runtime that it was proven on -> golden vectors here
-    -> on the providers of the settings, where a GPU's engine is compiled and kept -> not worse on the private hold-out
-    than what runs (`shadow`) -> becomes the slot
+    -> on the providers of the settings, where a GPU's engine is compiled and kept -> within the budgets of time and
+    memory (`costs`) -> not worse on the private hold-out than what runs (`shadow`) -> becomes the slot
 
 Under privacy terms the hold-out is not asked: all see which bundle runs. What is wrong with the device itself, its rows
 or its store, says nothing of the bundle.
@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -29,12 +30,15 @@ from pathlib import Path
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.journal import Journal
 from edge_agent.learned import private_path
+from edge_agent.slots.costs import LATENCY, MEMORY, Growth, latency_p95_ms
 from edge_agent.slots.machine import Offered
 from edge_agent.slots.personal import learnt_with
+from edge_agent.slots.settings import ReleaseSettings
 from edge_agent.slots.shadow import Shadow, shadows
 from edge_agent.slots.shelf import Shelf
-from edge_agent.slots.verify import Unverified, verify
+from edge_agent.slots.verify import Refused, Undecided, verify
 from fd_protocol.errors import FedistillError
+from fd_protocol.manifest import Role
 from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle, UnverifiedRuntimeError, load_bundle
 from fd_runtime.files import sync_folder
@@ -138,13 +142,17 @@ def _is_there(slot: Path, offered: Offered) -> bool:
 
 def _try(equipment: Equipment, shelf: Shelf, offered: Offered, say: Say) -> TrialVerdict:
     package = shelf.part(offered.package).read_bytes()
-    verdict = verify(package, offered)
-    if isinstance(verdict, Unverified):
+    verdict = verify(offered, equipment.settings, time.time(), package)
+    if isinstance(verdict, Refused):
         raise _RefusedError(verdict.reason)
+    if isinstance(verdict, Undecided):
+        raise _OwnTroubleError(verdict.reason)
     draft = shelf.slot(f"{offered.bundle}.new")
     _clear(draft)
     bundle = _unpack(package, draft, equipment)
     _compare(bundle, equipment.bundle, offered)
+    if verdict.facts is not None and bundle.manifest.files[Role.GOLDEN].sha256 != verdict.facts.golden:
+        raise _RefusedError("its golden vectors are not those that were signed")
     check_on(bundle, equipment.settings.model.runtime)
     proven = _judge(bundle, equipment, say)
     slot = shelf.slot(offered.bundle)
@@ -186,10 +194,12 @@ def _compare(bundle: Bundle, active: Bundle, offered: Offered) -> None:
 
 def _judge(bundle: Bundle, equipment: Equipment, say: Say) -> TrialVerdict:
     """Return that the bundle is proven, and what was found out; a clear loss on the hold-out refuses it."""
+    growth = Growth()
     model = _open(bundle, equipment, say)
+    costs = _costs(model, bundle, growth, equipment.settings.releases)
     has_learnt = any(map(Path.exists, (equipment.checkpoint, private_path(equipment.checkpoint))))
     if _is_under_terms(equipment):
-        return _proven({}, LEARNS_ANEW.format("privacy terms") if has_learnt else "", keeps_tail=False)
+        return _proven(costs, LEARNS_ANEW.format("privacy terms") if has_learnt else "", keeps_tail=False)
     obstacle = unfit(equipment.bundle.manifest, bundle.manifest)
     learnt = learnt_with(equipment.bundle, equipment.checkpoint)
     try:
@@ -199,7 +209,7 @@ def _judge(bundle: Bundle, equipment: Equipment, say: Say) -> TrialVerdict:
     except FedistillError as error:
         raise _OwnTroubleError(f"the hold-out cannot be asked: {type(error).__name__}: {error}") from error
     if personal is not None and not personal.is_clear_loss:
-        return _proven(_metrics(personal), "what was learnt is kept", keeps_tail=True)
+        return _proven({**_metrics(personal), **costs}, "what was learnt is kept", keeps_tail=True)
     if base.is_clear_loss:
         new, now = base.new, base.now
         raise _RefusedError(
@@ -207,7 +217,9 @@ def _judge(bundle: Bundle, equipment: Equipment, say: Say) -> TrialVerdict:
         )
     why = obstacle or "what was learnt is a clear loss with it"
     lost = LEARNS_ANEW.format(why) if learnt is not None else ""
-    return _proven(_metrics(base), lost, keeps_tail=not obstacle and learnt is None)  # it may learn until the switch
+    return _proven(
+        {**_metrics(base), **costs}, lost, keeps_tail=not obstacle and learnt is None
+    )  # it may learn until the switch
 
 
 def _open(bundle: Bundle, equipment: Equipment, say: Say) -> LoadedModel:
@@ -217,6 +229,17 @@ def _open(bundle: Bundle, equipment: Equipment, say: Say) -> LoadedModel:
     if awaits_engine(bundle, runtime, placement):
         say(Step.COMPILING)
     return open_placed(bundle, runtime, threads=settings.model.threads, placement=placement)
+
+
+def _costs(model: LoadedModel, bundle: Bundle, growth: Growth, settings: ReleaseSettings) -> Mapping[str, float]:
+    """Return what the bundle costs here; more than the owner allows refuses it."""
+    taken_ms = latency_p95_ms(model, bundle)
+    memory_mb = growth.memory_mb
+    if settings.latency_ms is not None and taken_ms > settings.latency_ms:
+        raise _RefusedError(f"{taken_ms:.1f} ms a sample, releases.latency_ms allows {settings.latency_ms:g}")
+    if settings.memory_mb is not None and memory_mb > settings.memory_mb:
+        raise _RefusedError(f"{memory_mb:.0f} MB to be open, releases.memory_mb allows {settings.memory_mb:g}")
+    return {LATENCY: taken_ms, MEMORY: memory_mb}
 
 
 def _proven(metrics: Mapping[str, float], tail: str, *, keeps_tail: bool) -> TrialVerdict:

@@ -17,11 +17,13 @@ from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.findings import Verdict
 from fd_runtime.starting import exclusive
+from fd_runtime.tuf_online import OnlineTrust
 from model_export.building import build
 from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe
 from tests.broker_server.builders import FED
 from tests.broker_server.world import World, fleet
+from tests.support.trust import Trust
 
 TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 NOW = datetime.now(timezone.utc)
@@ -252,3 +254,18 @@ def test_the_authority_is_looked_at_where_devices_enrol(config, tmp_path, days, 
     edit(config, "# authority =", f'authority = "{pki}"  #')
     found = findings(config, now=NOW + timedelta(days=days))["authority"]
     assert (found.verdict, words in found.remedy) == (verdict, True)
+
+
+def test_what_the_server_signs_is_looked_at(config, tmp_path):
+    assert "signing" not in findings(config)  # it has no key: its devices run what they were born with
+    owner = Trust(tmp_path / "owner", now_s=NOW.timestamp())
+    shutil.copy(owner.keys / "online", config.parent / "state" / "signing.key")
+    assert findings(config)["signing"].verdict is Verdict.WARNING
+    web = config.parent / "state" / "releases" / "web" / "v1"
+    OnlineTrust(web / "tuf", web / "blobs", owner.signer("online")).take_in(owner.signed, NOW.timestamp())
+    assert findings(config)["signing"].verdict is Verdict.OK
+    late = findings(config, now=NOW + timedelta(days=20))["signing"]
+    assert (late.verdict, "no device takes a release" in late.found) == (Verdict.FAILED, True)
+    OnlineTrust(web / "tuf", web / "blobs", owner.signer("online")).tend((NOW + timedelta(days=350)).timestamp())
+    soon = findings(config, now=NOW + timedelta(days=350))["signing"]
+    assert (soon.verdict, "trust renew" in soon.found) == (Verdict.WARNING, True)

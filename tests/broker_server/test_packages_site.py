@@ -23,6 +23,7 @@ from tests.support.brokers import free_port
 
 PACKAGE = bytes(range(256)) * 4000
 DIGEST = sha256(PACKAGE).hex()
+STAMP = b'{"signed": {}}'
 FILES = ServingFiles(Path("c.pem"), Path("k.pem"))
 COMMAND = [sys.executable, "-c", "import sys; from broker_server.cli import main; sys.exit(main())"]
 
@@ -36,6 +37,12 @@ def served(folder, port, lines):
     blobs = folder / "state" / "releases" / "web" / "v1" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / DIGEST).write_bytes(PACKAGE)
+    documents = blobs.parent / "tuf"
+    documents.mkdir()
+    (documents / "timestamp.json").write_bytes(STAMP)
+    (documents / "12.students.json").write_bytes(STAMP)
+    (documents / ".timestamp.json.new").write_bytes(b"sss, half of one that is being written")
+    (documents / "1.snapshot.json").symlink_to(folder / "state" / "secret")
     (blobs / f".{DIGEST}.new").write_bytes(b"sss, half of one that is being written")
     (folder / "state" / "secret").write_bytes(b"s" * 64)
     (blobs / ("a" * 64)).symlink_to(folder / "state" / "secret")
@@ -102,6 +109,12 @@ def test_the_agents_own_download_goes_on_where_it_was(port, tmp_path):
         "/v1/blobs/..%2f..%2f..%2f..%2fsecret",
         f"/v1/blobs/{DIGEST}/",
         f"/v1/blobs/{DIGEST}%00",
+        "/v1/tuf/",
+        "/v1/tuf/.timestamp.json.new",
+        "/v1/tuf/1.snapshot.json",
+        "/v1/tuf/0.root.json",
+        "/v1/tuf/root.draft.json",
+        "/v1/tuf/..%2fblobs%2fx",
     ],
 )
 def test_nothing_else_is_given(port, path):
@@ -109,6 +122,18 @@ def test_nothing_else_is_given(port, path):
     assert response.status in (307, 404)
     assert b"sss" not in body
     assert len(body) < 100
+
+
+def test_what_is_signed_is_given_and_never_cached_for_long(port):
+    for name in ("timestamp.json", "12.students.json"):
+        response, body = get(port, f"/v1/tuf/{name}")
+        assert (response.status, body) == (200, STAMP)
+        assert response.getheader("Cache-Control") == "no-cache"
+
+
+def test_a_root_that_is_yet_to_come_costs_no_body(port):
+    response, body = get(port, "/v1/tuf/2.root.json")
+    assert (response.status, body) == (404, b"")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -24,19 +24,25 @@ from broker_server.journal import Journal
 from broker_server.kits import Kits
 from broker_server.releases import published_by
 from broker_server.service import utc_ms
+from broker_server.shelf import Shelf
+from broker_server.student import StudentWeights
+from broker_server.vouching import Tending, online_trust
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
-from fd_runtime.packages import unpack
+from fd_runtime.packages import pack, unpack
 from fd_runtime.releases import release
 from fd_runtime.store import Store
+from fd_runtime.target_facts import facts_of
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.broker_server.artifacts import TASK, build_artifacts
 from tests.broker_server.served import serving
 from tests.broker_server.test_releases import CLOSED, TEACHING, THETA, released, taught
+from tests.support.trust import DAY, NOW
+from tests.support.trust import Trust as Owner
 
 FED = "demo"
 WAIT = ("--wait", "30")
@@ -195,40 +201,90 @@ def state_of(config):
         return Journal(store, FED).replay()
 
 
-def publish(config, *arguments):
-    return main(["publish", *map(str, arguments), "--config", str(config), *WAIT])
+def command(*words):
+    return main([*map(str, words[:-1]), "--config", str(words[-1])])
 
 
-def test_a_bundle_lies_where_devices_fetch_it_before_they_hear_of_it(config, made, tmp_path, capsys):
-    assert publish(config, made / "large") == 0
+@pytest.fixture
+def deliver(config, made, tmp_path):
+    """Vouch for bundles as the workstation does, and let the server take that in."""
+    trust = Owner(tmp_path / "owner")
+    trust.keys.joinpath("online").rename(config.parent / "state" / "signing.key")
+
+    def deliver(*names, parent=None, is_taken_in=True):
+        for name in names:
+            bundle = load_bundle(made / name)
+            base = None if parent is None else load_bundle(made / parent)
+            trust.add(pack(bundle, parent=base), facts_of(bundle, base))
+        return command("publish", trust.signed, config) if is_taken_in else 0
+
+    deliver.trust = trust
+    return deliver
+
+
+def start(config, *words):
+    return main(["release", "start", *words, "--config", str(config), *WAIT])
+
+
+def test_what_was_signed_lies_where_devices_fetch_it_and_nobody_hears_of_it(config, deliver, made, tmp_path, capsys):
+    assert deliver("large") == 0
     said = capsys.readouterr().out
-    assert "3 is what devices of family mlp-m run from now on" in said
+    assert "mlp-m 3" in said
     assert "packages.enabled" in said  # nothing serves them here
+    assert state_of(config).releases.published == ()
+    web = tmp_path / "state" / "releases" / "web" / "v1"
+    assert (web / "tuf" / "timestamp.json").exists()
+    (blob,) = (web / "blobs").iterdir()
+    assert unpack(blob.read_bytes(), tmp_path / "unpacked").digest == load_bundle(made / "large").digest
+
+
+def test_what_is_started_is_told(config, deliver, made, capsys):
+    deliver("large")
+    assert start(config, "mlp-m", "3") == 0
+    assert "3 is what devices of family mlp-m run from now on" in capsys.readouterr().out
     (one,) = state_of(config).releases.published
-    package = (tmp_path / "state" / "releases" / "web" / "v1" / "blobs" / one.package.hex()).read_bytes()
-    assert (sha256(package), len(package)) == (one.package, one.package_bytes)
-    assert unpack(package, tmp_path / "unpacked").digest == load_bundle(made / "large").digest == one.bundle
+    assert one.bundle == load_bundle(made / "large").digest
 
 
-def test_a_delta_leaves_out_what_devices_have(config, made, tmp_path, capsys):
-    assert publish(config, made / "second", "--parent", made / "bundle", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
+def test_a_delta_leaves_out_what_devices_have(config, deliver, made, tmp_path):
+    deliver("second")
+    deliver("second", parent="bundle")
+    assert start(config, "mlp-s", "2") == 0
     (one,) = state_of(config).releases.published
-    assert (one.parent, one.is_own) == (load_bundle(made / "bundle").digest, True)
-    package = tmp_path / "state" / "releases" / "web" / "v1" / "blobs" / said["package"]
-    parent = made / "bundle"
-    assert unpack(package.read_bytes(), tmp_path / "unpacked", parent=parent).digest.hex() == said["bundle"]
+    assert (one.parent, one.is_own) == (load_bundle(made / "bundle").digest, True)  # of the two the smaller one
+    package = tmp_path / "state" / "releases" / "web" / "v1" / "blobs" / one.package.hex()
+    assert unpack(package.read_bytes(), tmp_path / "unpacked", parent=made / "bundle").digest == one.bundle
 
 
-def test_a_running_server_tells_it_at_once(config, made, capsys):
+def test_a_running_server_tells_it_at_once(config, deliver, capsys):
+    deliver("large")
     with serving(config.parent / "state"):
-        assert publish(config, made / "large") == 0
+        assert start(config, "mlp-m", "3") == 0
     assert "run from now on" in capsys.readouterr().out
     assert runs(state_of(config)) == {"mlp-m": "3"}
 
 
-def test_withdraw_by_the_command_line(config, made, capsys):
-    assert publish(config, made / "second") == 0
+def test_a_rollout_by_the_command_line(config, deliver, capsys):
+    deliver("large")
+    assert start(config, "mlp-m", "3", "--percent", "5", "--tag", "canary", "--stages", "50", "--soak", "60") == 0
+    assert "5 % of devices and tag canary, then 50 %" in capsys.readouterr().out
+    for words, found in (
+        (("halt", "mlp-m", "--reason", "smoke"), "halted (smoke)"),
+        (("resume", "mlp-m"), "5 % of devices"),
+        (("widen", "mlp-m", "--percent", "100"), "100 % of devices"),
+    ):
+        assert main(["release", *words, "--config", str(config), *WAIT]) == 0
+        assert found in capsys.readouterr().out
+    assert main(["release", "widen", "mlp-m", "--percent", "50", "--config", str(config), *WAIT]) == 1
+    assert command("releases", config) == 0
+    assert "100 % of" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit, match="64"):  # the student's release asks for the settings too
+        main(["release"])
+
+
+def test_withdraw_by_the_command_line(config, deliver, capsys):
+    deliver("second")
+    assert start(config, "mlp-s", "2") == 0
     assert main(["withdraw", "--config", str(config), "--wait", "0"]) == 75  # the server is stopped: it waits for it
     with serving(config.parent / "state"):
         assert main(["withdraw", "--family", "mlp-m", "--config", str(config), *WAIT]) == 1
@@ -236,34 +292,74 @@ def test_withdraw_by_the_command_line(config, made, capsys):
     assert state_of(config).releases.published == ()  # the first order has been obeyed too
 
 
-def test_what_is_published_is_listed(config, made, capsys):
-    assert publish(config, made / "large") == 0
+def test_what_is_published_is_listed(config, deliver, capsys):
+    deliver("large")
+    start(config, "mlp-m", "3")
     capsys.readouterr()
     assert main(["releases", "--config", str(config), "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out)["published"]
     assert (one["family"], one["version"], one["current"]) == ("mlp-m", "3", True)
-    assert main(["releases", "--config", str(config)]) == 0
-    assert "mlp-m" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("words", "problem"),
     [
-        (("foreign",), "another task"),
-        (("large", "--parent", "bundle"), "no device of family mlp-m was born with"),
-        (("nothing",), "nothing"),
+        (("mlp-m", "4"), "is not vouched for; of family mlp-m there is 3"),
+        (("cnn-m", "3"), "there is nothing"),
+        (("mlp-s", "1"), "another task"),
     ],
 )
-def test_what_no_device_could_run_is_refused_and_nothing_is_told(config, made, capsys, arguments, words):
-    paths = [argument if argument.startswith("--") else made / argument for argument in arguments]
-    assert publish(config, *paths) > 1
-    assert words in capsys.readouterr().err
+def test_what_no_device_could_run_is_not_started(config, deliver, capsys, words, problem):
+    deliver("large", "foreign")
+    assert start(config, *words) > 1
+    assert problem in capsys.readouterr().err
     assert state_of(config).releases.published == ()
-    assert not (config.parent / "state" / "releases").exists()
 
 
-def test_a_bundle_that_may_not_take_part_is_not_published(config, made, capsys):
+def test_an_unsigned_folder_and_a_server_without_a_key_bring_nothing(config, made, tmp_path, capsys):
+    assert command("publish", made / "large", config) > 1
+    assert "signing-key" in capsys.readouterr().err
+    assert command("signing-key", config) == 0
+    public = capsys.readouterr().out.strip()
+    assert public.endswith("state/signing.key.pub")
+    assert command("signing-key", config) == 0  # the same again
+    assert command("publish", made / "large", config) > 1
+    assert "no root" in capsys.readouterr().err
+    assert not (tmp_path / "state" / "releases" / "web" / "v1" / "blobs").exists()
+
+
+def test_a_bundle_that_may_not_take_part_is_not_started(config, deliver, made, capsys):
     first = load_bundle(made / "bundle").digest.hex()
     config.write_text(config.read_text().replace("bundles = []", f'bundles = ["{first}"]'))
-    assert publish(config, made / "large") == 1
+    deliver("large")
+    assert start(config, "mlp-m", "3") == 1
     assert "`bundles` does not name" in capsys.readouterr().out
+
+
+def test_a_release_of_the_student_is_signed_by_the_server(config, deliver, made):
+    deliver()
+    first = load_bundle(made / "bundle")
+    trust = online_trust(load_toml(config, Config))
+    shelf = Shelf(first, load_toml(config, Config).state.releases, trust)
+    theta = np.full(first.manifest.layout.size, 0.02, "<f4").tobytes()
+    shelved = shelf.put(1, StudentWeights(first.digest, theta), NOW)
+    (student,) = trust.listed()
+    assert (student.package, student.facts.version) == (shelved.package.hex(), "1.r1")
+    assert student.name.startswith("students/mlp-s/")
+
+
+def test_the_server_signs_again_every_day_and_tells_what_others_must_sign(config, deliver, caplog):
+    deliver()
+    tending = Tending(online_trust(load_toml(config, Config)), monotonic=iter(range(0, 10**6, 1000)).__next__)
+    stamp = config.parent / "state" / "releases" / "web" / "v1" / "tuf" / "timestamp.json"
+    before = stamp.read_bytes()
+    tending.turn(NOW + 3600)
+    assert stamp.read_bytes() == before
+    tending.turn(NOW + 340 * DAY)
+    assert stamp.read_bytes() != before
+    assert "model-export trust renew" in caplog.text
+    (stamp.parent / "2.targets.json").write_text("damaged")
+    for name in stamp.parent.glob("*.targets.json"):
+        name.write_text("damaged")
+    tending.turn(NOW + 342 * DAY)
+    assert "cannot be signed again" in caplog.text

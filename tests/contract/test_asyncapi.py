@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
@@ -18,7 +19,7 @@ from edge_agent.process.notices import Spoke
 from fd_protocol import codec
 from fd_protocol.codec import KINDS
 from fd_protocol.identity import RoundId
-from fd_protocol.messages import Kind, PrivacyTerms, PublicSetRef, Sampling, Slice, Status, TrainingTerms
+from fd_protocol.messages import Kind, PrivacyTerms, PublicSetRef, Sampling, Slice, StagedRelease, Status, TrainingTerms
 from fd_protocol.topics import Topics, acl_lines, parse
 from tests.broker_server.world import World, fleet
 from tests.edge_agent.commands.bench import Ordered
@@ -29,7 +30,7 @@ DOCUMENT = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 CDDL_RULES = set(re.findall(r"^([a-z0-9-]+) = ", (DOCS / "fedistill.cddl").read_text(), re.MULTILINE))
 SCHEMAS, CHANNELS, OPERATIONS = DOCUMENT["components"]["schemas"], DOCUMENT["channels"], DOCUMENT["operations"]
 NUMBERS = {cls: number for number, cls in KINDS.items()}
-NESTED = [RoundId, Slice, Sampling, TrainingTerms, PrivacyTerms, PublicSetRef]
+NESTED = [RoundId, Slice, Sampling, TrainingTerms, PrivacyTerms, PublicSetRef, StagedRelease]
 NAMES = {
     "federation": "demo",
     "device": "d1",
@@ -66,6 +67,8 @@ def described(hint):
         return {"type": "array", "items": described(arguments[0])}
     if origin is not None and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": described(arguments[1])}
+    if origin is UnionType:  # a key that may be absent
+        return described(next(one for one in arguments if one is not NoneType))
     if dataclasses.is_dataclass(hint):
         return {"allOf": [{"$ref": f"#/components/schemas/{hint.__name__}"}]}
     if issubclass(hint, Enum):

@@ -27,6 +27,7 @@ from fd_protocol.messages import (
     Sampling,
     ServerState,
     Slice,
+    StagedRelease,
     Status,
     TrainingTerms,
 )
@@ -146,6 +147,16 @@ def blocks(draw):
     )
 
 
+staged = st.builds(
+    StagedRelease,
+    digests,
+    lines,
+    digests,
+    st.integers(1, 2**39),
+    st.just(b"") | digests,
+    st.floats(0.0, 1.0),
+    st.lists(st.binary(min_size=8, max_size=8), max_size=3).map(tuple),
+)
 references = st.builds(PublicSetRef, digests, st.integers(1, 2**20), st.integers(0, 2**40 - 1))
 
 
@@ -190,6 +201,7 @@ messages = st.one_of(
     st.builds(ServerState, st.booleans(), counters, lines),
     st.builds(Release, names, digests, lines, st.just(b"") | digests, digests, st.integers(1, 2**39), st.booleans()),
     st.builds(Release, names, digests, lines),
+    st.builds(Release, names, digests, lines, staged=staged),
     st.builds(Prediction, lines.filter(bool), lines.filter(bool), st.floats(0, 1)),
     st.builds(
         RoundReport,

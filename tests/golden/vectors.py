@@ -46,6 +46,7 @@ from fd_protocol.messages import (
     Sampling,
     ServerState,
     Slice,
+    StagedRelease,
     Status,
     TrainingTerms,
 )
@@ -120,6 +121,9 @@ MESSAGES = {
     "server-state, will": ServerState(False, 7),
     "release": Release("cnn-s", DIGEST, "2", OTHER, DIGEST, 14_440, True),
     "release, back to the first": Release("cnn-s", DIGEST, "1"),
+    "release, staged": Release(
+        "cnn-s", OTHER, "1", staged=StagedRelease(DIGEST, "2", OTHER, 14_440, OTHER, 0.25, (DIGEST[:8],))
+    ),
     "prediction": Prediction("8c1f2a90d3b74e65", "kettle on", 0.875),
     "device-state, birth with public sets": dataclasses.replace(BIRTH, public_sets=(DIGEST, OTHER)),
     "probe-notice": ProbeNotice(PublicSetRef(DIGEST, 1000, 784_000), (PublicSetRef(OTHER, 2000, 1_568_000),)),

@@ -57,7 +57,7 @@ def port(tmp_path):
 @pytest.fixture
 def device(shop, url, port, tmp_path):
     text = settings_text(port, model__runtime="onnxruntime")
-    releases = f'\n[releases]\nurl = "{url}"\nhealth_s = 1.0\n'
+    releases = f'\n[releases]\nurl = "{url}"\nroot = "{shop.root}"\nhealth_s = 1.0\n'
     agent = AgentProcess(tmp_path / "device", port, settings=text + releases)
     shutil.rmtree(agent.folder / "bundle")
     shutil.copytree(shop.factory.folder, agent.folder / "bundle")

@@ -1,11 +1,13 @@
-"""`broker-server publish`, end to end: a server that serves packages, a device that follows, and the way back.
+"""From the workstation's signature to a device that runs it, end to end: publish, release, halt, and the way back.
 
 The real programs, a real Mosquitto, a real HTTP server on loopback; the operator has the command line alone.
 """
 
+import json
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import pytest
@@ -13,12 +15,15 @@ import pytest
 from broker_server.cli import CONFIG_NAME, main
 from edge_agent.slots.machine import Phase
 from edge_agent.slots.shelf import Shelf
+from fd_runtime.artifacts import load_bundle
 from fd_runtime.releases import release
+from model_export.cli import main as model_export
 from tests.edge_agent.artifacts import write_public_set
 from tests.edge_agent.patience import wait_until
-from tests.edge_agent.processes import FEDERATION, AgentProcess, settings_text
-from tests.edge_agent.slots.shop import learnt, make_factory
+from tests.edge_agent.processes import DEVICE, FEDERATION, AgentProcess, settings_text
+from tests.edge_agent.slots.shop import Shop, learnt, make_factory
 from tests.support.brokers import free_port, needs_mosquitto, plain_mosquitto
+from tests.support.trust import Trust
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
@@ -42,7 +47,12 @@ def port():
 
 
 @pytest.fixture
-def server(tmp_path, broker, factory, port):
+def trust(tmp_path, factory):
+    return Trust(tmp_path / "owner", factory.manifest.family, time.time())
+
+
+@pytest.fixture
+def server(tmp_path, broker, factory, port, trust):
     """Settings of a server that runs, and serves packages on `port`."""
     folder = tmp_path / "server"
     assert main(["init", str(folder), "--federation", FEDERATION, "--trust", "none"]) == 0
@@ -53,6 +63,8 @@ def server(tmp_path, broker, factory, port):
     before, after = text.split("[packages]")
     after = after.replace("enabled = false", "enabled = true", 1).replace("port = 8443", f"port = {port}", 1)
     config.write_text(f"{before}[packages]{after}")
+    (folder / "state").mkdir()
+    shutil.copy(trust.keys / "online", folder / "state" / "signing.key")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*COMMAND, "run", "--config", str(config)], stderr=log)
     wait_until((folder / "state" / "server.db").exists)
@@ -64,19 +76,21 @@ def server(tmp_path, broker, factory, port):
 
 
 @pytest.fixture
-def device(tmp_path, broker, factory, port):
+def device(tmp_path, broker, factory, port, trust):
     text = settings_text(broker.port, model__runtime="onnxruntime")
-    releases = f'\n[releases]\nurl = "http://127.0.0.1:{port}"\nhealth_s = 1.0\n'
+    releases = f'\n[releases]\nurl = "http://127.0.0.1:{port}"\nroot = "root.json"\nhealth_s = 1.0\n'
     agent = AgentProcess(tmp_path / "device", broker.port, settings=text + releases)
+    (agent.folder / "root.json").write_bytes(trust.root)
     shutil.rmtree(agent.folder / "bundle")
     shutil.copytree(factory.folder, agent.folder / "bundle")
     yield agent
     agent.end()
 
 
-def operator(config, *arguments):
+def operator(config, *arguments, waits=True):
+    wait = ["--wait", "60"] if waits else []
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments), "--config", str(config), "--wait", "60"],
+        [*COMMAND, *map(str, arguments), "--config", str(config), *wait],
         capture_output=True,
         text=True,
         check=False,
@@ -85,25 +99,75 @@ def operator(config, *arguments):
     return done.stdout
 
 
+def sign(trust, bundle, parent=None):
+    """What `model-export publish` does on the workstation."""
+    workstation = ["publish", bundle.folder, "--to", trust.signed, "--key", trust.keys / "targets"]
+    assert model_export([*map(str, workstation), *(["--parent", str(parent.folder)] if parent else [])]) == 0
+
+
+def how_far(server):
+    """How far the rollout is, as the operator reads it."""
+    (one,) = json.loads(operator(server, "releases", "--json", waits=False))["published"]
+    return one["rollout"]
+
+
 def slots(device):
     return Shelf(device.folder / "state" / "slots").load()
 
 
-def test_one_command_brings_a_bundle_to_a_device_and_another_takes_it_back(server, device, factory, tmp_path):
+def runs(device, bundle):
+    return lambda: slots(device).active == bundle.digest.hex() and slots(device).phase is Phase.IDLE
+
+
+def test_what_the_workstation_signs_comes_to_a_device_and_a_command_takes_it_back(
+    server, device, factory, trust, tmp_path
+):
     second = release(factory, learnt(factory, 10), tmp_path / "second", version="2")
     device.start()
     device.wait_for_standing(lambda standing: standing.vitals.is_connected)
-    said = operator(server, "publish", second.folder, "--parent", factory.folder)
-    assert "2 is what devices of family mlp-s run from now on" in said
-    assert "packages.enabled" not in said
-    wait_until(lambda: slots(device).active == second.digest.hex() and slots(device).phase is Phase.IDLE)
+    sign(trust, second, factory)
+    assert "mlp-s 2" in operator(server, "publish", trust.signed, waits=False)
+    assert "2 is what devices of family mlp-s run from now on" in operator(server, "release", "start", "mlp-s", "2")
+    wait_until(runs(device, second))
     assert slots(device).succeeded
+    wait_until(lambda: "1 run it" in how_far(server))
     assert "the first bundle is current" in operator(server, "withdraw")
     wait_until(lambda: slots(device).active == "" and slots(device).phase is Phase.IDLE)
 
 
-def test_a_device_that_was_off_hears_of_it_when_it_comes(server, device, factory, tmp_path):
+def test_a_device_that_was_off_hears_of_it_when_it_comes(server, device, factory, trust, tmp_path):
     second = release(factory, learnt(factory, 9), tmp_path / "second", version="2")
-    operator(server, "publish", second.folder)  # whole: the device needs no parent
+    sign(trust, second)  # whole: the device needs no parent
+    operator(server, "publish", trust.signed, waits=False)
+    operator(server, "release", "start", "mlp-s", "2")
     device.start()
-    wait_until(lambda: slots(device).active == second.digest.hex())
+    wait_until(runs(device, second))
+
+
+def test_a_device_that_is_not_among_the_first_waits_and_a_tag_makes_it_one(server, device, factory, trust, tmp_path):
+    second = release(factory, learnt(factory, 8), tmp_path / "second", version="2")
+    device.start()
+    device.wait_for_standing(lambda standing: standing.vitals.is_connected)
+    sign(trust, second)
+    operator(server, "publish", trust.signed, waits=False)
+    assert "tag canary" in operator(server, "release", "start", "mlp-s", "2", "--tag", "canary")
+    operator(server, "release", "halt", "mlp-s")
+    wait_until(lambda: operator(server, "devices", "tag", DEVICE, "canary") is not None)
+    assert slots(device).active == ""
+    assert slots(device).phase is Phase.IDLE  # it is halted: nobody begins
+    operator(server, "release", "resume", "mlp-s")
+    wait_until(runs(device, second))
+
+
+def test_a_bundle_that_devices_refuse_halts_its_rollout(server, device, factory, trust, tmp_path):
+    bad = Shop(factory, tmp_path / "shop").unlike_its_golden_vectors
+    offered = bad("2")
+    folder = tmp_path / "shop" / "bundles" / "2-swapped"
+    device.start()
+    device.wait_for_standing(lambda standing: standing.vitals.is_connected)
+    sign(trust, load_bundle(folder))
+    operator(server, "publish", trust.signed, waits=False)
+    operator(server, "release", "start", "mlp-s", "2", "--percent", "100")
+    wait_until(lambda: "halted" in how_far(server))
+    assert offered.bundle in slots(device).known_bad
+    assert slots(device).active == ""

@@ -51,10 +51,11 @@ def stage(tmp_path_factory):
     device = folder / "device"
     write_public_set(device / "public")
     write_private(device / "private.npz", rows=300)
-    (device / "agent.toml").write_text(settings_text(1883, model__runtime="onnxruntime"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(shop.folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield device, f"http://127.0.0.1:{server.server_port}", shop.good()
+    releases = f'[releases]\nurl = "http://127.0.0.1:{server.server_port}"\nroot = "{shop.root}"\n'
+    (device / "agent.toml").write_text(f"{settings_text(1883, model__runtime='onnxruntime')}\n{releases}")
+    yield device, shop.good()
     server.shutdown()
     server.server_close()
 
@@ -64,9 +65,9 @@ def journey(stage, state, *inject, patience_s=120.0):
 
     Where patience ends before it, power is cut.
     """
-    device, url, offered = stage
+    device, offered = stage
     environment = {**os.environ, "FEDISTILL__STATE__FOLDER": str(state), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "tests.edge_agent.slots.journey", str(device / "agent.toml"), url]
+    command = [sys.executable, "-m", "tests.edge_agent.slots.journey", str(device / "agent.toml")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
     with subprocess.Popen([*inject, *command, json.dumps(asdict(offered))], env=environment, **pipes) as process:
         try:
@@ -97,7 +98,7 @@ def points(count, call, fault):
 
 @pytest.mark.parametrize(("call", "fault"), CUTS)
 def test_a_device_survives_a_fault_at_any_write(stage, calls, tmp_path, monkeypatch, says, call, fault):
-    device, _, offered = stage
+    device, offered = stage
     tried = points(calls[call], call, fault)
     assert tried
     for when in tried:
@@ -116,7 +117,7 @@ def test_a_device_survives_a_fault_at_any_write(stage, calls, tmp_path, monkeypa
 
 def test_the_test_can_fail(stage, tmp_path):
     """A state that is written in place, not replaced, is lost by a cut: the harness must see that."""
-    _, _, offered = stage
+    _, offered = stage
     state = tmp_path / "state"
     ended, errors = journey(stage, state)
     assert ended is not None, errors

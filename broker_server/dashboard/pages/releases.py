@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 from broker_server.chronicle import RoundRecord
 from broker_server.dashboard.reading import Look
+from broker_server.deliveries import ID_CHARACTERS, Delivery, stored
 from broker_server.events import Release
+from broker_server.rollouts import Rollout as Rollouts
+from fd_protocol.messages import CommandState
 
 _ROUNDS = 20
+_LAST = 5
+"""Devices whose words are shown, of those that refused a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,25 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Underway:
+    """A bundle that some devices run first, or all by now.
+
+    Attributes:
+        rollout: how far it is.
+        version: of the bundle.
+        before: version of what the others run; empty = what they were born with.
+        under_way: devices that have begun with it and have not ended.
+        last: what devices that failed said, the last first.
+    """
+
+    rollout: Rollouts
+    version: str
+    before: str
+    under_way: int
+    last: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReleasesPage:
     """What the page shows.
 
@@ -35,6 +59,7 @@ class ReleasesPage:
         releases: what the student was released as, the current one first.
         count: how many releases there ever were.
         is_limited: whether the settings name the bundles that may join.
+        published: what stands for each family by an operator's word, and how far it is.
     """
 
     is_verifiable: bool
@@ -44,6 +69,7 @@ class ReleasesPage:
     is_limited: bool
     releases: tuple[Release, ...] = ()
     count: int = 0
+    published: tuple[Underway, ...] = ()
 
     def standing(self, lesson: RoundRecord) -> str:
         """What is known of the student after a lesson."""
@@ -68,7 +94,26 @@ def releases_page(look: Look) -> ReleasesPage:
         is_limited=bool(bundles),
         releases=look.state.releases.made[::-1],
         count=look.state.releases.count,
+        published=_underway(look),
     )
+
+
+def _underway(look: Look) -> tuple[Underway, ...]:
+    releases = look.state.releases
+    said = list(stored(look.chronicle.store, look.chronicle.federation)) if releases.rollouts else []
+    found = []
+    for standing in releases.standing:
+        rollout = releases.rollout_of(standing.family)
+        if rollout is None:
+            continue
+        mine = [one for one in said if one.bundle == standing.bundle.hex()[:ID_CHARACTERS]]
+        failed = [one for one in mine if one.state is CommandState.FAILED]
+        older = [one for one in releases.published if one.family == standing.family][:-1]
+        before = older[-1].version if older else ""
+        begun = sum(one.state is CommandState.EXECUTING for one in mine)
+        last = tuple(sorted(failed, key=lambda one: -one.at_ms)[:_LAST])
+        found.append(Underway(rollout, standing.version, before, begun, last))
+    return tuple(found)
 
 
 def _rollout(look: Look, bundles: tuple[str, ...]) -> tuple[Rollout, ...]:

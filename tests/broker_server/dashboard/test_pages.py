@@ -24,6 +24,7 @@ from tests.broker_server.builders import TASK
 from tests.broker_server.dashboard.stage import Stage, form_of
 from tests.broker_server.test_editions import BOTH, OLD_CANARIES, make_kit
 from tests.broker_server.test_editions import stage as stage_order
+from tests.broker_server.test_publishing import order as published
 from tests.broker_server.world import TOPICS, fleet
 
 ADDRESSES = [address for address, _ in PAGES]
@@ -297,6 +298,24 @@ def test_a_consensus_on_features_has_no_picture_of_classes(tmp_path):
 
 
 # Releases.
+
+
+def test_the_releases_page_tells_how_far_a_rollout_is_and_why_devices_went_back(tmp_path):
+    stage = Stage(tmp_path / "state").play()
+    world = stage.world
+    assert "Under way" not in words(stage, "/releases")
+    for number, said in ((1, {}), (2, {"percent": "5", "tags": "canary"})):
+        order = published(number, **said).order
+        world.server._reconciler.submit([Ordered(order, world.now_ms)])
+    told = words(stage, "/releases")
+    for part in ("Under way", "canary", "5 %", "the others run 1"):
+        assert part in told, part
+    failed = Command(sha256(b"bundle 2").hex()[:32], "model", CommandState.FAILED, 1, reason="2 refused: <b>no</b>")
+    world.arrive(TOPICS.command("a", "model"), codec.encode(failed))
+    world.settle()
+    told = words(stage, "/releases")
+    for part in ("halted: 1 of 1 devices refused it", "Why devices went back from 2", "2 refused: &lt;b&gt;no"):
+        assert part in told, part
 
 
 def test_the_releases_page_tells_what_the_student_was_released_as(tmp_path):

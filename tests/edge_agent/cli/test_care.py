@@ -44,6 +44,7 @@ from fd_runtime.store import Store
 from tests.edge_agent.artifacts import TASK, clouds, write_bundle
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.processes import settings_text
+from tests.support.trust import Trust as Owner
 
 NOW = datetime.now(timezone.utc)
 
@@ -173,6 +174,20 @@ def test_the_end_of_a_certificate_is_told_in_time(home, identity):
     assert found(home)["certificate"].remedy.startswith("chmod 600")
     home.config.write_text(home.config.read_text().replace('id = "dev-1"', 'id = "dev-2"'))
     assert found(home)["certificate"].found == "it names 'dev-1', the settings say device.id = 'dev-2'"
+
+
+def test_the_root_of_releases_is_looked_at(home):
+    owner = Owner(home.folder / "owner", now_s=NOW.timestamp())
+    root = home.folder / "root.json"
+    root.write_bytes(owner.root)
+    lines = '\n[releases]\nurl = "https://updates.example"\nroot = "root.json"\n'
+    home.config.write_text(settings_text(1) + lines)
+    assert found(home)["releases"].verdict is Verdict.OK
+    assert found(home, now=NOW + timedelta(days=4 * 365))["releases"].verdict is Verdict.WARNING
+    root.write_bytes(owner.root.replace(b'"version":1', b'"version":2'))
+    assert found(home)["releases"].verdict is Verdict.FAILED
+    root.unlink()
+    assert "1.root.json" in found(home)["releases"].remedy
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])

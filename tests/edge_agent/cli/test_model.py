@@ -39,7 +39,7 @@ def test_a_package_is_wanted_by_its_digests(device, shop, capsys):
     offered = shop.good("9.r1", epochs=2)
     package = shop.blobs / offered.package
     assert typed(device, capsys, "install", str(package))[:2] == (0, {"obeyed": True, "bundle": offered.bundle})
-    assert device[1].wish() == Wish(offered=offered, path=str(package))
+    assert device[1].wish() == Wish(offered=replace(offered, by_owner=True), path=str(package))
     assert sha256(package.read_bytes()).hex() == offered.package
 
 
@@ -69,7 +69,7 @@ def test_the_list_tells_which_one_runs(device, shop, capsys):
     offered = shop.good("9.r3", epochs=4)
     shelf = device[1]
     shelf.folder.mkdir(parents=True)
-    (shop.folder / "bundles" / "9.r3").rename(shelf.slot(offered.bundle))
+    (shop.place / "bundles" / "9.r3").rename(shelf.slot(offered.bundle))
     state = Slots(factory=shop.factory.digest.hex(), active=offered.bundle, previous="", outcome="9.r3 runs")
     shelf.save(state)
     told = typed(device, capsys, "list")[1]

@@ -1,21 +1,21 @@
 """A device's way to another bundle, life after life, as a program that can be killed at any moment.
 
-    python -m tests.edge_agent.slots.journey SETTINGS URL OFFERED
+    python -m tests.edge_agent.slots.journey SETTINGS OFFERED
 
-A trial that is killed takes this program with it: to a machine without power they are one.
+A trial, or a verifier, that is killed takes this program with it: to a machine without power they are one.
 """
 
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.equipment import load_equipment
 from edge_agent.settings import AgentSettings
 from edge_agent.slots import keeper as keepers
-from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, trial_command, verify_command
 from edge_agent.slots.machine import Nudged, Offered, Phase
-from edge_agent.slots.settings import ReleaseSettings
 from edge_agent.slots.shelf import Shelf
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
@@ -24,15 +24,17 @@ AS_ONE = '"$@"; status=$?; [ $status -eq 137 ] && kill -9 $PPID; exit $status'
 WELL = Health(is_ready=True, deaths=0)
 
 
-def main(config: Path, url: str, offered: Offered) -> None:
+def main(config: Path, offered: Offered) -> None:
     keepers._RETRY_S, keepers._TURN_S = (0.02, 0.05), 0.02
     settings = load_toml(config, AgentSettings)
     shelf = Shelf(settings.state.slots)
     while True:
         begin(shelf, load_bundle(settings.model.bundle).digest.hex())
         load_equipment(config)
-        releases = ReleaseSettings(url=url, health_s=0.05, trial_s=60.0)
-        life = Keeper(shelf, releases, lambda: None, ["sh", "-c", AS_ONE, "sh", *trial_command(config)], lambda: WELL)
+        releases = replace(settings.releases, health_s=0.05, trial_s=60.0)
+        as_one = ["sh", "-c", AS_ONE, "sh"]
+        helpers = Helpers([*as_one, *trial_command(config)], [*as_one, *verify_command(config)])
+        life = Keeper(shelf, releases, lambda: None, helpers, lambda: WELL, device="dev-1")
         while True:
             try:
                 life.take(Nudged(offered))
@@ -49,4 +51,4 @@ def main(config: Path, url: str, offered: Offered) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Offered(**json.loads(sys.argv[3])))
+    main(Path(sys.argv[1]), Offered(**json.loads(sys.argv[2])))

@@ -20,9 +20,11 @@ from fd_runtime.packages import pack
 from fd_runtime.proof import check_on
 from fd_runtime.releases import release, seal
 from fd_runtime.space import preprocessed
+from fd_runtime.target_facts import facts_of
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import TASK, clouds
+from tests.support.trust import Trust
 
 
 def make_factory(folder: Path) -> Bundle:
@@ -41,12 +43,19 @@ def learnt(factory: Bundle, epochs: int) -> np.ndarray:
 
 
 class Shop:
-    """Packages by digest, as a release server has them: FOLDER/v1/blobs/SHA256."""
+    """Packages as a release server has them, vouched for: FOLDER/v1/blobs/SHA256 and FOLDER/v1/tuf."""
 
     def __init__(self, factory: Bundle, folder: Path):
-        self.factory, self.folder = factory, folder
-        self.blobs = folder / "v1" / "blobs"
+        self.factory, self.place = factory, folder
+        self.trust = Trust(folder / "owner", factory.manifest.family)
+        self.folder, self.blobs = self.trust.web, self.trust.blobs
+        self.trust.deliver()
         self.blobs.mkdir(parents=True)
+
+    @property
+    def root(self) -> Path:
+        """What devices are born with."""
+        return self.trust.signed / "1.root.json"
 
     def good(self, version="1.r1", epochs=10):
         return self.put(release(self.factory, learnt(self.factory, epochs), self._place(version), version=version))
@@ -101,8 +110,10 @@ class Shop:
     def put(self, bundle: Bundle) -> Offered:
         package = pack(bundle, parent=self.factory)
         digest = sha256(package).hex()
-        (self.blobs / digest).write_bytes(package)
+        facts = facts_of(bundle, self.factory)
+        self.trust.add(package, replace(facts, family=self.factory.manifest.family))
+        self.trust.deliver()
         return Offered(bundle.digest.hex(), bundle.manifest.version, digest, len(package))
 
     def _place(self, version: str) -> Path:
-        return self.folder / "bundles" / version
+        return self.place / "bundles" / version

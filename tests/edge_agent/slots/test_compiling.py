@@ -14,7 +14,7 @@ import pytest
 from edge_agent.equipment import load_equipment
 from edge_agent.slots import keeper as keepers
 from edge_agent.slots.backbones import backbones
-from edge_agent.slots.keeper import Health, Keeper, begin
+from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, verify_command
 from edge_agent.slots.machine import Compiling, Downloaded, Installed, Nudged, Offered, Phase, Started, step
 from edge_agent.slots.settings import ReleaseSettings
 from edge_agent.slots.shelf import Shelf, Wish
@@ -58,7 +58,7 @@ def board(bundles, tmp_path):
     shelf = Shelf(tmp_path / "state" / "slots")
     shelf.folder.mkdir(parents=True)
     package = pack(second)
-    offered = Offered(second.digest.hex(), "2", sha256(package).hex(), len(package))
+    offered = Offered(second.digest.hex(), "2", sha256(package).hex(), len(package), by_owner=True)
     for place in (tmp_path / "package", shelf.part(offered.package)):
         place.write_bytes(package)
     return tmp_path / "agent.toml", shelf, offered
@@ -73,9 +73,10 @@ def live(board, bundles, tmp_path):
 
     def start(on_change=lambda _: None):
         begin(shelf, bundles[0].digest.hex())
-        settings = ReleaseSettings(url="http://127.0.0.1:9", trial_s=120.0)
+        settings = ReleaseSettings(trial_s=120.0)
         well = Health(is_ready=True, deaths=0)
-        lives.append(Keeper(shelf, settings, lambda: None, command, lambda: well, on_change=on_change))
+        helpers = Helpers(command, verify_command(config))
+        lives.append(Keeper(shelf, settings, lambda: None, helpers, lambda: well, device="dev-1", on_change=on_change))
         return lives[-1]
 
     yield start

@@ -2,13 +2,16 @@
 
 import hashlib
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
+from edge_agent.slots import download
 from edge_agent.slots.download import CalledOffError, Parcel, PostponedError, WrongPackageError, fetch
+from tests.support.trust import Dripping
 
 CONTENT = np.random.default_rng(3).bytes(700_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -160,3 +163,14 @@ def test_who_calls_it_off_keeps_what_has_come(tmp_path):
     with serving() as server, pytest.raises(CalledOffError):
         fetch(parcel(server), tmp_path / "part", is_over=lambda: True)
     assert 0 < (tmp_path / "part").stat().st_size < len(CONTENT)
+
+
+def test_a_server_that_gives_a_byte_now_and_then_is_left(tmp_path, monkeypatch):
+    """Slow retrieval: each byte comes in time, and the package never would. What has come stays."""
+    monkeypatch.setattr(download, "_PACE_S", 0.5)
+    with Dripping() as (address, _):
+        began_s = time.monotonic()
+        with pytest.raises(PostponedError, match="less than"):
+            fetch(Parcel(f"{address}/v1/blobs/{DIGEST}", DIGEST, 1000), tmp_path / "part")
+        assert time.monotonic() - began_s < 60.0  # it would take 100 s, and a larger one for ever
+    assert (tmp_path / "part").stat().st_size > 0

@@ -3,17 +3,22 @@
 import signal
 import sys
 import threading
+import time
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from edge_agent.slots import floor
 from edge_agent.slots import keeper as keepers
-from edge_agent.slots.keeper import Health, Keeper, begin, trial_command
+from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, trial_command, verify_command
 from edge_agent.slots.machine import Nudged, Offered, Phase
 from edge_agent.slots.settings import ReleaseSettings
 from edge_agent.slots.shelf import Wish
 from fd_protocol.errors import InvalidValueError
+from fd_protocol.identity import sha256
 from fd_protocol.messages import Release
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.slots.test_trial import device  # noqa: F401 - a fixture
@@ -42,17 +47,19 @@ def url(shop):
 
 
 @pytest.fixture
-def live(device, factory, url):  # noqa: F811 - the fixture
+def live(device, factory, shop, url):  # noqa: F811 - the fixture
     """Begin a life; the next one begins when the last has ended."""
     config, shelf = device
+    config.write_text(f'{config.read_text()}\n[releases]\nurl = "{url}"\nroot = "{shop.root}"\n')
     lives = []
 
     def start(health=lambda: WELL, trial=None, **changes):
         for life in lives:
             life.close()
         begin(shelf, factory.digest.hex())
-        settings = ReleaseSettings(**{"url": url, "health_s": 0.1, "trial_s": 60.0, **changes})
-        lives.append(Keeper(shelf, settings, lambda: None, trial or trial_command(config), health))
+        settings = ReleaseSettings(**{"url": url, "root": shop.root, "health_s": 0.1, "trial_s": 60.0, **changes})
+        helpers = Helpers(trial or trial_command(config), verify_command(config))
+        lives.append(Keeper(shelf, settings, lambda: None, helpers, health, device="dev-1"))
         return lives[-1]
 
     yield start
@@ -146,7 +153,7 @@ def test_what_comes_is_counted_and_nothing_comes_where_the_month_is_used_up(live
     assert life.received_bytes == 0
     life.is_data_spent = False
     wait_until(lambda: life.state.phase is Phase.REBOOT)
-    assert life.received_bytes == offered.package_bytes
+    assert offered.package_bytes < life.received_bytes < offered.package_bytes + 10_000  # and what is signed of it
 
 
 def test_a_package_that_is_here_costs_no_data(live, shop, device):  # noqa: F811
@@ -154,18 +161,53 @@ def test_a_package_that_is_here_costs_no_data(live, shop, device):  # noqa: F811
     offered = shop.good("2.r9", epochs=11)
     life = live()
     life.is_data_spent = True
-    shelf.leave_wish(Wish(offered=offered, path=str(shop.blobs / offered.package)))
+    shelf.leave_wish(Wish(offered=replace(offered, by_owner=True), path=str(shop.blobs / offered.package)))
     wait_until(lambda: life.state.phase is Phase.REBOOT)
     assert life.received_bytes == 0
 
 
-def test_another_package_under_that_name_is_refused(live, shop):
+def test_another_package_under_that_name_is_not_taken_and_spoils_nothing(live, shop):
     offered = shop.good("2.r5", epochs=7)
+    package = (shop.blobs / offered.package).read_bytes()
     (shop.blobs / offered.package).write_bytes(b"z" * offered.package_bytes)
     life = live()
     life.nudge(nudge(offered))
+    wait_until(lambda: life._failures > 1)
+    assert life.state.known_bad == ()
+    (shop.blobs / offered.package).write_bytes(package)
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
+
+
+def test_what_nobody_signed_is_not_even_fetched(live, shop):
+    """Whoever writes to the broker and to the web server, and has no key, gets nothing onto a device."""
+    forged = b"a package of the attacker's"
+    offered = Offered("f" * 64, "6.6.6", sha256(forged).hex(), len(forged))
+    (shop.blobs / offered.package).write_bytes(forged)
+    life = live()
+    life.nudge(nudge(offered))
+    wait_until(lambda: life._failures > 1)
+    assert (life.state.phase, life.state.known_bad) == (Phase.DOWNLOAD, ())
+    assert not life._shelf.part(offered.package).exists()
+    good = shop.good("2.r10", epochs=2)
+    life.nudge(nudge(good))  # and the next honest word is followed
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
+    assert life.state.release == good
+
+
+def test_a_bundle_under_anothers_name_is_refused(live, shop):
+    one, other = shop.good("2.r11", epochs=2), shop.good("2.r12", epochs=3)
+    life = live()
+    life.nudge(nudge(replace(one, package=other.package, package_bytes=other.package_bytes)))
     wait_until(lambda: not life.state.succeeded)
-    assert offered.bundle in life.state.known_bad
+    assert "signed as bundle" in life.state.outcome
+
+
+def test_a_device_asks_now_and_then_whether_what_it_believes_is_the_latest(live, shop, device):  # noqa: F811
+    _, shelf = device
+    life = live(poll_s=0.2)
+    wait_until(lambda: life.received_bytes > 0)
+    known = floor.load(shelf.folder.parent / "trust" / "floor.json")
+    assert abs(known.asked_s - time.time()) < 600
 
 
 def test_the_owner_goes_back_by_a_wish(live, shop, device):  # noqa: F811
@@ -177,7 +219,7 @@ def test_the_owner_goes_back_by_a_wish(live, shop, device):  # noqa: F811
     wait_until(lambda: second.state.phase is Phase.IDLE)
     shelf.leave_wish(Wish(is_back=True))
     wait_until(lambda: second.state.phase is Phase.ROLLBACK)
-    assert shelf.wish() is None
+    wait_until(lambda: shelf.wish() is None)
     assert live().state.active == ""
 
 
@@ -185,7 +227,7 @@ def test_the_owner_installs_a_package_from_a_stick(live, shop, device):  # noqa:
     _, shelf = device
     offered = shop.good("2.r7", epochs=9)
     life = live(url=None)
-    shelf.leave_wish(Wish(offered=offered, path=str(shop.blobs / offered.package)))
+    shelf.leave_wish(Wish(offered=replace(offered, by_owner=True), path=str(shop.blobs / offered.package)))
     wait_until(lambda: life.state.phase is Phase.REBOOT)
 
 
@@ -224,4 +266,9 @@ def test_a_slot_that_somebody_deleted_is_not_run(device, factory):  # noqa: F811
 @pytest.mark.parametrize("url", ["http://releases.example", "ftp://releases.example", "https://", "x"])
 def test_packages_come_by_https(url):
     with pytest.raises(InvalidValueError):
-        ReleaseSettings(url=url)
+        ReleaseSettings(url=url, root=Path("root.json"))
+
+
+def test_who_follows_releases_says_whom_to_believe():
+    with pytest.raises(InvalidValueError, match="root"):
+        ReleaseSettings(url="https://releases.example")

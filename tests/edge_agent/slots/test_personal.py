@@ -128,7 +128,7 @@ def switched(shelf, factory, offered, *events, keeps_tail=True):
 def switching(device, shop, factory):  # noqa: F811 - the fixture
     config, shelf = device
     offered = delivered(shop, shelf, shop.keeping(f"5.{os.urandom(4).hex()}", epochs=1))
-    shutil.copytree(shop.folder / "bundles" / offered.version, shelf.slot(offered.bundle))
+    shutil.copytree(shop.place / "bundles" / offered.version, shelf.slot(offered.bundle))
     return lambda *events, **changes: (
         switched(shelf, factory, offered, *events, **changes),
         load_equipment(config),

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from edge_agent import checkpoint as checkpoints
 from edge_agent.checkpoint import Checkpoint
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
+from edge_agent.slots import trial
+from edge_agent.slots.costs import LATENCY, MEMORY, Growth
 from edge_agent.slots.machine import Offered
 from edge_agent.slots.shadow import MIN_HOLD_OUT_ROWS
 from edge_agent.slots.shelf import Shelf
@@ -36,7 +39,7 @@ def device(factory, tmp_path):
 
 def delivered(shop, shelf, offered: Offered):
     shutil.copy(shop.blobs / offered.package, shelf.part(offered.package))
-    return offered
+    return replace(offered, by_owner=True)  # what is signed has tests of its own (`test_verify`)
 
 
 def test_a_good_bundle_becomes_a_slot(device, shop):
@@ -150,7 +153,7 @@ def test_a_few_rows_refuse_nothing_for_ever(device, shop):
     with with_store(config, rows=40) as store:
         assert 0 < store.summary().held_out < MIN_HOLD_OUT_ROWS
         verdict = put_on_trial(config, delivered(second, shelf, second.clueless("1.r33")))
-    assert (verdict.outcome, verdict.metrics) == (Outcome.PROVEN, {})
+    assert (verdict.outcome, set(verdict.metrics)) == (Outcome.PROVEN, {LATENCY, MEMORY})
 
 
 @pytest.mark.parametrize("trouble", ["store", "file"])
@@ -213,7 +216,8 @@ def test_under_privacy_terms_nothing_is_kept_and_nobody_is_asked(device, shop):
     config.write_text(f"{config.read_text()}\n[privacy]\nepsilon = 4.0\n")
     having_learnt(config, learnt(shop.factory, 12))
     verdict = put_on_trial(config, delivered(shop, shelf, shop.keeping("1.k6", epochs=8)))
-    assert (verdict.outcome, verdict.keeps_tail, verdict.metrics) == (Outcome.PROVEN, False, {})
+    assert (verdict.outcome, verdict.keeps_tail) == (Outcome.PROVEN, False)
+    assert set(verdict.metrics) == {LATENCY, MEMORY}  # of golden samples, which are no secret
     assert verdict.tail == "it learns anew: privacy terms"
 
 
@@ -231,7 +235,7 @@ def test_a_package_of_another_bundle_is_refused(device, shop):
     config, shelf = device
     one, other = shop.good("1.r13"), shop.good("1.r14", epochs=3)
     delivered(shop, shelf, one)
-    swapped = Offered(other.bundle, other.version, one.package, one.package_bytes)
+    swapped = Offered(other.bundle, other.version, one.package, one.package_bytes, by_owner=True)
     verdict = put_on_trial(config, swapped)
     assert verdict.outcome is Outcome.REFUSED
     assert "was offered" in verdict.reason
@@ -247,3 +251,27 @@ def test_trouble_of_the_device_itself_says_nothing_of_a_bundle(device, shop):
     offered = delivered(shop, shelf, shop.good("1.r16"))
     shutil.rmtree(config.parent / "bundle")
     assert put_on_trial(config, offered).outcome is Outcome.POSTPONED
+
+
+# Budgets.
+
+
+@pytest.mark.parametrize(("key", "words"), [("latency_ms", "ms a sample"), ("memory_mb", "MB to be open")])
+def test_a_bundle_beyond_the_owners_budget_is_refused(device, shop, monkeypatch, key, words):
+    config, shelf = device
+    monkeypatch.setattr(trial, "latency_p95_ms", lambda *_: 70.0)
+    monkeypatch.setattr(Growth, "memory_mb", 70.0)
+    offered = delivered(shop, shelf, shop.good(f"1.r40-{key.replace('_', '-')}"))
+    config.write_text(f"{config.read_text()}\n[releases]\n{key} = 60.0\n")
+    verdict = put_on_trial(config, offered)
+    assert verdict.outcome is Outcome.REFUSED
+    assert words in verdict.reason
+    config.write_text(config.read_text().replace("60.0", "80.0"))
+    assert put_on_trial(config, offered).outcome is Outcome.PROVEN
+
+
+def test_what_a_bundle_costs_is_measured_and_told(device, shop):
+    config, shelf = device
+    verdict = put_on_trial(config, delivered(shop, shelf, shop.good("1.r41")))
+    assert verdict.metrics[LATENCY] > 0.0
+    assert verdict.metrics[MEMORY] >= 0.0

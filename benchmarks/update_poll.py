@@ -1,0 +1,173 @@
+"""What it costs a device to ask whether anything is new, and to fetch a small release: bytes of bodies, and of all.
+
+    python benchmarks/update_poll.py
+
+The real packages site over TLS with a certificate of the fleet on both sides; between it and the device a proxy counts
+what goes over the wire, both ways. Each row is one process's worth of questions: one connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from broker_server.ca import Authority
+from broker_server.certificates import Identity, Role
+from broker_server.cli import CONFIG_NAME
+from broker_server.cli import main as broker_server
+from edge_agent.slots.download import Parcel, fetch
+from fd_protocol.targets import TargetFacts
+from fd_runtime import tuf_root, tuf_targets
+from fd_runtime.signing_keys import load_public, load_signer, make_key
+from fd_runtime.tuf_client import TufClient
+from fd_runtime.tuf_online import OnlineTrust
+from fd_runtime.tuf_root import Changes
+
+DAY_S = 86_400
+FACTS = TargetFacts("a" * 64, "mlp-s", "2", ("onnxruntime", "litert", "numpy"), 18, 1_000_000, "b" * 64)
+PACKAGE = bytes(range(250)) * 100
+RUN = "import sys; from broker_server.cli import main; sys.exit(main())"
+
+
+@dataclass
+class Count:
+    """Bytes from the device, and to it."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Proxy:
+    """Passes connections on to `port`, and counts."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self.count = port, Count()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                device, _ = self._server.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._port))
+            threading.Thread(target=self._pump, args=(device, server, "sent"), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, device, "received"), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, name: str) -> None:
+        with contextlib.suppress(OSError):  # either side has gone
+            while data := source.recv(1 << 16):
+                setattr(self.count, name, getattr(self.count, name) + len(data))
+                sink.sendall(data)
+        for one in (source, sink):
+            one.close()
+
+
+@contextmanager
+def site(folder: Path, port: int) -> Iterator[ssl.SSLContext]:
+    """Serve the packages of a federation with certificates of its own; yield how a device connects."""
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    authority = Authority.create(folder / "pki", fleet="demo", now=now)
+    server = authority.issue(Identity("packages", Role.BROKER, ("127.0.0.1",)), folder / "server", now=now)
+    device = authority.issue(Identity("kettle", Role.DEVICE), folder / "device", now=now)
+    config = folder / CONFIG_NAME
+    before, after = config.read_text().split("[packages]")
+    tls = f'[packages.tls]\ncertificate = "{server.certificate}"\nkey = "{server.key}"'
+    lines = f'port = {port}\nca = "{server.ca}"\n{tls}'
+    config.write_text(f"{before}[packages]\n{lines}\n[dashboard]{after.split('[dashboard]', 1)[1]}")
+    process = subprocess.Popen([sys.executable, "-c", RUN, "packages", "--config", str(config)])
+    try:
+        tls = ssl.create_default_context(cafile=device.ca)
+        tls.load_cert_chain(device.certificate, device.key)
+        yield tls
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def signed(folder: Path, now_s: float) -> tuple[OnlineTrust, bytes, str]:
+    """Return a server's trust with one package vouched for, what devices are born with, and the package's name."""
+    keys, work = folder / "keys", folder / "signed"
+    keys.mkdir()
+    for name in ("root-1", "root-2", "root-3", "targets", "online"):
+        make_key(keys / name)
+    roots = [load_public(keys / f"root-{number}.pub") for number in (1, 2, 3)]
+    changes = Changes(roots, 2, load_public(keys / "targets.pub"), load_public(keys / "online.pub"))
+    tuf_root.draft(work, changes, now_s)
+    for name in ("root-1", "root-2"):
+        tuf_root.sign(work, load_signer(keys / name))
+    tuf_targets.renew(work, load_signer(keys / "targets"), students="mlp-s", now_s=now_s)
+    target = tuf_targets.add(work, load_signer(keys / "targets"), PACKAGE, FACTS, now_s=now_s)
+    (work / "blobs").mkdir()
+    (work / "blobs" / target.package).write_bytes(PACKAGE)
+    web = folder / "state" / "releases" / "web" / "v1"
+    online = OnlineTrust(web / "tuf", web / "blobs", load_signer(keys / "online"))
+    online.take_in(work, now_s)
+    return online, (work / "1.root.json").read_bytes(), target.name
+
+
+def wait_for(port: int) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        time.sleep(0.1)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        broker_server(["init", str(folder), "--federation", "demo", "--trust", "none"])
+        now_s = time.time()
+        online, root, package = signed(folder, now_s)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        proxy = Proxy(port)
+        url = f"https://127.0.0.1:{proxy.port}"
+        rows: list[tuple[str, int, int, int, int]] = []
+
+        def ask(what: str, *, fetches: bool = False) -> None:
+            proxy.count = Count()
+            client = TufClient(folder / "device", root, url, tls)
+            client.refresh()
+            found = client.find([package]) if fetches else None
+            body = client.traffic.body_bytes
+            if found is not None:
+                parcel = Parcel(f"{url}/v1/blobs/{found.package}", found.package, found.package_bytes)
+                fetch(parcel, folder / "part", tls=tls)
+                body += found.package_bytes
+            time.sleep(0.3)  # the last bytes pass the proxy
+            rows.append((what, client.traffic.requests, body, proxy.count.sent, proxy.count.received))
+
+        with site(folder, port) as tls:
+            wait_for(port)
+            ask(f"the first release, {len(PACKAGE):,} bytes", fetches=True)
+            ask("poll, nothing is new")
+            online.tend(now_s + 2 * DAY_S)
+            ask("poll, the server has signed again")
+        proxy.close()
+        sizes = {path.name: path.stat().st_size for path in sorted((folder / "device").glob("*.json"))}
+        print("bytes of documents:", ", ".join(f"{name} {size}" for name, size in sizes.items()))
+        print(f"{'':38} requests  bodies    sent  received (TLS, handshake and heads included)")
+        for what, requests, body, sent, received in rows:
+            print(f"{what:38} {requests:8} {body:7} {sent:7} {received:9}")
+
+
+if __name__ == "__main__":
+    main()
