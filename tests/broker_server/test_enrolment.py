@@ -1,6 +1,7 @@
 """Who gets a certificate over the HTTPS port, by the program itself, and who does not."""
 
 import contextlib
+import itertools
 import json
 import socket
 import ssl
@@ -315,8 +316,8 @@ def test_whoever_dawdles_is_hung_up_on(counter):
 
 def test_packages_are_still_for_devices_alone(counter):
     _, files = counter.enrolled("dev-14")
-    path = f"/v1/blobs/{'0' * 64}"
-    for shown, status in ((None, 403), (files, 404)):
+    paths = f"/v1/blobs/{'0' * 64}", "/v1/tuf/timestamp.json"
+    for path, (shown, status) in itertools.product(paths, ((None, 403), (files, 404))):
         connection = counter.connection(shown)
         connection.request("GET", path)
         assert connection.getresponse().status == status
