@@ -19,9 +19,9 @@ class Bar:
     """
 
     def __init__(
-        self, word: str, total: int, out: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+        self, word: str, total: int, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._word, self._total, self._out, self._clock = word, total, out, clock
+        self._word, self._total, self._out, self._clock = word, total, out or sys.stderr, clock
         self._began, self._shown_at, self._done = clock(), 0.0, 0
 
     def over(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ _KEY = re.compile(
     r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-\S+@openssh\.com) [A-Za-z0-9+/]+={0,2}( [^\n]*)?"
 )
 _COUNTRY = re.compile(r"[A-Z]{2}")
+_PLAIN = re.compile(r"[A-Za-z0-9_-]([A-Za-z0-9 ._-]*[A-Za-z0-9._-])?")
 _PSK = re.compile(r"[0-9a-fA-F]{64}")
 _DEB = re.compile(r"(?P<name>[a-z0-9-]+)_(?P<version>[^_]+\+py(?P<python>3\.\d+))_(?P<architecture>arm64|amd64)\.deb")
 _NOT_NAMES = ("root", "fedistill")
@@ -39,6 +40,11 @@ class WiFi:
         if self.password and not _PSK.fullmatch(self.password):
             octets = len(self.password.encode())
             require(8 <= octets <= 63, f"the password of a WPA network has 8 to 63 bytes, not {octets}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the name means the same to every file that it is written into."""
+        return bool(_PLAIN.fullmatch(self.ssid))
 
     @property
     def psk(self) -> str:

@@ -85,9 +85,7 @@ def files(seed: Seed, board: Board, stock: Stock, _instance: str) -> dict[str, b
 
 def connection(wifi: WiFi) -> str:
     """Return NetworkManager's keyfile of a network. A name that is not plain is given by its bytes."""
-    is_plain = all(letter.isalnum() or letter in " -_." for letter in wifi.ssid) and wifi.ssid.isascii()
-    is_plain = is_plain and wifi.ssid.strip() == wifi.ssid
-    ssid = wifi.ssid if is_plain else "".join(f"{byte};" for byte in wifi.ssid.encode())
+    ssid = wifi.ssid if wifi.is_plain else "".join(f"{byte};" for byte in wifi.ssid.encode())
     security = ["[wifi-security]", "key-mgmt=wpa-psk", f"psk={wifi.psk}"] if wifi.psk else []
     lines = [
         *("[connection]", "id=preconfigured", f"uuid={uuid.uuid5(uuid.NAMESPACE_DNS, wifi.ssid)}", "type=wifi"),

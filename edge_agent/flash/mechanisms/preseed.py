@@ -40,6 +40,8 @@ def _wlan(wifi: WiFi | None) -> str:
     if wifi is None:
         return ""
     lines = ["[wlan]", f"ssid = {_text(wifi.ssid)}"]
+    if not wifi.is_plain:  # it writes a name into NetworkManager's file as it is; one in hex it writes as bytes
+        lines.append(f"ssid_hex = {_text(wifi.ssid.encode().hex())}")
     if wifi.psk:
         lines += [f"password = {_text(wifi.psk)}", "password_encrypted = true", 'key_mgmt = "wpa-psk"']
     return "\n".join([*lines, f"hidden = {str(wifi.is_hidden).lower()}", f"country = {_text(wifi.country)}", ""])

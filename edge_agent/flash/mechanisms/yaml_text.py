@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_PLAIN = re.compile(r"[a-z][a-z0-9_-]*")
+_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # YAML 1.1 takes these for something else
 
 
 def yaml_text(value: Mapping[str, Any]) -> str:
@@ -42,6 +46,4 @@ def _flow(value: Any) -> str:
 
 
 def _key(key: str) -> str:
-    return (
-        key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() and not key.isdigit() else _flow(key)
-    )
+    return key if _PLAIN.fullmatch(key) and key not in _WORDS else _flow(key)
