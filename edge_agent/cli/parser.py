@@ -18,7 +18,7 @@ from fd_runtime.version import VERSION
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 SHELLS = ("bash", "zsh", "fish")
-BOARDS = ("rpi-bookworm", "rpi-trixie", "generic-cloudinit")
+BOARDS = ("rpi-bookworm", "rpi-trixie", "generic-cloudinit", "jetson-jp6", "jetson-jp7")
 
 
 def make_parser() -> Parser:
@@ -119,7 +119,7 @@ def _add_memory(commands: Any) -> None:
 def _add_flash(commands: Any) -> None:
     flash = commands.add_parser("flash", help="make a card that a device boots from, on a workstation")
     flash.set_defaults(run=_later("flash"))
-    text = "image as it is downloaded (img, xz, gz, zip), or where the boot partition of a written card is mounted"
+    text = "image as it is downloaded (img, xz, gz, zip), mounted boot partition of a card, or Linux_for_Tegra"
     flash.add_argument("target", type=Path, metavar="IMAGE|FOLDER", help=text)
     flash.add_argument("--board", choices=BOARDS, help="if it is not recognised by itself")
     flash.add_argument("--check", action="store_true", help="look at all of it, write nothing")
@@ -149,6 +149,7 @@ def _add_flash(commands: Any) -> None:
     what.add_argument("--bundle", type=Path, metavar="FOLDER", help="its model")
     what.add_argument("--public-set", type=Path, metavar="FOLDER", help="its probes")
     what.add_argument("--add", type=Path, action="append", default=[], metavar="FILE", help="also for /etc/fedistill")
+    what.add_argument("--onnxruntime", type=Path, metavar="WHEEL", help="with CUDA and TensorRT, for a Jetson")
     net = flash.add_argument_group("network and login")
     net.add_argument("--wifi", default="", metavar="SSID", help="a WPA or open network; without it a cable")
     net.add_argument("--wifi-password-file", type=Path, metavar="FILE", help="its first line is the password; - asks")

@@ -36,6 +36,8 @@ class BoardName(Enum):
     RPI_BOOKWORM = "rpi-bookworm"
     RPI_TRIXIE = "rpi-trixie"
     GENERIC_CLOUDINIT = "generic-cloudinit"
+    JETSON_JP6 = "jetson-jp6"
+    JETSON_JP7 = "jetson-jp7"
 
 
 class Mechanism(Enum):
@@ -44,6 +46,7 @@ class Mechanism(Enum):
     CLOUD_INIT = "cloud-init"
     FIRSTRUN = "firstrun.sh"
     PRESEED = "rpi-preseed"
+    ROOTFS = "its root file system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Facts:
         issue: its issue.txt; empty where there is none.
         release: os-release of the root file system; empty where that could not be looked at.
         tools: of cloud-init and rpi-preseed those that the root file system has.
-        pythons: such as 3.13, newest last.
+        python: the newest, such as 3.13; empty where none was seen.
         architectures: Debian's names of the processors that it has libraries for.
     """
 
@@ -65,7 +68,7 @@ class Facts:
     issue: str = ""
     release: Mapping[str, str] = field(default_factory=dict)
     tools: frozenset[str] = frozenset()
-    pythons: tuple[str, ...] = ()
+    python: str = ""
     architectures: frozenset[str] = frozenset()
 
     @property
@@ -139,7 +142,7 @@ def recognise(facts: Facts, said: BoardName | None = None) -> Board:
         boot=_PI_BOOT if facts.is_pi else _OWN_BOOT,
         label=facts.label,
         is_pi=facts.is_pi,
-        python=facts.pythons[-1] if facts.pythons else _PYTHON_OF.get(name.value.removeprefix("rpi-"), ""),
+        python=facts.python or _PYTHON_OF.get(name.value.removeprefix("rpi-"), ""),
         architecture=min(facts.architectures) if facts.architectures else "arm64" if facts.is_pi else "",
     )
 
@@ -147,9 +150,9 @@ def recognise(facts: Facts, said: BoardName | None = None) -> Board:
 def _check_runs_there(facts: Facts) -> None:
     if facts.release and not facts.architectures:
         raise NotRecognisedError("its root file system is of no 64-bit processor that the agent runs on (arm64, amd64)")
-    if facts.pythons and int(facts.pythons[-1].removeprefix("3.")) < _OLDEST:
-        raise NotRecognisedError(f"its Python is {facts.pythons[-1]}; the agent needs 3.{_OLDEST} or newer")
-    if facts.release and not facts.pythons:
+    if facts.python and int(facts.python.removeprefix("3.")) < _OLDEST:
+        raise NotRecognisedError(f"its Python is {facts.python}; the agent needs 3.{_OLDEST} or newer")
+    if facts.release and not facts.python:
         raise NotRecognisedError("its root file system has no Python 3")
     if facts.release and not facts.is_pi and "cloud-init" not in facts.tools:
         raise NotRecognisedError("its root file system has no cloud-init: nothing would read what is written")
@@ -164,7 +167,7 @@ def _name(facts: Facts, said: BoardName | None) -> BoardName:
     if not codename and said in (BoardName.RPI_BOOKWORM, BoardName.RPI_TRIXIE):
         return said
     if codename not in _PYTHON_OF:
-        known = " or ".join(one.value for one in BoardName)
+        known = f"{BoardName.RPI_BOOKWORM.value} or {BoardName.RPI_TRIXIE.value}"
         raise NotRecognisedError(f"Raspberry Pi OS {codename or 'of unknown release'}: say --board {known}")
     return BoardName(f"rpi-{codename}")
 

@@ -18,6 +18,7 @@ from edge_agent.flash.disks import check_may_be_written, look_at_disk
 from edge_agent.flash.errors import OrderError, RefusedError
 from edge_agent.flash.flashing import Made, Source, make_card, make_image, seed_mounted, source
 from edge_agent.flash.fleet import Done, Log, read_fleet
+from edge_agent.flash.jetson import files_of, is_tegra, look_at_tegra, put
 from edge_agent.flash.manifest import SUFFIX, Entry, manifest
 from edge_agent.flash.orders import TOKEN, Order, seed_of
 from edge_agent.flash.progress import Bar
@@ -45,7 +46,11 @@ def flash(arguments: argparse.Namespace) -> int:
         raise OrderError("which device? --device ID, or --fleet FILE.csv for many")
     if not target.exists():
         raise FileNotFoundError(2, "no such image or folder", str(target))
-    if target.is_dir():
+    if is_tegra(target):
+        results = _tegra(arguments, target, orders)
+    elif common.onnxruntime is not None:
+        raise OrderError("--onnxruntime: for a Jetson alone, that is for a folder Linux_for_Tegra")
+    elif target.is_dir():
         results = list(_mounted_cards(arguments, target, orders))
     else:
         results = _from_image(arguments, target, orders)
@@ -204,6 +209,30 @@ def _left(devices: list[str], log: Log | None) -> Iterator[tuple[int, str]]:
             _say(f"{device}: done before")
         else:
             yield index, f"{index + 1} of {len(devices)}"
+
+
+# A Jetson's root file system.
+
+
+def _tegra(arguments: argparse.Namespace, folder: Path, orders: tuple[Order, ...]) -> list[Result]:
+    if arguments.to is not None or arguments.out is not None or arguments.fleet is not None:
+        raise OrderError(
+            f"{folder} is one root file system, for one device, and written where it lies: no --out, --to, --fleet"
+        )
+    board = look_at_tegra(folder, BoardName(arguments.board) if arguments.board else None)
+    _tell_board(folder, board)
+    (order,) = orders
+    seed, root = seed_of(order, board), folder / "rootfs"
+    _tell_seed(seed)
+    hosts = root / "etc/hosts"
+    files = files_of(seed, board, hosts.read_text(encoding="utf-8") if hosts.is_file() else "", order.onnxruntime)
+    if arguments.check:
+        _say("nothing was written: --check")
+        return []
+    result = Result(seed, root, Made(put(root, files), "", len(files), 0))
+    _tell_made(result)
+    _say("then: sudo ./tools/kernel_flash/l4t_initrd_flash.sh ... as NVIDIA says for your board")
+    return [result]
 
 
 # Words.

@@ -20,7 +20,7 @@ from fd_protocol.documents import nearest
 from fd_runtime.files import sync_folder, write_atomically
 
 _PATHS = ("config", "kit", "ca", "token_file", "bundle", "public_set", "ssh_key")
-_COLUMNS = tuple(one.name for one in fields(Order) if one.name not in ("package", "add"))
+_COLUMNS = tuple(one.name for one in fields(Order) if one.name not in ("package", "add", "onnxruntime"))
 _TRUTHS = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 _DONE = ("device", "host", "where", "bytes", "sha256", "at")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from edge_agent.flash.ext4 import Ext4
 from edge_agent.flash.fat import Fat
 from edge_agent.flash.partitions import Kind, Partition, partitions
 
-_PYTHON = re.compile(r"python(3\.\d+)")
+_PYTHON = re.compile(r"python3\.(\d+)")
 _LIBRARIES = {"arm64": "/usr/lib/aarch64-linux-gnu", "amd64": "/usr/lib/x86_64-linux-gnu"}
 _TOOLS = {"cloud-init": "/usr/bin/cloud-init", "rpi-preseed": "/usr/lib/rpi-preseed/rpi-preseed"}
 
@@ -58,6 +59,12 @@ def look_at_card(folder: Path) -> Facts:
     return Facts(frozenset(path.name for path in folder.iterdir()), folder.absolute().name, text)
 
 
+def python_of(names: Iterable[str]) -> str:
+    """Return the newest Python of the programs in a folder, such as 3.13; empty where there is none."""
+    minors = [int(match[1]) for name in names if (match := _PYTHON.fullmatch(name))]
+    return f"3.{max(minors)}" if minors else ""
+
+
 def _with_root(facts: Facts, image: Path, table: tuple[Partition, ...]) -> Facts:
     """Return the facts with those of the root file system, where one is there and debugfs is."""
     if not tools.has("debugfs"):
@@ -67,14 +74,13 @@ def _with_root(facts: Facts, image: Path, table: tuple[Partition, ...]) -> Facts
         release = root.read("/usr/lib/os-release")
         if release is None:
             continue
-        found = {match[1] for name in root.names("/usr/bin") if (match := _PYTHON.fullmatch(name))}
         return Facts(
             facts.boot_files,
             facts.label,
             facts.issue,
             release=_release(release.decode("utf-8", "replace")),
             tools=frozenset(name for name, path in _TOOLS.items() if root.has(path)),
-            pythons=tuple(sorted(found, key=lambda one: int(one.removeprefix("3.")))),
+            python=python_of(root.names("/usr/bin")),
             architectures=frozenset(name for name, path in _LIBRARIES.items() if root.has(path)),
         )
     return facts

@@ -36,7 +36,9 @@ _CERTIFICATE, _PRIVATE = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What was said of one device; empty or None where nothing was. Every field but `package` is also in fleet's CSV.
+    """What was said of one device; empty or None where nothing was.
+
+    Fields but package, add and onnxruntime are columns of a fleet's CSV too.
 
     Attributes:
         device: its id.
@@ -56,6 +58,7 @@ class Order:
         user: account for a person.
         ssh_key: file of public keys.
         wifi, wifi_password, wifi_country, wifi_hidden: its network; none = by cable.
+        onnxruntime: wheel with CUDA and TensorRT, for a Jetson.
     """
 
     device: str
@@ -78,6 +81,7 @@ class Order:
     wifi_password: str = field(default="", repr=False)
     wifi_country: str = ""
     wifi_hidden: bool = False
+    onnxruntime: Path | None = None
 
 
 def seed_of(order: Order, board: Board) -> Seed:
@@ -166,6 +170,8 @@ def _settings(order: Order, etc: Mapping[str, Content]) -> tuple[str, dict[str, 
             "broker.tls.certificate": f"{order.device}.pem",
             "broker.tls.key": f"{order.device}.key",
         }
+    if order.onnxruntime is not None:
+        changes["model.providers"] = ["tensorrt", "cuda", "cpu"]  # the first that works: a device without stays at work
     text, table = edited(text, changes, base or _SETTINGS)
     if TOKEN in etc:
         text, table = edited(text, _enrolment(order, table), base or _SETTINGS)

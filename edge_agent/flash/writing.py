@@ -1,7 +1,10 @@
 """An image, with another boot partition in the place of its own, written out and read again: every byte.
 
 The bytes are hashed on their way out; what is read back must have the same hash. It is read from the disk: the kernel
-is told first to forget what it holds of it.
+is told first to forget what it holds of it. While writing, it must let go of what it holds every so often, so that the
+bar does not stand at its end for minutes while a slow card takes the rest.
+
+Hashing, writing and what the disk does go on beside each other: each lets go of the interpreter.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +21,7 @@ from edge_agent.flash.errors import NotVerifiedError
 
 CHUNK = 1 << 20
 _ZEROS = bytes(CHUNK)
+_FLUSHED_BYTES = 64 << 20
 Watched = Callable[[str, int, Iterable[bytes]], Iterator[bytes]]
 """(step, bytes in all, chunks) -> the same chunks, looked at on their way."""
 
@@ -56,10 +62,10 @@ def write_file(overlay: Overlay, target: Path, watched: Watched) -> str:
         OSError: no room.
     """
     digest = hashlib.sha256()
-    with target.open("r+b") as out:
-        for chunk in watched("writing", overlay.size, overlay.chunks()):
-            digest.update(chunk)
+    with target.open("r+b") as out, _flushing(out.fileno()) as flush:
+        for chunk in _hashed(digest, watched("writing", overlay.size, overlay.chunks())):
             _put(out.fileno(), chunk)
+            flush(len(chunk))
         out.truncate(overlay.size)
         _let_go(out.fileno())
     return verify(target, overlay.size, digest.hexdigest(), watched)
@@ -80,17 +86,15 @@ def write_disk(overlay: Overlay, disk: Path, watched: Watched, *, is_shared: boo
         NotVerifiedError: it reads otherwise.
         OSError: it is in use, too small, gone.
     """
-    digest = hashlib.sha256()
+    digest, first = hashlib.sha256(), b""
     descriptor = os.open(disk, os.O_WRONLY | os.O_CLOEXEC | (0 if is_shared else os.O_EXCL))
     try:
-        first = b""
-        for chunk in watched("writing", overlay.size, overlay.chunks()):
-            digest.update(chunk)
-            if first:
-                _write_all(descriptor, chunk)
-            else:
-                first = chunk
-                os.lseek(descriptor, len(chunk), os.SEEK_SET)
+        with _flushing(descriptor) as flush:
+            for chunk in _hashed(digest, watched("writing", overlay.size, overlay.chunks())):
+                # In the place of the first chunk zeros: what the card held before does not boot either.
+                _write_all(descriptor, chunk if first else bytes(len(chunk)))
+                first = first or chunk
+                flush(len(chunk))
         os.fsync(descriptor)
         os.lseek(descriptor, 0, os.SEEK_SET)
         _write_all(descriptor, first)
@@ -107,14 +111,43 @@ def verify(path: Path, size: int, expected: str, watched: Watched) -> str:
         NotVerifiedError: it is not `expected`.
     """
     digest = hashlib.sha256()
-    for chunk in watched("reading", size, _read(path, 0, size)):
-        digest.update(chunk)
+    for _ in _hashed(digest, watched("reading", size, _read(path, 0, size))):
+        pass
     found = digest.hexdigest()
     if found != expected:
-        raise NotVerifiedError(
-            f"{path}: reads otherwise than it was written (sha256 {found[:16]}, not {expected[:16]})"
-        )
+        raise NotVerifiedError(f"{path}: reads otherwise than it was written: {found[:16]}, not {expected[:16]}")
     return found
+
+
+def _hashed(digest: hashlib._Hash, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield chunks, each hashed beside what is done with it."""
+    with ThreadPoolExecutor(1) as hasher:
+        for chunk in chunks:
+            behind = hasher.submit(digest.update, chunk)
+            yield chunk
+            behind.result()
+
+
+@contextmanager
+def _flushing(descriptor: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is told how many bytes were written, and has the disk take them beside the next ones."""
+    with ThreadPoolExecutor(1) as flusher:
+        behind, held = flusher.submit(int), 0
+
+        def flush(count: int) -> None:
+            nonlocal behind, held
+            held += count
+            if held >= _FLUSHED_BYTES:
+                behind.result()  # one stretch behind, no more: the bar says what is there
+                behind, held = flusher.submit(_flush, descriptor), 0
+
+        yield flush
+        behind.result()
+
+
+def _flush(descriptor: int) -> int:
+    os.fdatasync(descriptor)
+    return 0
 
 
 def _read(path: Path, start: int, size: int) -> Iterator[bytes]:

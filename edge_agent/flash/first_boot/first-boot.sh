@@ -65,15 +65,17 @@ place() {
     sync
 }
 
+# Returns whether the package is in. Asked with `if`, where the shell goes on after a command that failed.
 put_in() {
     set -- "$here"/fedistill-agent_*.deb
-    cp "$1" /var/cache/fedistill-agent.deb # not in reach of what apt thinks of a FAT partition
+    cp "$1" /var/cache/fedistill-agent.deb || return 1 # not in reach of what apt thinks of a FAT partition
     export DEBIAN_FRONTEND=noninteractive
     dpkg --force-confold --configure --pending || true # what a power cut has left half done
     # apt waits for whoever else installs; without a list of packages it goes by what is there.
     apt-get install --yes --no-install-recommends --allow-downgrades --option DPkg::Lock::Timeout=600 \
-        --option Dpkg::Options::=--force-confold /var/cache/fedistill-agent.deb
+        --option Dpkg::Options::=--force-confold /var/cache/fedistill-agent.deb || return 1
     rm -f /var/cache/fedistill-agent.deb
+    [ "$(dpkg-query --show --showformat='${Status}' fedistill-agent)" = "install ok installed" ]
 }
 
 clear_away() {

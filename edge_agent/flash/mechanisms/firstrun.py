@@ -88,7 +88,13 @@ def connection(wifi: WiFi) -> str:
     ssid = wifi.ssid if wifi.is_plain else "".join(f"{byte};" for byte in wifi.ssid.encode())
     security = ["[wifi-security]", "key-mgmt=wpa-psk", f"psk={wifi.psk}"] if wifi.psk else []
     lines = [
-        *("[connection]", "id=preconfigured", f"uuid={uuid.uuid5(uuid.NAMESPACE_DNS, wifi.ssid)}", "type=wifi"),
+        *(
+            f"# {MARK}.",
+            "[connection]",
+            "id=preconfigured",
+            f"uuid={uuid.uuid5(uuid.NAMESPACE_DNS, wifi.ssid)}",
+            "type=wifi",
+        ),
         *("[wifi]", "mode=infrastructure", f"ssid={ssid}", f"hidden={str(wifi.is_hidden).lower()}"),
         *security,
         *("[ipv4]", "method=auto", "[ipv6]", "addr-gen-mode=default", "method=auto", ""),

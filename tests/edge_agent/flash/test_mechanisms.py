@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CLOUD, FIRSTRUN, PRESEED = (BOARDS[one] for one in Mechanism)
+CLOUD, FIRSTRUN, PRESEED = BOARDS.values()
 NASTY = 'Jö\'s "net"; $(reboot) `x` \\ #1'
 STOCK = {
     Mechanism.CLOUD_INIT: card_images.TRIXIE.boot,
