@@ -16,7 +16,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.dev tflite-runtime mosquitto
+test: $(VENV)/.dev tflite-runtime mosquitto card-tools
 	$(BIN)/pytest -n 2 --dist worksteal
 
 # Debian packages in dist/deb, of the agent and the server for every Python and processor; with the size of each. Some
@@ -58,3 +58,8 @@ $(TFLITE_VENV)/.done: deploy/setup/tflite_runtime.sh
 .PHONY: mosquitto
 mosquitto:
 	@sh deploy/setup/mosquitto.sh
+
+# The tests of flash make images of cards, without mounting any.
+.PHONY: card-tools
+card-tools:
+	@sh deploy/setup/card_tools.sh

@@ -32,20 +32,8 @@ from broker_server.certificates import Identity, Role  # noqa: E402
 from tests.support.card_images import MIB, TRIXIE  # noqa: E402
 
 NOBODY = 65534
-NOISE = 1 << 24
 BOOT_MIB, ROOT_MIB, FREE_MIB = 512, 2_430_000_000 // MIB, 330_000_000 // MIB
 PACKAGE = "fedistill-agent_0.1.0-1+py3.13_arm64.deb"
-
-
-def stock_image(path: Path) -> None:
-    """Make the image. The front of the root is left to the file system and its few files, the rest is noise."""
-    replace(TRIXIE, boot_mib=BOOT_MIB, root_mib=ROOT_MIB).make(path)
-    noise = os.urandom(NOISE)
-    with path.open("r+b") as file:
-        file.seek((4 + BOOT_MIB + FREE_MIB) * MIB)
-        while file.tell() < (4 + BOOT_MIB + ROOT_MIB) * MIB - NOISE:
-            file.write(noise)
-        os.fsync(file.fileno())
 
 
 def main() -> None:
@@ -56,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="flash-", dir="/var/tmp") as name:
         work = Path(name)
         image, package = work / "raspios.img", work / PACKAGE
-        stock_image(image)
+        replace(TRIXIE, boot_mib=BOOT_MIB, root_mib=ROOT_MIB, noise_mib=ROOT_MIB - FREE_MIB).make(image)
         if arguments.package is None:
             package.write_bytes(b"!<arch>\n" + os.urandom(31_000_000))
         else:

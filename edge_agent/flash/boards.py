@@ -164,19 +164,17 @@ def _name(facts: Facts, said: BoardName | None) -> BoardName:
     codename = facts.release.get("VERSION_CODENAME", "")
     if not codename:
         codename = _codename_by_boot(facts)
-    if not codename and said in (BoardName.RPI_BOOKWORM, BoardName.RPI_TRIXIE):
+    if not codename and said in (BoardName.RPI_BOOKWORM, BoardName.RPI_TRIXIE, BoardName.GENERIC_CLOUDINIT):
         return said
     if codename not in _PYTHON_OF:
-        known = f"{BoardName.RPI_BOOKWORM.value} or {BoardName.RPI_TRIXIE.value}"
+        known = f"{BoardName.RPI_BOOKWORM.value}, {BoardName.RPI_TRIXIE.value} or, for Ubuntu, generic-cloudinit"
         raise NotRecognisedError(f"Raspberry Pi OS {codename or 'of unknown release'}: say --board {known}")
     return BoardName(f"rpi-{codename}")
 
 
 def _codename_by_boot(facts: Facts) -> str:
-    if facts.has_cloud_files:
-        return "trixie"
     match = _ISSUE.search(facts.issue)
-    if match is None:
+    if match is None:  # Ubuntu's boot partition has the same names, and no issue.txt
         return ""
     return "trixie" if match[1] >= _TRIXIE_SINCE else "bookworm"
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from getpass import getpass
 from pathlib import Path
 
 from edge_agent.flash import unpacking
 from edge_agent.flash.boards import Board, BoardName
-from edge_agent.flash.contents import size_of
 from edge_agent.flash.disks import check_may_be_written, look_at_disk
 from edge_agent.flash.errors import OrderError, RefusedError
 from edge_agent.flash.flashing import Made, Source, make_card, make_image, seed_mounted, source
@@ -68,7 +68,7 @@ def order_of(arguments: argparse.Namespace) -> Order:
     password = ""
     if arguments.wifi_password_file is not None:
         source = arguments.wifi_password_file
-        text = sys.stdin.readline() if str(source) == "-" else source.read_text(encoding="utf-8")
+        text = _typed_password() if str(source) == "-" else source.read_text(encoding="utf-8")
         password = text.splitlines()[0] if text else ""
         if not password:
             raise OrderError(f"{source}: its first line is the network's password, and empty")
@@ -78,6 +78,10 @@ def order_of(arguments: argparse.Namespace) -> Order:
         if getattr(arguments, name, None) is not None
     }
     return Order(**{**said, "wifi_password": password, "add": tuple(arguments.add)})
+
+
+def _typed_password() -> str:
+    return getpass("Password of the network: ") if sys.stdin.isatty() else sys.stdin.readline()
 
 
 # From an image.
@@ -101,6 +105,8 @@ def _from_image(arguments: argparse.Namespace, image: Path, orders: tuple[Order,
 
 def _work_folder(arguments: argparse.Namespace) -> Path:
     """Return where the copy of a boot partition, and of an image that is packed, may lie for a while."""
+    if arguments.check:
+        return Path()
     if arguments.fleet is not None and arguments.to is None and arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         return Path(arguments.out)
@@ -269,11 +275,9 @@ def _tell_board(image: Path, board: Board) -> None:
 def _tell_seed(seed: Seed) -> None:
     way = f"WiFi {seed.wifi.ssid}" if seed.wifi else "cable"
     ssh = f"SSH as {seed.login.user}" if seed.login.keys else "no SSH"
-    etc = sum(map(size_of, seed.etc.values())) / 1e6
-    _say(
-        f"{seed.device} in {seed.federation}: host {seed.host}, {way}, {ssh}, {_proof(seed)}, {etc:.1f} MB of settings"
-    )
-    _say(f"package {seed.package.path.name}")
+    _say(f"{seed.device} in {seed.federation}: host {seed.host}, {way}, {ssh}, {_proof(seed)}")
+    bundle = "" if any(name.startswith("bundle/") for name in seed.etc) else "; no model: --bundle FOLDER"
+    _say(f"{seed.package.path.name}, {len(seed.etc)} files for /etc/fedistill{bundle}")
 
 
 def _proof(seed: Seed) -> str:

@@ -7,6 +7,7 @@ No root and no mount: sfdisk, mkfs.vfat, mcopy, and mke2fs -d.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -42,18 +43,20 @@ ARM64_ROOT = {"usr/lib/aarch64-linux-gnu/libc.so.6": b"", "usr/lib/ld-linux-aarc
 
 
 def os_release(name: str, version: str, codename: str) -> bytes:
-    return f'ID={name}\nVERSION_ID="{version}"\nVERSION_CODENAME={codename}\nPRETTY_NAME="{name} {version}"\n'.encode()
+    pretty = f"Debian GNU/Linux {version} ({codename})" if name == "debian" else f"{name.title()} {version}"
+    return f'ID={name}\nVERSION_ID="{version}"\nVERSION_CODENAME={codename}\nPRETTY_NAME="{pretty}"\n'.encode()
 
 
 @dataclass(frozen=True)
 class CardImage:
-    """What is on an image: files of the boot partition, files of the root; `label` of the boot partition."""
+    """What is on an image: files of the boot partition, files of the root, and noise there of so many MiB."""
 
     boot: dict[str, bytes] = field(default_factory=dict)
     root: dict[str, bytes] = field(default_factory=dict)
     label: str = "bootfs"
     boot_mib: int = 64
     root_mib: int = 24
+    noise_mib: int = 0
     table: str = "dos"
 
     def make(self, path: Path) -> Path:
@@ -62,10 +65,13 @@ class CardImage:
         work.mkdir()
         lay_out(self.boot, work / "boot")
         lay_out(self.root, work / "root")
+        with (work / "root" / "noise").open("wb") as file:
+            file.writelines(os.urandom(MIB) for _ in range(self.noise_mib))
         fat, ext = work / "fat", work / "ext"
         fat.write_bytes(b"")
         subprocess.run(["truncate", "-s", f"{self.boot_mib}M", fat], check=True)
-        run("mkfs.vfat", "-F", "32", "-s", "1", "-i", "4E639091", "-n", self.label, fat)
+        cluster = "1" if self.boot_mib < 256 else "4"  # as pi-gen has it; a small FAT32 needs small ones
+        run("mkfs.vfat", "-F", "32", "-s", cluster, "-i", "4E639091", "-n", self.label, fat)
         for one in sorted((work / "boot").iterdir()):
             run("mcopy", "-s", "-i", fat, one, "::/")
         run("mke2fs", "-q", "-t", "ext4", "-d", work / "root", ext, f"{self.root_mib}M")
@@ -73,17 +79,14 @@ class CardImage:
         with path.open("wb") as file:
             file.truncate((4 + self.boot_mib + self.root_mib + 1) * MIB)
         kinds = ("c", "83") if self.table == "dos" else ("U", "L")
-        script = (
-            f"label: {self.table}\nlabel-id: {'0x4e639091' if self.table == 'dos' else ''}\n"
-            if (self.table == "dos")
-            else "label: gpt\n"
-        )
+        script = "label: dos\nlabel-id: 0x4e639091\n" if self.table == "dos" else "label: gpt\n"
         script += f"{first // 512},{self.boot_mib}M,{kinds[0]}\n{second // 512},{self.root_mib}M,{kinds[1]}\n"
         run("sfdisk", "-q", path, text=script)
         with path.open("r+b") as file:
             for start, part in ((first, fat), (second, ext)):
                 file.seek(start)
-                file.write(part.read_bytes())
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, file, MIB)
         shutil.rmtree(work)
         return path
 

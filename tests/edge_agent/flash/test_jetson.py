@@ -16,7 +16,6 @@ from edge_agent.flash.jetson import GPU, PAYLOAD, files_of, look_at_tegra, put
 from edge_agent.flash.orders import seed_of
 from edge_agent.settings import AgentSettings
 from fd_runtime.config import EX_DATAERR, EX_USAGE, build_settings, read_table
-from fd_runtime.providers import Provider
 from tests.support.card_images import lay_out
 
 from .conftest import BROKER, DEVICE, FEDERATION
@@ -112,7 +111,7 @@ def test_an_onnxruntime_with_cuda_comes_first_and_the_processor_last(jetson, tmp
     assert "PrivateDevices=no" in drop_in
     path = root / PAYLOAD / "etc/agent.toml"
     settings = build_settings(read_table(path), AgentSettings, path)
-    assert settings.model.providers == (Provider.TENSORRT, Provider.CUDA, Provider.CPU)
+    assert settings.model.providers == ("tensorrt", "cuda", "cpu")
 
 
 def test_a_second_device_leaves_nothing_of_the_first(jetson, tmp_path):

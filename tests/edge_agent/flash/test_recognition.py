@@ -58,6 +58,14 @@ def test_where_nothing_tells_the_release_the_owner_does():
     assert recognise(facts, BoardName.RPI_BOOKWORM).python == "3.11"
 
 
+def test_ubuntus_boot_partition_is_not_taken_for_that_of_trixie(tmp_path):
+    facts = look_at_card(lay_out(card_images.UBUNTU.boot, tmp_path / "anywhere"))
+    with pytest.raises(NotRecognisedError, match="generic-cloudinit"):
+        recognise(facts)
+    assert recognise(facts, BoardName.GENERIC_CLOUDINIT).python == ""
+    assert recognise(look_at_card(lay_out(card_images.UBUNTU.boot, tmp_path / "system-boot"))).python == ""
+
+
 REFUSED = {
     "32-bit": (
         {**BOOKWORM.root, "usr/lib/arm-linux-gnueabihf/libc.so.6": b""},
