@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge_agent.flash.errors import NotVerifiedError
 
-CHUNK = 1 << 20
+CHUNK = 4 << 20  # as large as lets threads that hand over to one another wait little
 _ZEROS = bytes(CHUNK)
 _FLUSHED_BYTES = 64 << 20
 Watched = Callable[[str, int, Iterable[bytes]], Iterator[bytes]]

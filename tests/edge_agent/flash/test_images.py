@@ -319,7 +319,7 @@ def test_a_card_that_is_taken_out_early_does_not_boot(stock, order, tmp_path, lo
 
     def torn(step, total, chunks):
         for number, chunk in enumerate(chunks):
-            if step == "writing" and number == 60:
+            if step == "writing" and number == 20:
                 raise OSError(5, "taken out")
             yield chunk
 
