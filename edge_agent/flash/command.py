@@ -121,17 +121,19 @@ def _images(arguments: argparse.Namespace, image: Path, ready: Source, seeds: li
     for seed, name in zip(seeds, names, strict=True):
         if name.exists() and seed.device not in done:
             raise FileExistsError(17, "exists already", str(name))
-    results = []
+    is_fleet = arguments.fleet is not None
+    manifest_path = arguments.out / f"{arguments.fleet.stem}{SUFFIX}" if is_fleet else names[0].with_suffix(SUFFIX)
+    results: list[Result] = []
     for seed, name in zip(seeds, names, strict=True):
         if seed.device in done and name.exists():
             _say(f"{seed.device}: {name} is there already")
             continue
-        made = make_image(ready, seed, name, _watched)
-        results.append(Result(seed, name, made))
-        if log is not None:
+        results.append(Result(seed, name, make_image(ready, seed, name, _watched)))
+        _write_manifest(manifest_path, results[-1], ready.board, is_kept=log is not None)
+        if log is not None:  # last: what stands there is on the list too
             log.add([_done(results[-1])])
         _tell_made(results[-1])
-    _write_manifest(arguments, names, ready.board, results)
+    _say(f"for Imager  {manifest_path}")
     return results
 
 
@@ -144,22 +146,16 @@ def _image_path(arguments: argparse.Namespace, image: Path, seed: Seed) -> Path:
     return Path(arguments.out) if arguments.out is not None else Path(name)
 
 
-def _write_manifest(arguments: argparse.Namespace, names: list[Path], board: Board, results: list[Result]) -> None:
-    """Of a fleet that went on where it was, the images made before are in the old list, which is kept."""
-    path = (
-        names[0].with_suffix(SUFFIX) if arguments.fleet is None else arguments.out / f"{arguments.fleet.stem}{SUFFIX}"
-    )
-    entries = [
-        Entry(one.seed.device, one.seed.federation, one.seed.host, one.where, one.made.size, one.made.sha256)
-        for one in results
-    ]
-    text = json.loads(manifest(entries, board, _now().date()))
-    if arguments.fleet is not None and path.exists():
-        new = {one["url"] for one in text["os_list"]}
-        old = json.loads(path.read_text(encoding="utf-8"))["os_list"]
-        text["os_list"] = [*(one for one in old if one["url"] not in new), *text["os_list"]]
-    write_atomically(path, (json.dumps(text, indent=1, ensure_ascii=False) + "\n").encode())
-    _say(f"for Imager  {path}")
+def _write_manifest(path: Path, result: Result, board: Board, *, is_kept: bool) -> None:
+    """Put an image on the list that Imager reads; of a fleet, beside those that are there."""
+    seed, made = result.seed, result.made
+    entry = Entry(seed.device, seed.federation, seed.host, result.where, made.size, made.sha256)
+    listed = json.loads(manifest([entry], board, _now().date()))
+    if is_kept and path.exists():
+        url = listed["os_list"][0]["url"]
+        before = json.loads(path.read_text(encoding="utf-8"))["os_list"]
+        listed["os_list"][:0] = [one for one in before if one["url"] != url]
+    write_atomically(path, (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 # Onto cards.

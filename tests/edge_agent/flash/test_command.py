@@ -13,7 +13,9 @@ import pytest
 from broker_server.certificates import Identity, Role
 from edge_agent.cli import main
 from edge_agent.cli.parser import BOARDS
+from edge_agent.flash import command
 from edge_agent.flash.boards import BoardName
+from fd_runtime.command_line import EX_INTERRUPTED
 from fd_runtime.config import EX_CANTCREAT, EX_DATAERR, EX_NOPERM, EX_UNAVAILABLE, EX_USAGE
 from tests.support import card_images
 from tests.support.card_images import MIB, lay_out, needs_card_tools
@@ -92,6 +94,23 @@ def test_a_fleet_that_was_interrupted_goes_on_where_it_was(flash, stock, fleet, 
     assert (tmp_path / "cards/trixie-press-3.img").exists()
     assert len(json.loads((tmp_path / "cards/line.rpi-imager-manifest").read_text())["os_list"]) == 3
     assert "press-1: cards/trixie-press-1.img is there already" in capsys.readouterr().err
+
+
+def test_what_was_made_before_an_interruption_is_on_the_list(flash, stock, fleet, tmp_path, monkeypatch):
+    real, made = command.make_image, []
+
+    def torn(*arguments):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(real(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(command, "make_image", torn)
+    assert flash(stock("TRIXIE"), "--fleet", fleet, "--out", "cards") == EX_INTERRUPTED
+    monkeypatch.setattr(command, "make_image", real)
+    assert flash(stock("TRIXIE"), "--fleet", fleet, "--out", "cards") == 0
+    listed = json.loads((tmp_path / "cards/line.rpi-imager-manifest").read_text())["os_list"]
+    assert [one["name"].split()[0] for one in listed] == ["press-1", "press-2", "press-3"]
 
 
 def test_one_bad_row_and_no_card_is_made(flash, stock, fleet, tmp_path):
