@@ -61,6 +61,26 @@ def test_every_mechanism_gets_the_same_payload_and_sums_of_all_of_it(seed):
     assert payloads[0] == payloads[1]
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_finds_nothing_wrong_with_the_service(seed, tmp_path):
+    unit = made(seed, CLOUD)["fedistill/first-boot.service"].replace(b"@here@", b"/boot/firmware/fedistill")
+    (tmp_path / "fedistill-first-boot.service").write_bytes(unit)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / "fedistill-first-boot.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing_wrong_with_the_script(seed, tmp_path):
+    (tmp_path / "first-boot.sh").write_bytes(made(seed, CLOUD)["fedistill/first-boot.sh"])
+    done = subprocess.run(["shellcheck", "-s", "sh", tmp_path / "first-boot.sh"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
 # cloud-init
 
 
