@@ -87,7 +87,7 @@ def test_a_seeded_root_file_system_installs_the_agent_at_its_first_boot(tegra, o
     where = "import onnxruntime; print(onnxruntime.__file__)"
     said = root.run(*gpu, "/usr/lib/fedistill-agent/bin/python", "-s", "-c", where, user="fedistill")
     assert "/opt/fedistill/onnxruntime-gpu/onnxruntime/__init__.py" in said.splitlines()
-    # Its exit code tells of a data folder that is missing; what counts is that golden vectors come out, on the processor.
+    # What counts is that the golden vectors come out, on the processor; its exit code may tell of something else.
     command = root.command(*gpu, "edge-agent", "doctor", "--offline", user="fedistill")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=600)
     verdicts = {line.split()[0]: line for line in done.stdout.splitlines() if line[:1].isalpha()}
