@@ -17,7 +17,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 # Three at a time on two cores: most of the time tests wait for processes that they have started.
-test: $(VENV)/.dev tflite-runtime mosquitto
+test: $(VENV)/.dev tflite-runtime mosquitto card-tools
 	$(BIN)/pytest -n 3 --dist worksteal
 
 # Debian packages in dist/deb, of the agent and the server for every Python and processor; with the size of each. Some
@@ -78,3 +78,8 @@ $(TFLITE_VENV)/.done: deploy/setup/tflite_runtime.sh
 .PHONY: mosquitto
 mosquitto:
 	@sh deploy/setup/mosquitto.sh
+
+# The tests of flash make images of cards, without mounting any.
+.PHONY: card-tools
+card-tools:
+	@sh deploy/setup/card_tools.sh

@@ -26,6 +26,7 @@ PRUNED = {
     "**/*.h": "likewise",
     "**/*.pxd": "likewise",
     "onnxruntime/capi/libonnxruntime.so*": "for programs in C; the Python module holds all of it once more: 25 MB",
+    "edge_agent/flash": "makes cards, on a workstation",
     "onnxruntime/datasets": "examples",
     "onnxruntime/quantization": "for the workstation",
     "onnxruntime/tools": "for the workstation",

@@ -18,12 +18,12 @@ from edge_agent.cli.place import CONFIG_NAME, config_path
 from edge_agent.configuration import load_own, load_settings
 from edge_agent.remote_config import remote_keys
 from edge_agent.settings import AgentSettings
+from edge_agent.settings_file import edited
 from fd_protocol.documents import nearest
 from fd_protocol.errors import FedistillError
 from fd_runtime.command_line import settings_text
 from fd_runtime.config import (
     EX_USAGE,
-    ConfigError,
     build_settings,
     environment_overrides,
     read_table,
@@ -174,25 +174,9 @@ def _rewrite(path: Path, changes: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it could not; the file is as it was.
     """
-    import tomlkit  # noqa: PLC0415 - 50 ms that no other command needs
-
     read_table(path)  # whatever is wrong with the file is told in our words
-    document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        place: Any = document
-        for section in sections:
-            if section not in place:
-                place[section] = tomlkit.table()
-            place = place[section]
-        if value is not None:
-            place[last] = value
-        elif last in place:
-            del place[last]
-        else:
-            raise ConfigError(path, key, "is not set here")
-    text = tomlkit.dumps(document)
-    build_settings(tomlkit.parse(text).unwrap(), AgentSettings, path)
+    text, table = edited(path.read_text(encoding="utf-8"), changes, path)
+    build_settings(table, AgentSettings, path)
     target = path.resolve()  # a link stays one
     before = target.stat()
     write_atomically(target, text.encode(), mode=before.st_mode & 0o777)

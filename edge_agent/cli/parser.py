@@ -18,6 +18,7 @@ from fd_runtime.version import VERSION
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 SHELLS = ("bash", "zsh", "fish")
+BOARDS = ("rpi-bookworm", "rpi-trixie", "generic-cloudinit", "jetson-jp6", "jetson-jp7")
 
 
 def make_parser() -> Parser:
@@ -29,6 +30,7 @@ def make_parser() -> Parser:
     _add_looks(commands)
     _add_config(commands)
     _add_memory(commands)
+    _add_flash(commands)
     shell = commands.add_parser("completion", help="print what makes a shell complete these commands")
     shell.add_argument("shell", choices=SHELLS)
     shell.set_defaults(run=_later("completion"))
@@ -114,6 +116,49 @@ def _add_memory(commands: Any) -> None:
     _leaf(outbox, "list", "outbox", "list it", "show")
     drop = _leaf(outbox, "drop", "outbox", "give up what waits; the device is stopped", "drop")
     drop.add_argument("kind", choices=("contribution", "competence", "message", "all"))
+
+
+def _add_flash(commands: Any) -> None:
+    flash = commands.add_parser("flash", help="make a card that a device boots from, on a workstation")
+    flash.set_defaults(run=_later("flash"))
+    text = "image as it is downloaded (img, xz, gz, zip), mounted boot partition of a card, or Linux_for_Tegra"
+    flash.add_argument("target", type=Path, metavar="IMAGE|FOLDER", help=text)
+    flash.add_argument("--board", choices=BOARDS, help="if it is not recognised by itself")
+    flash.add_argument("--check", action="store_true", help="look at all of it, write nothing")
+    flash.add_argument("--json", action="store_true", help="print JSON")
+    to = flash.add_argument_group("where to")
+    to.add_argument(
+        "--out", type=Path, metavar="FILE", help="new image, else IMAGE-DEVICE.img here; a folder with --fleet"
+    )
+    to.add_argument("--to", type=Path, metavar="DISK", help="card, such as /dev/sdb")
+    to.add_argument(
+        "--overwrite", type=Path, metavar="DISK", help="the same once more: though it is mounted or built in"
+    )
+    to.add_argument("--yes", action="store_true", help="do not ask")
+    who = flash.add_argument_group("who it is")
+    who.add_argument("--device", default="", metavar="ID", help="its id: a-z, 0-9, '-'")
+    who.add_argument("--fleet", type=Path, metavar="CSV", help="a row a device; columns are named as these options are")
+    who.add_argument("--federation", default="", metavar="NAME", help="which it joins")
+    who.add_argument("--host", default="", metavar="NAME", help="its name in the network; else its id")
+    who.add_argument("--kit", type=Path, metavar="FOLDER", help="what the server made for it")
+    who.add_argument("--ca", type=Path, metavar="PEM", help="whom it trusts")
+    who.add_argument("--enrol", default="", metavar="URL", help="where it gets its certificate: https://HOST:PORT")
+    who.add_argument("--token-file", type=Path, metavar="FILE", help="the word that it gets it for, once")
+    what = flash.add_argument_group("what is on it")
+    what.add_argument("--package", type=Path, metavar="DEB", help="the agent, or a folder with the right one in it")
+    what.add_argument("--broker", default="", metavar="HOST[:PORT]", help="where it connects to")
+    what.add_argument("--config", type=Path, metavar=CONFIG_NAME, help="settings to start from")
+    what.add_argument("--bundle", type=Path, metavar="FOLDER", help="its model")
+    what.add_argument("--public-set", type=Path, metavar="FOLDER", help="its probes")
+    what.add_argument("--add", type=Path, action="append", default=[], metavar="FILE", help="also for /etc/fedistill")
+    what.add_argument("--onnxruntime", type=Path, metavar="WHEEL", help="with CUDA and TensorRT, for a Jetson")
+    net = flash.add_argument_group("network and login")
+    net.add_argument("--wifi", default="", metavar="SSID", help="a WPA or open network; without it a cable")
+    net.add_argument("--wifi-password-file", type=Path, metavar="FILE", help="its first line is the password; - asks")
+    net.add_argument("--wifi-country", default="", metavar="CC", help="where that is, such as DE")
+    net.add_argument("--wifi-hidden", action="store_true", help="the network does not tell its name")
+    net.add_argument("--user", default="pi", metavar="NAME", help="a person's account")
+    net.add_argument("--ssh-key", type=Path, metavar="PUB", help="who may come in by SSH; without it nobody")
 
 
 def _leaf(commands: Any, name: str, module: str, text: str, function: str = "run", *, json: bool = True) -> Parser:

@@ -19,6 +19,7 @@ LEFT_OUT = [
     "bin/edge-agent",
     "model_export/__init__.py",
     "fleet_sim/__init__.py",
+    "edge_agent/flash/__init__.py",
     "numpy/_core/tests/test_umath.py",
     "numpy/_core/lib/libnpymath.a",
     "numpy/__init__.pyi",

@@ -28,16 +28,24 @@ def lacking() -> str:
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
+def lacking_arm64() -> str:
+    """Why there can be no root file system of arm64 here: the kernel must know what runs its programs."""
+    if Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
+        return lacking()
+    return lacking() or "arm64 programs do not run here: apt install qemu-user-static binfmt-support arch-test"
+
+
+needs_arm64_roots = pytest.mark.skipif(bool(lacking_arm64()), reason=lacking_arm64())
 needs_roots = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
 class Root:
     """A system below a folder. Commands run in it with /proc of their own and the network of this machine."""
 
-    def __init__(self, suite: str, folder: Path):
+    def __init__(self, suite: str, folder: Path, architecture: str = "amd64"):
         self.suite, self.folder = suite, folder
         folder.mkdir()
-        subprocess.run(["tar", "-xf", _tar(suite), "-C", folder], check=True)
+        subprocess.run(["tar", "-xf", _tar(suite, architecture), "-C", folder], check=True)
 
     def path(self, name: str) -> Path:
         """Where a file of the system lies here; a link is not followed."""
@@ -94,12 +102,18 @@ ENVIRONMENT = {
 }
 
 
-def _tar(suite: str) -> Path:
+def _tar(suite: str, architecture: str) -> Path:
     assert KEPT
-    tar = Path(KEPT) / f"{suite}-amd64.tar"
+    tar = Path(KEPT) / f"{suite}-{architecture}.tar"
     if not tar.exists():
         part = tar.with_suffix(".part.tar")
-        command = ["mmdebstrap", "--quiet", "--architectures=amd64", "--variant=minbase", f"--include={INCLUDED}"]
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            f"--architectures={architecture}",
+            "--variant=minbase",
+            f"--include={INCLUDED}",
+        ]
         subprocess.run([*command, suite, str(part)], check=True)
         part.rename(tar)
     return tar
