@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TFLITE_VENV := .venv-tflite
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo check test deb deb-locks tflite-runtime format clean
+.PHONY: demo check test deb deb-locks release tflite-runtime format clean
 
 demo: $(VENV)/.sim
 	$(BIN)/fleet-sim demo
@@ -28,6 +28,11 @@ deb: | $(VENV)/bin/python
 deb-locks: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m deploy.deb lock $(DEB)
+
+# What others install: wheel, source, all packages, install.sh, notes and checksums, in dist/fedistill-VERSION, of a
+# commit with the tag vVERSION. Of the tree as it is: make release RELEASE=--draft. docs/packages.md
+release: | $(VENV)/bin/python
+	$(BIN)/python -m deploy.release $(RELEASE)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
