@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TFLITE_VENV := .venv-tflite
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo check test deb deb-locks broker-guard sbom audit tflite-runtime format clean
+.PHONY: demo check test deb deb-locks release broker-guard sbom audit tflite-runtime format clean
 
 demo: $(VENV)/.sim
 	$(BIN)/fleet-sim demo
@@ -48,6 +48,10 @@ sbom: | $(VENV)/bin/python
 # Known vulnerabilities of what is locked, by OSV's export of PyPI, without a network: make audit OSV=all.zip
 audit: $(VENV)/.dev
 	$(BIN)/python -m deploy.supply audit $(OSV)
+# What others install: wheel, source, all packages, install.sh, notes and checksums, in dist/fedistill-VERSION, of a
+# commit with the tag vVERSION. Of the tree as it is: make release RELEASE=--draft. docs/packages.md
+release: | $(VENV)/bin/python
+	$(BIN)/python -m deploy.release $(RELEASE)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -81,15 +81,32 @@ def own_wheel(folder: Path, epoch: int) -> Path:
 
     epoch: seconds since 1970 that its files bear.
     """
-    tools = folder / "tools"
-    install(download(BUILD_LOCK, PURE_TAGS, folder / "tool-wheels"), PURE_TAGS, tools)
     out = folder / "own"
     _pip(
         *("wheel", "--no-deps", "--no-index", "--no-build-isolation", f"--wheel-dir={out}", str(ROOT)),
-        environment={"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": str(epoch)},
+        environment=_tools(folder, epoch),
     )
     (wheel,) = out.glob("*.whl")
     return wheel
+
+
+def own_source(folder: Path, epoch: int) -> Path:
+    """Make the source distribution of this project by the same tools, and return it."""
+    out = folder / "own-source"
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(out)]
+    subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **_tools(folder, epoch)}
+    )
+    (source,) = out.glob("*.tar.gz")
+    return source
+
+
+def _tools(folder: Path, epoch: int) -> dict[str, str]:
+    """Return the environment in which the tools of the build lock work, and fetch them into it the first time."""
+    tools = folder / "tools"
+    if not tools.exists():
+        install(download(BUILD_LOCK, PURE_TAGS, folder / "tool-wheels"), PURE_TAGS, tools)
+    return {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": str(epoch)}
 
 
 def oldest_glibc(wheels: list[Path]) -> int:

@@ -9,19 +9,27 @@ in a chroot: what it is told is looked at, what it would do is `test_deb_units`.
 import functools
 import hashlib
 import os
+import shlex
+import shutil
 import stat
 import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
+from cryptography import x509
 
+from broker_server.loopback import free_port
 from deploy.deb import building
-from deploy.deb.catalogue import MAX_BYTES, PACKAGES, targets
+from deploy.deb.catalogue import MAX_BYTES, PACKAGES, ROOT, targets
+from deploy.release import making
 from fd_runtime.artifacts import load_public_set
 from fd_runtime.link import LinkSettings
 from model_export.public_set import build_public_set
 from tests.edge_agent.processes import DEVICE, FEDERATION, TERMS, TOPICS, ScriptedServer
+from tests.edge_agent.stores import until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.roots import Root, needs_roots
 from tests.support.small_bundles import PICTURES, pictures, small_bundle
@@ -204,3 +212,78 @@ def test_the_installed_agent_takes_part_in_a_round(root, broker, debs, tmp_path)
         server.link.close()
     assert process.returncode == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_install_sh_installs_the_package_beside_it_and_upgrades_to_a_newer_one(root, debs):
+    folder = root.path("/root/release")
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "deploy" / "install.sh", folder)
+    for revision in (1, 2):
+        shutil.copy(debs("fedistill-agent", SUITES[root.suite], revision), folder)
+        (folder / making.SUMS).write_text(making.sums(folder))
+        said = root.run("sh", "/root/release/install.sh")
+        assert "Next: sudo edge-agent init" in said
+        assert f"-{revision}+py{SUITES[root.suite]}" in root.version("fedistill-agent")
+
+
+def enrolled(folder, port, root_pem, token):
+    """Enrol press-1 from outside; return the certificate's own words about itself."""
+    edge_agent = [sys.executable, "-m", "edge_agent.cli"]
+    subprocess.run([*edge_agent, "init", folder, "--device", "press-1", "--federation", "plant-7"], check=True)
+    (folder / "token").write_text(token)
+    (folder / "token").chmod(0o600)
+    told = {"URL": f"https://localhost:{port}", "CA_FILE": str(root_pem), "TOKEN_FILE": str(folder / "token")}
+    environment = {**os.environ, **{f"FEDISTILL__ENROLMENT__{key}": value for key, value in told.items()}}
+    subprocess.run([*edge_agent, "enrol", "--config", folder / "agent.toml"], check=True, env=environment)
+    (certificate,) = folder.rglob("identity/*.pem")
+    return x509.load_pem_x509_certificate(certificate.read_bytes()).subject.rfc4514_string()
+
+
+def test_the_containers_of_compose_are_a_server_that_devices_can_enrol_at(debs, tmp_path):
+    """What the Dockerfile installs and compose.yml starts, in a chroot: there is no Docker where this was built."""
+    root = Root("bookworm", tmp_path / "root")
+    compose = yaml.safe_load((ROOT / "deploy" / "compose" / "compose.yml").read_text())["services"]
+    root.run("groupadd", "--system", "--gid", "900", "fedistill-server")
+    home = ("--home-dir", "/var/lib/fedistill-server", "--no-create-home")
+    root.run("useradd", "--system", "--uid", "900", "--gid", "900", *home, "fedistill-server")
+    root.install(debs("fedistill-server", "3.11"))
+    root.run("apt-get", "update")
+    root.run("apt-get", "install", "--yes", "--no-install-recommends", "mosquitto")
+    shutil.copy(ROOT / "deploy" / "compose" / "setup.sh", root.path("/usr/local/bin/fedistill-setup"))
+    for folder in ("/var/lib/fedistill-server", "/root-key", "/etc/fedistill-server"):  # as compose.yml has them made
+        root.path(folder).mkdir(exist_ok=True)
+        root.run("chown", "900:900", folder)
+    root.path("/etc/hosts").write_text("127.0.0.1 localhost\n")
+    mqtt, https, pages = (str(free_port()) for _ in range(3))
+    setup = ("env", f"BROKER_PORT={mqtt}", "fedistill-setup", "plant-7", "localhost", "--trust", "none")
+    root.run(*setup, user="fedistill-server")
+    root.run(*setup, user="fedistill-server", code=73)  # once
+    assert sorted(path.name for path in root.path("/root-key").iterdir()) == ["root.key"]
+
+    small_bundle(tmp_path / "bundle")
+    build_public_set(tmp_path / "public_set", pictures(40, seed=5)[0], PICTURES, seed=3)
+    artifacts = root.path("/etc/fedistill-server/artifacts")
+    for name in ("bundle", "public_set"):
+        shutil.copytree(tmp_path / name, artifacts / name)
+    told = compose["server"]["environment"]
+    ports = {"BROKER__PORT": mqtt, "PACKAGES__PORT": https, "DASHBOARD__PORT": pages}
+    told |= {f"FEDISTILL__{key}": port for key, port in ports.items()}
+    words = ("env", "-C", "/etc/fedistill-server", *(f"{key}={value}" for key, value in told.items()))
+    # One process space for both, as `pid: service:broker` makes it.
+    both = " & ".join(shlex.join(compose[name]["command"]) for name in ("broker", "server"))
+    log = tmp_path / "log"
+    process = root.start(*words, "sh", "-c", both, user="fedistill-server", log=log)
+    try:
+        ready = ("python3", "-c", compose["server"]["healthcheck"]["test"][3].replace("8089", pages))
+        until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, 60)
+        doctor = root.run(*words, "broker-server", "doctor", "--config", "federation.toml", user="fedistill-server")
+        assert "failed" not in doctor
+        device = ("broker-server", "devices", "token", "press-1", "--config", "federation.toml")
+        token = root.run(*words, *device, user="fedistill-server").split()[0]
+        assert "press-1" in enrolled(
+            tmp_path / "device", https, root.path("/var/lib/fedistill-server/pki/root.pem"), token
+        )
+    finally:
+        process.kill()
+        process.wait()
+        sys.stderr.write(log.read_text()[-4000:])
