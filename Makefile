@@ -48,6 +48,7 @@ sbom: | $(VENV)/bin/python
 # Known vulnerabilities of what is locked, by OSV's export of PyPI, without a network: make audit OSV=all.zip
 audit: $(VENV)/.dev
 	$(BIN)/python -m deploy.supply audit $(OSV)
+
 # What others install: wheel, source, all packages, install.sh, notes and checksums, in dist/fedistill-VERSION, of a
 # commit with the tag vVERSION. Of the tree as it is: make release RELEASE=--draft. docs/packages.md
 release: | $(VENV)/bin/python
