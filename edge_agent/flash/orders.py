@@ -193,15 +193,9 @@ def _enrolment(order: Order, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_settings(table: dict[str, Any], etc: Mapping[str, Content]) -> None:
-    """Let settings pass that the agent starts with. What enrolment will bring, the device's certificate, is put in."""
-    checked = dict(table)
-    enrols = checked.pop("enrolment", None) is not None
-    broker = dict(checked.get("broker", {}))
-    if enrols and "tls" not in broker:
-        broker["tls"] = {"ca": CA, "certificate": "enrolled.pem", "key": "enrolled.key"}
-        checked["broker"] = broker
-    settings = build_settings(checked, AgentSettings, SYSTEM_CONFIG)
-    if enrols or settings.broker.tls is None:
+    """Let settings pass that the agent starts with, and whose files are on the card; what it enrols for, it makes."""
+    settings = build_settings(table, AgentSettings, SYSTEM_CONFIG)
+    if settings.enrolment is not None or settings.broker.tls is None:
         return
     for path in (settings.broker.tls.ca, settings.broker.tls.certificate, settings.broker.tls.key):
         if path.parent == _ETC and path.name not in etc:
