@@ -58,6 +58,7 @@ def set_back(ground: Ground) -> Seen:
     authority = Authority.create(folder / "ca", fleet="old", now=THEN)
     stolen = authority.issue(Identity("old-broker", Role.BROKER, ("localhost",)), folder / "broker", now=THEN, days=30)
     made = THEN if ground.is_weak else now() - timedelta(days=1)
+    authority.renew_issuing(authority.root_key_path, now=made)
     device = authority.issue(Identity(VICTIM, Role.DEVICE), folder / "device", now=made)
     with serve_as(folder / "served", stolen, authority) as port:
         own = tuple(map(str, (device.ca, device.certificate, device.key)))
