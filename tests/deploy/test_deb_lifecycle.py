@@ -11,6 +11,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -284,6 +285,5 @@ def test_the_containers_of_compose_are_a_server_that_devices_can_enrol_at(debs, 
             tmp_path / "device", https, root.path("/var/lib/fedistill-server/pki/root.pem"), token
         )
     finally:
-        process.kill()
-        process.wait()
+        root.stop(process, how=signal.SIGKILL)
         sys.stderr.write(log.read_text()[-4000:])

@@ -71,11 +71,11 @@ class Root:
             return subprocess.Popen(self.command(*words, user=user), stderr=file, env=ENVIRONMENT)
 
     @staticmethod
-    def stop(process: subprocess.Popen[bytes], deadline_s: float = 30.0) -> None:
-        """End a started program by SIGTERM. `unshare` hands no signal on, so it goes to its child."""
+    def stop(process: subprocess.Popen[bytes], deadline_s: float = 30.0, how: signal.Signals = signal.SIGTERM) -> None:
+        """End a started program. `unshare` hands no signal on, so it goes to its child, and SIGKILL to all below it."""
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         for pid in children.split():
-            os.kill(int(pid), signal.SIGTERM)
+            os.kill(int(pid), how)
         try:
             process.wait(deadline_s)
         finally:
