@@ -23,6 +23,7 @@ from tests.attacks.ground import (
     without,
 )
 from tests.attacks.raw import (
+    DISCONNECT,
     SESSION_EXPIRY,
     SUBACK,
     HungUpError,
@@ -114,9 +115,16 @@ def hoarded_sessions(stage: Ground, count: int = 20) -> Seen:
 
 
 def oversized(stage: Ground) -> Seen:
+    """Say how long it is, then send it: what comes after a refusal has the kernel throw that away unread (RST)."""
     stage.listen()
-    answer = stage.publish(TOPICS.report(MALLORY), MARK + bytes(300_000))
-    return Seen(answer, got_through=bool(stage.marked()))
+    whole = publish(TOPICS.report(MALLORY), MARK + bytes(300_000))
+    with stage.client() as client:
+        client.send(whole[:64])
+        try:
+            came = client.receive(timeout_s=2.0)
+        except TimeoutError:
+            return Seen(said(client, whole[64:]), got_through=bool(stage.marked()))
+        return Seen(f"DISCONNECT {came.reason:#x}", got_through=came.kind != DISCONNECT)
 
 
 def endless(stage: Ground) -> Seen:
