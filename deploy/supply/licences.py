@@ -22,6 +22,7 @@ ALLOWED = frozenset(
         "Apache-2.0",
         "Apache-2.0 OR BSD-2-Clause",
         "Apache-2.0 OR BSD-3-Clause",
+        "Apache-2.0 OR MIT",
         "BSD-2-Clause",
         "BSD-3-Clause",
         "CC0-1.0",
