@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -20,8 +19,6 @@ cut = { validation = 100, own_fraction = 0.2 }
 partition = { iid = {} }
 models = { families = ["mlp-s"], student = "mlp-s" }
 """
-
-logging.getLogger("broker-server").setLevel(logging.ERROR)
 
 
 @pytest.fixture

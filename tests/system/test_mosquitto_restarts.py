@@ -198,4 +198,4 @@ def test_an_expiry_takes_the_retained_consensus_too(fleet):
 
 def test_an_agents_link_lets_its_session_end_soon(tmp_path):
     settings = AgentSettings(DeviceSettings("dev-1", FEDERATION), ModelSettings(tmp_path), StateSettings(tmp_path))
-    assert service._link_settings(settings, boot=1).session_expiry_s == presence.SESSION_S <= 600
+    assert service._link_settings(settings, boot=1, identity=None).session_expiry_s == presence.SESSION_S <= 600
