@@ -64,6 +64,10 @@ class CaError(FedistillError):
     """The authority will not, or cannot, do what it was asked."""
 
 
+class RoleTakenError(CaError):
+    """A name has another role already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """The authority that lives in `folder`."""
@@ -225,11 +229,11 @@ class Authority:
         return self._renew_crl({}, now)
 
     def check_role(self, name: str, role: Role) -> None:
-        """Raises: CaError: the name has another role already."""
+        """Raises: RoleTakenError: the name has another role already."""
         for certificate in self.issued(name):
             has = role_of(certificate)
             if has is not role:
-                raise CaError(f"{name!r} has the role {has.value}, it cannot be {role.value} too")
+                raise RoleTakenError(f"{name!r} has the role {has.value}, it cannot be {role.value} too")
 
     def _certify(self, identity: Identity, key: ec.EllipticCurvePublicKey, valid: Validity) -> x509.Certificate:
         end = min(valid.end, self._issuing_certificate().not_valid_after_utc)

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker_server.ca import Authority, CaError
+from broker_server.ca import Authority, CaError, RoleTakenError
 from broker_server.certificates import (
     Identity,
     RequestError,
@@ -154,10 +154,8 @@ class Desk:
         if chain is None:
             try:
                 chain = self.authority.sign(identity, key, now=now, days=self.days)
-            except CaError as error:
-                if "has the role" in str(error):
-                    raise RefusedError(WRONG_ROLE, str(error)) from error
-                raise
+            except RoleTakenError as error:
+                raise RefusedError(WRONG_ROLE, str(error)) from error
         serial = x509.load_pem_x509_certificates(chain)[0].serial_number
         self.audit.write(now, done, identity.name, serial=f"{serial:x}", key=fingerprint(key))
         return chain

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from broker_server.chronicle import RoundRecord
 from broker_server.dashboard.reading import Look
 from broker_server.deliveries import ID_CHARACTERS, Delivery, stored
 from broker_server.events import Release
-from broker_server.rollouts import Rollout as Rollouts
+from broker_server.rollouts import Rollout
 from fd_protocol.messages import CommandState
 
 _ROUNDS = 20
+_TOLD = ("device", "online", "bundle", "family", "replaced_by")
 _LAST = 5
 """Devices whose words are shown, of those that refused a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class Running:
     """How many devices run a bundle; `is_allowed`: the settings let it join."""
 
     bundle: bytes
@@ -40,7 +42,7 @@ class Underway:
         last: what devices that failed said, the last first.
     """
 
-    rollout: Rollouts
+    rollout: Rollout
     version: str
     before: str
     under_way: int
@@ -55,7 +57,7 @@ class ReleasesPage:
         is_verifiable: whether there are release canaries; without them a student is unverified, whatever it scores.
         has_student: whether a student learns at all.
         lessons: the last rounds that it learnt from, newest first.
-        rollout: what devices run, the most common first.
+        running: what devices run, the most common first.
         releases: what the student was released as, the current one first.
         count: how many releases there ever were.
         is_limited: whether the settings name the bundles that may join.
@@ -65,7 +67,7 @@ class ReleasesPage:
     is_verifiable: bool
     has_student: bool
     lessons: tuple[RoundRecord, ...]
-    rollout: tuple[Rollout, ...]
+    running: tuple[Running, ...]
     is_limited: bool
     releases: tuple[Release, ...] = ()
     count: int = 0
@@ -90,7 +92,7 @@ def releases_page(look: Look) -> ReleasesPage:
         is_verifiable=look.has_release_canaries,
         has_student=look.state.schedule.has_student,
         lessons=tuple(one for one in look.chronicle.rounds(_ROUNDS) if one.student),
-        rollout=_rollout(look, bundles),
+        running=_running(look, bundles),
         is_limited=bool(bundles),
         releases=look.state.releases.made[::-1],
         count=look.state.releases.count,
@@ -116,13 +118,14 @@ def _underway(look: Look) -> tuple[Underway, ...]:
     return tuple(found)
 
 
-def _rollout(look: Look, bundles: tuple[str, ...]) -> tuple[Rollout, ...]:
-    devices = [device for device in look.chronicle.devices() if not device.replaced_by]
-    kinds = sorted({(device.bundle, device.family) for device in devices})
-    rows = []
-    for bundle, family in kinds:
-        running = [device for device in devices if (device.bundle, device.family) == (bundle, family)]
-        online = sum(device.online for device in running)
-        is_allowed = not bundles or bundle.hex() in bundles
-        rows.append(Rollout(bundle, family, len(running), online, len(running) / len(devices), is_allowed))
-    return tuple(sorted(rows, key=lambda row: (-row.devices, row.family)))
+def _running(look: Look, bundles: tuple[str, ...]) -> tuple[Running, ...]:
+    devices = [device for device in look.chronicle.devices(columns=_TOLD) if not device.replaced_by]
+    known = Counter((device.bundle, device.family) for device in devices)
+    online = Counter((device.bundle, device.family) for device in devices if device.online)
+    rows = [
+        Running(
+            bundle, family, count, online[bundle, family], count / len(devices), not bundles or bundle.hex() in bundles
+        )
+        for (bundle, family), count in known.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.devices, row.family, row.bundle)))
