@@ -103,13 +103,15 @@ class Authority:
             root_key: where the root's key goes, on a medium that can be taken out; None = into the folder.
 
         Raises:
-            CaError: an authority is there already.
+            CaError: an authority is there already, or the medium is not.
             InvalidValueError: `fleet` is not a name.
         """
         check_name(fleet, "fleet")
         authority = cls(folder)
         if authority.root_path.exists():
             raise CaError(f"{folder} holds an authority already")
+        if root_key is not None and not root_key.parent.is_dir():
+            raise CaError(f"there is no folder {root_key.parent} for the root's key: is the medium in?")
         root, issuing = Signer.new(f"{fleet} root"), Signer.new(f"{fleet} issuing")
         (folder / "issued").mkdir(parents=True, exist_ok=True)
         write_atomically(root_key or authority.root_key_path, key_pem(root.key), mode=_PRIVATE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker_server.mosquitto import MosquittoSettings, write_config
+from fd_protocol.errors import InvalidValueError
 from fd_runtime.link import TlsFiles
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def _run(arguments: argparse.Namespace) -> int:
         shards=arguments.shards,
         guard=arguments.guard,
     )
+    for path in (settings.tls.ca, settings.tls.certificate, settings.tls.key, settings.crl):
+        if not path.is_file():
+            raise InvalidValueError(
+                f"{path} is missing: `broker-server ca sign PKI {name} --role broker --out {folder}`"
+            )
     config = write_config(settings, federation=arguments.federation, aggregator=arguments.aggregator)
     sys.stdout.write(f"mosquitto -c {config}\n")
     return 0

@@ -120,6 +120,12 @@ def test_a_second_authority_in_the_same_folder_is_refused(authority):
     assert authority.root_path.read_bytes() == before
 
 
+def test_without_the_medium_for_the_roots_key_nothing_is_made(tmp_path):
+    with pytest.raises(CaError, match=r"no folder .*usb for the root's key"):
+        Authority.create(tmp_path / "ca", fleet="demo", now=NOW, root_key=tmp_path / "usb" / "root.key")
+    assert not (tmp_path / "ca").exists()
+
+
 def test_a_folder_without_an_authority_is_named(tmp_path):
     with pytest.raises(CaError, match=r"no authority in .*nowhere"):
         Authority(tmp_path / "nowhere").issue(DEVICE, tmp_path, now=NOW)

@@ -12,6 +12,7 @@ from broker_server.ca_commands import add_ca_commands
 from broker_server.loopback import LOOPBACK, free_port
 from broker_server.mosquitto import mosquitto_process
 from broker_server.mosquitto_command import add_mosquitto_command
+from fd_protocol.errors import InvalidValueError
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, LinkSettings, LinkUp, TlsFiles
 from tests.support.brokers import links, needs_mosquitto, next_event
@@ -30,6 +31,21 @@ def run(*words: object) -> None:
 
 def identity(folder: Path, name: str) -> TlsFiles:
     return TlsFiles(folder / "ca.pem", folder / f"{name}.pem", folder / f"{name}.key")
+
+
+def test_a_broker_without_its_certificate_is_given_no_configuration(tmp_path):
+    with pytest.raises(InvalidValueError, match=r"broker/ca\.pem is missing: `broker-server ca sign"):
+        run(
+            "mosquitto",
+            tmp_path / "broker",
+            "--federation",
+            "lab",
+            "--aggregator",
+            "agg-1",
+            "--crl",
+            tmp_path / "crl.pem",
+        )
+    assert not (tmp_path / "broker").exists()
 
 
 def test_the_commands_of_the_readme_make_a_fleet_that_talks(tmp_path):
