@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fd_protocol import cbor
-from fd_protocol.messages import Command, CommandState
+from fd_protocol.messages import BUNDLE_ID_CHARACTERS, Command, CommandState
 from fd_protocol.schema import from_item, keyed, to_item
+from fd_protocol.topics import MODEL
 from fd_runtime.store import Store
 
-COMMAND = "model"
-ID_CHARACTERS = 32
-"""Of a bundle's digest, in the id of what a device says."""
 Outcomes = Mapping[CommandState, int]
 
 
@@ -56,7 +54,7 @@ class Deliveries:
 
     def hear(self, device: str, said: Command, at_ms: int) -> bool:
         """Write down what a device says; return whether it is about a bundle, and news."""
-        if said.command != COMMAND or said.state is CommandState.INIT:
+        if said.command != MODEL or said.state is CommandState.INIT:
             return False
         new = Delivery(device, said.id, said.state, said.step, said.reason, said.result, at_ms)
         before = find(self._store, self._federation, device)
@@ -75,7 +73,7 @@ class Deliveries:
             self._counts = {}
             for one in stored(self._store, self._federation):
                 self._counts.setdefault(one.bundle, Counter())[one.state] += 1
-        return self._counts.get(bundle.hex()[:ID_CHARACTERS], Counter())
+        return self._counts.get(bundle.hex()[:BUNDLE_ID_CHARACTERS], Counter())
 
     def count_anew(self) -> None:
         """Forget the counts: a transaction was rolled back, or rows are gone."""

@@ -400,8 +400,7 @@ class Agent:
         """What the broker will never carry counts as refused, or as said: sending it again would be of no use."""
         if self._speaker.settle(token, reason):
             return
-        if self._spool is not None and self._spool.confirm(token, is_refused=True):
-            log.warning("the broker refused a waiting message: %s", reason)
+        if self._spool is not None and self._spool.confirm(token, refusal=reason):
             return
         send = self._outbox.owner(token)
         if send is not None and reason == PACKET_TOO_LARGE and self._outbox.cut_anew(send, self._upload_topic()):

@@ -129,12 +129,15 @@ class Spool:
                 token = link.publish(message.topic, message.payload, retain=message.retain, expiry_s=left_s)
                 self._in_flight[token] = entry.number
 
-    def confirm(self, token: int, *, is_refused: bool = False) -> bool:
-        """Forget what the broker has, or never will have; return whether `token` was one of ours."""
+    def confirm(self, token: int, *, refusal: str = "") -> bool:
+        """Forget what the broker has, or with its `refusal` never will; return whether `token` was one of ours."""
         number = self._in_flight.pop(token, None)
         if number is None:
             return False
-        self.losses.refused += is_refused
+        if refusal:
+            self.losses.refused += 1
+            entry = self._entries.get(number)
+            log.warning("the broker refused a message to %s: %s", entry.topic if entry else "nobody", refusal)
         self._remove(number)
         return True
 

@@ -492,6 +492,10 @@ class CommandState(str, Enum):
         return self in (CommandState.SUCCESSFUL, CommandState.FAILED)
 
 
+BUNDLE_ID_CHARACTERS = 32
+"""Of a bundle's digest in hex, in the id of what a device tells of its way to it (`topics.MODEL`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """An order to one device as a state machine, retained under `cmd/{command}` and overwritten at every step.

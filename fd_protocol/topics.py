@@ -29,6 +29,8 @@ from fd_protocol.identity import check_name
 ROOT = "fd/v1"
 COMMANDS = ("config", "diag", "dry-run", "log-level", "restart-worker")
 """The commands to devices that there are. A device cannot answer one that is not in its broker's access rules."""
+MODEL = "model"
+"""The command whose states tell a device's way to another bundle; nobody gives it."""
 _DEVICE_WRITES = ("state", "report", "prediction")
 _DEVICE_READS = ("receipt", "cmd/+")
 _FLEET_READS = ("round", "consensus/+", "release/+", "probes", "srv/+")
@@ -134,7 +136,11 @@ def acl_lines(federation: str, aggregator: str, *, shards: int = 1) -> list[str]
     Patterns only: a `topic` line outside a `user` block holds for anonymous clients, and there are none.
     """
     topics = Topics(federation)
-    writes = [*_DEVICE_WRITES, *(f"up/{shard}" for shard in range(shards)), *(f"cmd/{name}" for name in COMMANDS)]
+    writes = [
+        *_DEVICE_WRITES,
+        *(f"up/{shard}" for shard in range(shards)),
+        *(f"cmd/{name}" for name in (*COMMANDS, MODEL)),
+    ]
     lines = [f"pattern read {topics.base}/{leaf}" for leaf in _FLEET_READS]
     lines += [f"pattern read {topics.device('%u', leaf)}" for leaf in _DEVICE_READS]
     lines += [f"pattern write {topics.device('%u', leaf)}" for leaf in writes]

@@ -140,8 +140,14 @@ def _sign(arguments: argparse.Namespace) -> int:
 def _words(folder: Path, standing: Standing) -> str:
     if standing.is_whole:
         return f"{folder / f'{standing.version}.root.json'}: signed by all that it takes"
-    old, new = standing.missing_old, standing.missing_new
-    return f"root {standing.version} lacks {old} keys of the root before and {new} of its own"
+    missing = f"root {standing.version} lacks {_signatures(standing.missing_new)} of its own keys"
+    if standing.version == 1:
+        return missing
+    return f"{missing} and {_signatures(standing.missing_old)} of the keys of root {standing.version - 1}"
+
+
+def _signatures(count: int) -> str:
+    return "1 signature" if count == 1 else f"{count} signatures"
 
 
 # What is vouched for.

@@ -38,11 +38,10 @@ from edge_agent.commands.machine import (
     step,
 )
 from edge_agent.jobs import Answer
-from edge_agent.slots import telling
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_protocol.messages import Command, CommandState
-from fd_protocol.topics import Topics, parse
+from fd_protocol.topics import MODEL, Topics, parse
 from fd_runtime.link import Arrived, Link
 from fd_runtime.reconciler import Reconciler
 from fd_runtime.store import Store, StoreUnwritableError
@@ -241,4 +240,4 @@ class CommandDesk:
 
 def _is_own_word(command: Command) -> bool:
     """Whether it is what the device tells of itself unasked (`slots.telling`), as the broker kept it."""
-    return command.command == telling.COMMAND and command.state is not CommandState.INIT
+    return command.command == MODEL and command.state is not CommandState.INIT

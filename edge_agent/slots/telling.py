@@ -12,10 +12,9 @@ from __future__ import annotations
 from edge_agent.participant import one_line
 from edge_agent.privacy.saying import FAILED
 from edge_agent.slots.machine import Slots
-from fd_protocol.messages import Command, CommandState
+from fd_protocol.messages import BUNDLE_ID_CHARACTERS, Command, CommandState
+from fd_protocol.topics import MODEL
 
-COMMAND = "model"
-_ID_CHARACTERS = 32
 _FOR_S = 30 * 86_400
 
 
@@ -23,13 +22,13 @@ def command_of(state: Slots, now_utc_s: int, *, is_under_terms: bool = False) ->
     """Return what is to be told; None: nothing has ever been under way."""
     expires_utc_s = max(1, now_utc_s + _FOR_S)
     if state.release is not None:
-        id_ = state.release.bundle[:_ID_CHARACTERS]
-        return Command(id_, COMMAND, CommandState.EXECUTING, expires_utc_s, step=state.phase.value)
+        id_ = state.release.bundle[:BUNDLE_ID_CHARACTERS]
+        return Command(id_, MODEL, CommandState.EXECUTING, expires_utc_s, step=state.phase.value)
     if not state.outcome:
         return None
-    id_ = state.about[:_ID_CHARACTERS]
+    id_ = state.about[:BUNDLE_ID_CHARACTERS]
     if state.succeeded:
         result = {} if is_under_terms else {"outcome": one_line(state.outcome)}
-        return Command(id_, COMMAND, CommandState.SUCCESSFUL, expires_utc_s, result=result)
+        return Command(id_, MODEL, CommandState.SUCCESSFUL, expires_utc_s, result=result)
     reason = FAILED if is_under_terms else one_line(state.outcome)
-    return Command(id_, COMMAND, CommandState.FAILED, expires_utc_s, reason=reason)
+    return Command(id_, MODEL, CommandState.FAILED, expires_utc_s, reason=reason)

@@ -112,7 +112,7 @@ def test_what_the_broker_refuses_is_counted_and_not_sent_again(folder):
     spool, wire = Spool(folder), Wire()
     spool.put(message(1))
     spool.send(wire, 0)
-    assert spool.confirm(wire.published[0][0], is_refused=True)
+    assert spool.confirm(wire.published[0][0], refusal="Not authorized")
     assert (len(spool), spool.losses.refused, list(folder.iterdir())) == (0, 1, [])
     assert not spool.confirm(wire.published[0][0])
 

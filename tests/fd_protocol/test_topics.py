@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fd_protocol.errors import DecodeError, InvalidValueError
-from fd_protocol.topics import COMMANDS, Address, Topics, acl_lines, parse
+from fd_protocol.topics import COMMANDS, MODEL, Address, Topics, acl_lines, parse
 from tests.fd_protocol.strategies import names
 
 
@@ -86,7 +86,7 @@ def test_a_device_writes_in_its_own_branch_alone():
         mine.upload("d1", 9),
         mine.report("d1"),
         mine.device("d1", "prediction"),
-        *(mine.command("d1", name) for name in COMMANDS),
+        *(mine.command("d1", name) for name in (*COMMANDS, MODEL)),
     ):
         assert allowed("write", topic, "d1", shards=9)
         assert not allowed("write", topic, "d2", shards=9)
@@ -98,7 +98,7 @@ def test_a_device_writes_in_its_own_branch_alone():
 def test_a_device_may_write_to_few_topics_and_no_others():
     """A broker keeps a retained message for each."""
     lines = [line for line in acl_lines("demo", "main", shards=3) if line.startswith("pattern write")]
-    assert len(lines) == 3 + 3 + len(COMMANDS)
+    assert len(lines) == 3 + 3 + len((*COMMANDS, MODEL))
     assert not any(sign in line for line in lines for sign in "+#")
     for leaf in ("up/3", "up/03", "up/x", "cmd/x", "cmd/"):
         assert not allowed("write", Topics("demo").device("d1", leaf), "d1", shards=3)

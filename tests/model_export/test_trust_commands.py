@@ -90,6 +90,13 @@ def test_from_keys_in_a_drawer_to_a_bundle_that_a_device_believes(drawers, bundl
     assert with_targets(drawers, "trust", "retire", "signed", "9.9") > 0
 
 
+def test_the_first_root_has_none_before_whose_keys_it_could_lack(drawers, capsys):
+    first = ("--root", "root-1.pub", "root-2.pub", "root-3.pub", "--targets", "targets.pub", "--online", "online.pub")
+    assert run(drawers, "trust", "init", "signed", *first) == 0
+    sign(drawers, "root-1")
+    assert "root 1 lacks 1 signature of its own keys\n" in capsys.readouterr().out
+
+
 def test_a_drawer_is_lost_and_another_key_takes_its_place(drawers, bundles, ask, capsys):
     begin(drawers)
     with_targets(drawers, "publish", bundles[0].folder, "--to", "signed")
@@ -98,9 +105,11 @@ def test_a_drawer_is_lost_and_another_key_takes_its_place(drawers, bundles, ask,
     roots = ("root-1.pub", "root-2.pub", "root-4.pub")
     assert run(drawers, "trust", "rotate", "signed", "--root", *roots) == 0
     sign(drawers, "root-1")
-    assert "lacks 1 keys of the root before and 1 of its own" in capsys.readouterr().out
+    assert "lacks 1 signature of its own keys and 1 signature of the keys of root 1\n" in capsys.readouterr().out
     sign(drawers, "root-4")
-    assert "lacks 1 keys of the root before and 0 of its own" in capsys.readouterr().out
+    assert (
+        "root 2 lacks 0 signatures of its own keys and 1 signature of the keys of root 1\n" in capsys.readouterr().out
+    )
     sign(drawers, "root-2")
     assert "signed by all that it takes" in capsys.readouterr().out
     assert ask(name) is not None

@@ -11,10 +11,10 @@ from edge_agent import checkpoint as checkpoints
 from edge_agent.participant import Phase
 from edge_agent.slots import machine
 from edge_agent.slots.shelf import Shelf
-from edge_agent.slots.telling import COMMAND
 from edge_agent.training.data_use import used
 from fd_protocol import codec
 from fd_protocol.messages import Command, Release
+from fd_protocol.topics import MODEL
 from fd_runtime.link import Arrived, LinkDown, LinkSettings
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.store import Store
@@ -77,7 +77,7 @@ def server(device, port):
 def told(port):
     """What the device tells of its way to another bundle."""
     heard = []
-    link = MqttLink(LinkSettings("watcher", port=port, subscriptions=(TOPICS.command(DEVICE, COMMAND),)))
+    link = MqttLink(LinkSettings("watcher", port=port, subscriptions=(TOPICS.command(DEVICE, MODEL),)))
 
     def listen():
         while not isinstance(event := link.events.get(), LinkDown):

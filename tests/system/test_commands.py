@@ -17,10 +17,12 @@ from broker_server.certificates import Role
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState
 from fd_protocol.topics import COMMANDS as NAMES
+from fd_protocol.topics import MODEL
 from fd_runtime.link import Arrived
 from fd_runtime.mqtt_link import MqttLink
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, settings_text
+from tests.edge_agent.slots.shop import Shop, make_factory
 from tests.support.brokers import AGGREGATOR, make_fleet, needs_mosquitto
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
@@ -108,6 +110,24 @@ def test_every_command_comes_and_goes_under_the_shipped_rights(stage):
     operator.order("log-level", level="debug", for_s="60")
     assert operator.end("log-level").result["level"] == "debug"
     assert json.loads(command_line(agent, "status", "--json").stdout)["commands"]["diag"] == "successful"
+
+
+def test_a_device_tells_of_its_way_to_another_bundle_under_the_shipped_rights(stage, tmp_path):
+    agent, operator, _ = stage
+    shop = Shop(make_factory(tmp_path / "factory"), tmp_path / "shop")
+    model = ("model.runtime", "onnxruntime", "model.bundle", str(shop.factory.folder), "releases.health_s", "1.0")
+    assert command_line(agent, "config", "set", *model).returncode == 0
+    agent.start()
+    assert command_line(agent, "health", "--gate", "--wait", "60", "--steady", "0.5").returncode == 0
+    package = shop.blobs / shop.good().package
+    assert command_line(agent, "model", "install", str(package)).returncode == 0
+
+    def told():
+        operator.hear()
+        return next((one for one in operator.said if one.command == MODEL and one.state.has_ended), None)
+
+    assert wait_until(told).state is SUCCESSFUL
+    assert "refused a message" not in agent.log.read_text()
 
 
 def test_a_setting_that_a_device_is_well_with_is_kept_and_one_that_it_cannot_start_with_is_rolled_back(stage):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from broker_server.chronicle import RoundRecord
 from broker_server.dashboard.reading import Look
-from broker_server.deliveries import ID_CHARACTERS, Delivery, stored
+from broker_server.deliveries import Delivery, stored
 from broker_server.events import Release
 from broker_server.rollouts import Rollout
-from fd_protocol.messages import CommandState
+from fd_protocol.messages import BUNDLE_ID_CHARACTERS, CommandState
 
 _ROUNDS = 20
 _TOLD = ("device", "online", "bundle", "family", "replaced_by")
@@ -108,7 +108,7 @@ def _underway(look: Look) -> tuple[Underway, ...]:
         rollout = releases.rollout_of(standing.family)
         if rollout is None:
             continue
-        mine = [one for one in said if one.bundle == standing.bundle.hex()[:ID_CHARACTERS]]
+        mine = [one for one in said if one.bundle == standing.bundle.hex()[:BUNDLE_ID_CHARACTERS]]
         failed = [one for one in mine if one.state is CommandState.FAILED]
         older = [one for one in releases.published if one.family == standing.family][:-1]
         before = older[-1].version if older else ""
