@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import Any
 
 from broker_server import service
 from broker_server.ca_commands import add_ca_commands
+from broker_server.commanding import with_config
 from broker_server.config import Config
 from broker_server.doctor import add_doctor_command
 from broker_server.methods_command import add_methods_command
 from broker_server.mosquitto_command import add_mosquitto_command
 from broker_server.order_commands import add_order_commands
+from broker_server.place import CONFIG_NAME, PLACE, SYSTEM_CONFIG, SYSTEM_STATE
 from broker_server.probe_commands import add_probe_commands
 from broker_server.publish_command import add_publish_command
 from broker_server.quarantine_command import add_quarantine_command
@@ -34,11 +36,6 @@ from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
 from fd_runtime.config import load_toml
 from fd_runtime.version import VERSION
-
-CONFIG_NAME = "federation.toml"
-# Of the server that systemd runs (deploy/systemd/broker-server.service).
-SYSTEM_CONFIG = Path("/etc/fedistill-server") / CONFIG_NAME
-SYSTEM_STATE = Path("/var/lib/fedistill-server")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,9 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         ("status", _status, "say where the federation stands"),
         ("restore", _restore, "bring back a backup, in a new epoch; the server is stopped"),
     ):
-        _with_config(commands.add_parser(name, help=text), run)
-    for name in ("status", "restore"):
-        commands.choices[name].add_argument("--json", action="store_true", help="print JSON")
+        with_config(commands.add_parser(name, help=text), run, as_json=name in {"status", "restore"})
     text = "what `backup` wrote; without it the database is in its place already"
     commands.choices["restore"].add_argument("--from", type=Path, dest="backup", metavar="FILE", help=text)
     for name in ("dashboard", "packages"):
@@ -95,11 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_config(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar=CONFIG_NAME, help="settings of the server")
-    parser.set_defaults(run=run)
-
-
 def _init(arguments: argparse.Namespace) -> int:
     federation = check_name(arguments.federation, "federation")
     path = arguments.folder / CONFIG_NAME
@@ -110,8 +100,8 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="be the server, until stopped; of several federations, a process each")
-    text = "settings of a server, or a folder of them; may be given more than once"
-    parser.add_argument("--config", type=Path, required=True, action="append", metavar=CONFIG_NAME, help=text)
+    text = f"settings of a server, or a folder of them; may be given more than once; {PLACE.told}"
+    parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=text)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=_run)
 
@@ -120,11 +110,12 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     if arguments.child:
         end_with_parent()
-    files = settings_files(arguments.config)
+    named = arguments.config or [PLACE.find(None)]
+    files = settings_files(named)
     if len(files) > 1:
         run_several(files)
     else:
-        service.run(files[0] if files else arguments.config[0] / CONFIG_NAME, version=VERSION)
+        service.run(files[0] if files else named[0] / CONFIG_NAME, version=VERSION)
     return 0
 
 

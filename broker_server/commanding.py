@@ -16,6 +16,7 @@ from rich.console import Console
 
 from broker_server.chronicle import Chronicle
 from broker_server.config import Config
+from broker_server.place import PLACE
 from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import EX_NOINPUT, MissingArtifactError
 from fd_runtime.config import load_toml
@@ -37,21 +38,26 @@ class UnknownRecordError(FedistillError):
 
 
 def with_config(
-    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], *, nested: bool = False
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    nested: bool = False,
+    as_json: bool = True,
 ) -> argparse.ArgumentParser:
-    """Give a command `--config` and `--json`; a nested one may stand before or after them."""
+    """Give a command `--config`, whose file is found before `run`, and `--json`; nested, it has them on either side."""
     absent = argparse.SUPPRESS if nested else None
-    parser.add_argument("--config", type=Path, default=absent, metavar="federation.toml", help="settings of the server")
-    parser.add_argument(
-        "--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON"
-    )
+    text = f"settings of the server; {PLACE.told}"
+    parser.add_argument("--config", type=Path, default=absent, metavar="FILE", help=text)
+    if as_json:
+        parser.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON"
+        )
 
-    def checked(arguments: argparse.Namespace) -> int:
-        if arguments.config is None:
-            parser.error("the following arguments are required: --config")
+    def run_there(arguments: argparse.Namespace) -> int:
+        arguments.config = PLACE.find(arguments.config)
         return run(arguments)
 
-    parser.set_defaults(run=checked)
+    parser.set_defaults(run=run_there)
     return parser
 
 

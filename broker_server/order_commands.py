@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from broker_server.commanding import say, with_config
 from broker_server.config import Config
-from broker_server.events import Command
+from broker_server.events import Command, Order
+from broker_server.federation import Answer
 from broker_server.giving import EX_REFUSED, ask_server, order_of
 from fd_runtime.config import load_toml
 
@@ -26,15 +27,13 @@ def add_order_commands(commands: Any) -> None:
     """Add one command an order."""
     for command, text in _HELP.items():
         parser = commands.add_parser(command.value, help=text)
-        # `release` has commands of its own, which ask for it themselves.
-        is_needed = command is not Command.RELEASE
-        parser.add_argument("--config", type=Path, required=is_needed, metavar="federation.toml", help="of the server")
+        with_config(parser, _give)
         add_wait(parser)
         if command is Command.ABORT:
             parser.add_argument("--reason", default="", help="for the record")
         if command is Command.WITHDRAW:
             parser.add_argument("--family", default="", help="of devices; without it: that of the server's own bundle")
-        parser.set_defaults(run=_give, command=command.value, parser=parser)
+        parser.set_defaults(command=command.value)
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +42,14 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 
 def _give(arguments: argparse.Namespace) -> int:
-    if arguments.config is None:
-        arguments.parser.error("the following arguments are required: --config")
     config = load_toml(arguments.config, Config)
     said = {name: getattr(arguments, name, "") for name in ("reason", "family")}
     order = order_of(arguments.command, said)
     answer = ask_server(arguments.config, config, order, arguments.wait)
-    print(answer.outcome)  # noqa: T201 - what the command was for
+    return tell_answer(arguments, order, answer)
+
+
+def tell_answer(arguments: argparse.Namespace, order: Order, answer: Answer) -> int:
+    """Print what came of an order; return the exit code."""
+    say(arguments, {**order.arguments, "obeyed": answer.is_obeyed, "outcome": answer.outcome}, answer.outcome)
     return 0 if answer.is_obeyed else EX_REFUSED

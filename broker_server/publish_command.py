@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from broker_server.commanding import with_config
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.vouching import endings, needed_trust
@@ -29,15 +30,9 @@ def add_publish_command(commands: Any) -> None:
     text = "take in what `model-export publish` signed: bundles that devices may run from then on"
     parser = commands.add_parser("publish", help=text)
     parser.add_argument("delivery", type=Path, help="folder that `model-export publish` wrote")
-    _with_config(parser, _publish)
+    with_config(parser, _publish)
     text = "say where the public half of this server's signing key is; make the key where there is none"
-    _with_config(commands.add_parser("signing-key", help=text), _signing_key)
-
-
-def _with_config(parser: argparse.ArgumentParser, run: Any) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    with_config(commands.add_parser("signing-key", help=text), _signing_key)
 
 
 def _publish(arguments: argparse.Namespace) -> int:

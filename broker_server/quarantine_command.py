@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
+from broker_server.commanding import with_config
 from broker_server.config import Config
 from broker_server.quarantine import Quarantine, Quarantined, outline
 from fd_protocol.errors import FedistillError
@@ -29,10 +29,9 @@ class NotKeptError(FedistillError):
 
 def add_quarantine_command(commands: Any) -> None:
     parser = commands.add_parser("quarantine", help="list messages and bodies that could not be read")
-    parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
     parser.add_argument("--show", type=int, metavar="NUMBER", help="one of them: what it is, how it is built")
     parser.add_argument("--bytes", action="store_true", help="with --show: also its bytes; they may be soft labels")
-    parser.set_defaults(run=_quarantine)
+    with_config(parser, _quarantine, as_json=False)
 
 
 def _quarantine(arguments: argparse.Namespace) -> int:

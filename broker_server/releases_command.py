@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from broker_server.commanding import with_config
 from broker_server.config import Config
 from broker_server.events import Published, Release
 from broker_server.journal import Journal
@@ -24,9 +25,7 @@ from fd_runtime.store import Store
 def add_releases_command(commands: Any) -> None:
     """Add `releases`."""
     parser = commands.add_parser("releases", help="list what devices should run: releases, and what was published")
-    parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_run)
+    with_config(parser, _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -10,16 +10,15 @@ of the federation's task. The rules are in `rollouts`.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 from broker_server import rollouts
+from broker_server.commanding import with_config
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.events import Command, Order
-from broker_server.giving import EX_REFUSED, have_done, order_of
-from broker_server.order_commands import add_wait
+from broker_server.giving import have_done, order_of
+from broker_server.order_commands import add_wait, tell_answer
 from broker_server.vouching import needed_trust
 from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.manifest import Manifest
@@ -53,10 +52,7 @@ def add_rollout_commands(release: argparse.ArgumentParser) -> None:
 
 def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("--config", type=Path, required=True, metavar="federation.toml", help="of the server")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    add_wait(parser)
-    parser.set_defaults(run=run)
+    add_wait(with_config(parser, run, nested=True))
     return parser
 
 
@@ -132,7 +128,4 @@ def _change(command: Command) -> Any:
 
 
 def _give(arguments: argparse.Namespace, config: Config, order: Order) -> int:
-    answer = have_done(arguments.config, config, order, arguments.wait)
-    told = {**order.arguments, "obeyed": answer.is_obeyed, "outcome": answer.outcome}
-    print(json.dumps(told) if arguments.json else answer.outcome)  # noqa: T201 - what the command was for
-    return 0 if answer.is_obeyed else EX_REFUSED
+    return tell_answer(arguments, order, have_done(arguments.config, config, order, arguments.wait))

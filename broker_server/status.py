@@ -48,7 +48,9 @@ class Status:
 
     def lines(self) -> str:
         """Return one line a fact."""
-        return "\n".join(f"{name:<20}{value}" for name, value in self._flat())
+        flat = self._flat()
+        width = max(len(name) for name, _ in flat) + 2
+        return "\n".join(f"{name:<{width}}{_word(value)}" for name, value in flat)
 
     def _flat(self) -> list[tuple[str, Any]]:
         flat: list[tuple[str, Any]] = []
@@ -58,6 +60,10 @@ class Status:
             else:
                 flat.append((name, value))
         return flat
+
+
+def _word(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _of_editions(state: Federation) -> dict[str, Any]:

@@ -72,6 +72,24 @@ def test_init_where_the_service_looks_names_the_folder_that_systemd_makes(tmp_pa
     assert f"\nStateDirectory={state.folder.relative_to('/var/lib')}\n" in unit
 
 
+def test_a_command_finds_the_settings_that_lie_here(config, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("FEDISTILL_SERVER_CONFIG", raising=False)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder, code, line in ((config.parent, 66, "server.db"), (elsewhere, 78, "`broker-server init .` writes one")):
+        monkeypatch.chdir(folder)
+        for command in (
+            ("status",),
+            ("devices",),
+            ("devices", "show", "a"),
+            ("release", "halt", "cnn"),
+            ("quarantine",),
+        ):
+            told = failure(capsys, *command)
+            assert told[0] == code, told
+            assert line in told[1]
+
+
 def test_init_does_not_write_over_anything(config, capsys):
     code, line = failure(capsys, "init", str(config.parent))
     assert code == 73

@@ -112,13 +112,6 @@ def test_a_server_that_has_never_run_has_no_records(config, capsys, command):
     assert (code, "state.folder" in line) == (66, True)
 
 
-def test_without_settings_it_is_a_usage_error(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["rounds"])
-    assert caught.value.code == 64
-    assert "--config" in capsys.readouterr().err
-
-
 def test_a_database_from_before_the_records_has_empty_tables(config, capsys):
     Store.open(config.parent / "state" / "server.db").close()
     assert told(capsys, "rounds", "--config", str(config)) == []
