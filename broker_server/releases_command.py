@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from broker_server.commanding import with_config
+from broker_server.commanding import existing_store, kilobytes, tell, utc, with_config
 from broker_server.config import Config
 from broker_server.events import Published, Release
 from broker_server.journal import Journal
 from broker_server.releases import Releases
-from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
+from fd_runtime.pages import Section
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
+
+_PUBLISHED = ("version", "family", "published (UTC)", "kB", "bundle", "rollout")
+_RELEASED = ("version", "verified", "round", "made (UTC)", "kB", "bundle")
+_DIGITS = 12
+"""Of a bundle's digest, for people."""
 
 
 def add_releases_command(commands: Any) -> None:
@@ -30,40 +31,50 @@ def add_releases_command(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     releases = _read(arguments.config)
-    rows = [_facts(one, releases) for one in reversed(releases.made)]
-    published = [_published(one, releases) for one in reversed(releases.published)]
-    if arguments.json:
-        told = {"count": releases.count, "releases": rows, "published": published}
-        print(json.dumps(told, indent=1))  # noqa: T201 - what was asked for
-        return 0
-    console = Console()
+    published, made = tuple(reversed(releases.published)), tuple(reversed(releases.made))
+    told = {
+        "count": releases.count,
+        "releases": [_facts(one, releases) for one in made],
+        "published": [_published(one, releases) for one in published],
+    }
+    sections = []
     if published:
-        console.print(_table("published", published))
-    if rows or not published:
-        console.print(_table("released by the student", rows))
+        rows = tuple(_published_row(one, releases) for one in published)
+        standing = frozenset(one.version for one in releases.standing)
+        sections.append(Section("Published", _PUBLISHED, rows, highlighted=standing))
+    if made:
+        current = {one.version for one in made if _is_current(one, releases)}
+        rows = tuple(_made_row(one) for one in made)
+        sections.append(Section("Released by the student", _RELEASED, rows, highlighted=frozenset(current)))
+    title = "What devices should run" if sections else "No release: devices run the bundle that they were born with"
+    tell(arguments, told, title, sections)
     return 0
 
 
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(*(rows[0] if rows else ("no release: devices run the bundle that they were born with",)), title=title)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    return table
+def _published_row(one: Published, releases: Releases) -> tuple[str, ...]:
+    sizes = kilobytes(one.package_bytes), one.bundle.hex()[:_DIGITS]
+    return one.version, one.family, utc(one.at_ms), *sizes, _rollout(one, releases) or "no more"
+
+
+def _made_row(one: Release) -> tuple[str, ...]:
+    sizes = kilobytes(one.package_bytes), one.bundle.hex()[:_DIGITS]
+    return one.version, "yes" if one.is_verified else "no", str(one.round.number), utc(one.at_ms), *sizes
 
 
 def _read(path: Path) -> Releases:
     config = load_toml(path, Config)
-    with blame(path, "state.folder"):
-        if not config.state.store.is_file():
-            raise MissingArtifactError(config.state.store)
-        with Store.view(config.state.store) as store:
-            return Journal(store, config.federation).replay().releases
+    with blame(path, "state.folder"), Store.view(existing_store(config)) as store:
+        return Journal(store, config.federation).replay().releases
+
+
+def _is_current(one: Release, releases: Releases) -> bool:
+    return one == releases.current and releases.own is None
 
 
 def _facts(one: Release, releases: Releases) -> dict[str, Any]:
     return {
         "version": one.version,
-        "current": one == releases.current and releases.own is None,
+        "current": _is_current(one, releases),
         "verified": one.is_verified,
         "round": one.round.number,
         "made": _time(one.at_ms),
