@@ -22,14 +22,18 @@ class Natural:
     Attributes:
         minimum: rows that a group needs.
         small: what becomes of a group with fewer: nobody holds its rows, or small ones share a device.
+        most: rows that a device holds, drawn of those that are its own; 0 = all of them.
     """
 
     minimum: int = 1
     small: Literal["drop", "merge"] = "drop"
+    most: int = 0
 
     def __post_init__(self) -> None:
         if self.minimum < 1:
             raise InvalidValueError("minimum is 1 row or more")
+        if self.most and self.most < self.minimum:
+            raise InvalidValueError("most is no less than minimum; 0 = all rows")
 
     def holders(self, census: Census) -> list[I64]:
         """Return the rows of all devices that there can be.
@@ -62,4 +66,7 @@ class Natural:
             raise InvalidValueError(
                 f"{len(parts)} groups have {self.minimum} rows or more: lower devices to that, or minimum"
             )
-        return tuple(parts[place] for place in np.sort(rng.permutation(len(parts))[:devices]))
+        chosen = [parts[place] for place in np.sort(rng.permutation(len(parts))[:devices])]
+        if not self.most:
+            return tuple(chosen)
+        return tuple(np.sort(rng.permutation(part)[: self.most]) for part in chosen)

@@ -204,6 +204,16 @@ def test_small_groups_are_dropped_or_share_a_device():
     assert groups_of(Natural(minimum=5, small="merge")) == [{0}, {3}, {1, 2, 4}]  # 5 is left over
 
 
+def test_a_natural_device_holds_so_many_rows_of_its_group_at_most():
+    census = Census(np.zeros(60, np.int64), np.repeat([0, 1, 2], [40, 15, 5]))
+    parts = Natural(most=10).assign(census, 3, rng())
+    assert [len(part) for part in parts] == [10, 10, 5]
+    assert [set(census.groups[part]) for part in parts] == [{0}, {1}, {2}]
+    assert all((np.diff(part) > 0).all() for part in parts)
+    others = Natural(most=10).assign(census, 3, rng(1))
+    assert {*parts[0]} != {*others[0]}  # drawn, not the first
+
+
 def test_natural_says_what_is_missing():
     with pytest.raises(InvalidValueError, match="choose another partition"):
         Natural().assign(Census(np.zeros(3, np.int64)), 1, rng())
@@ -270,6 +280,7 @@ def test_a_partition_is_one_table_of_a_scenario(tmp_path):
         lambda: Shards(0),
         lambda: Classes(0),
         lambda: Natural(0),
+        lambda: Natural(5, most=4),
         lambda: Quantity(strength=0),
         lambda: Census(np.zeros(2, np.int64), np.zeros(3, np.int64)),
     ],
