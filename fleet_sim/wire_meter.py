@@ -33,6 +33,7 @@ class WireMeter:
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port
         self._counts: dict[str, list[int]] = {}
+        self._open: dict[str, asyncio.Event] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire-meter", daemon=True)
 
@@ -49,12 +50,26 @@ class WireMeter:
     def add(self, name: str) -> int:
         """Open a relay for `name` and return its port on 127.0.0.1."""
         self._counts[name] = [0, 0]
+        self._open[name] = asyncio.Event()
+        self._open[name].set()
         return asyncio.run_coroutine_threadsafe(self._listen(name), self._loop).result()
+
+    def cut(self, name: str) -> None:
+        """Let nothing more through for `name`, either way, as where a router has lost its way: nobody hangs up."""
+        asyncio.run_coroutine_threadsafe(self._switch(name, is_open=False), self._loop).result()
+
+    def mend(self, name: str) -> None:
+        """Let through again, what waited first."""
+        asyncio.run_coroutine_threadsafe(self._switch(name, is_open=True), self._loop).result()
 
     def traffic(self, name: str) -> Traffic:
         """Return what `name` has sent and received so far."""
         up, down = self._counts[name]
         return Traffic(up, down)
+
+    async def _switch(self, name: str, *, is_open: bool) -> None:
+        event = self._open[name]
+        (event.set if is_open else event.clear)()
 
     async def _listen(self, name: str) -> int:
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,6 +86,7 @@ class WireMeter:
         A broker that is down looks like a connection that closes at once, as a port forwarder's does.
         """
         with contextlib.closing(writer):
+            await self._open[name].wait()
             try:
                 upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
             except OSError:
@@ -85,6 +101,7 @@ class WireMeter:
     async def _pump(self, name: str, way: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(_CHUNK):
+                await self._open[name].wait()
                 self._counts[name][way] += len(data)
                 writer.write(data)
                 await writer.drain()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from broker_server.loopback import LOOPBACK
+from broker_server.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
 from fd_protocol.canaries import Canaries
 from fd_runtime.artifacts import Runtime
@@ -47,6 +47,9 @@ class Stage:
         pause_s: between two rounds, for those who watch.
         further: more settings of a device, by its name.
         records: how many rounds the server can look back at; 0 = its own choice.
+        quorum: contributions that make a consensus; 0 = of half of the devices.
+        minimum_online: devices without which no round opens; 0 = all of them.
+        environment: further variables of a program, by its name.
     """
 
     scenario: Scenario
@@ -58,6 +61,9 @@ class Stage:
     pause_s: float = 0.0
     further: Callable[[str], Mapping[str, Any]] = lambda _device: {}
     records: int = 0
+    quorum: int = 0
+    minimum_online: int = 0
+    environment: Callable[[str], Mapping[str, str]] = lambda _name: {}
 
     def runtime_of(self, index: int) -> Runtime:
         return "litert" if index == self.litert_device else "onnxruntime"
@@ -73,12 +79,14 @@ class Fleet:
         meter: what has crossed each device's wire.
         programs: running ones, the server first.
         notice: what broker it is, and what that means.
+        broker: its process.
     """
 
     folder: Path
     devices: tuple[str, ...]
     meter: WireMeter
     notice: str
+    broker: BrokerProcess
     programs: list[Program] = field(default_factory=list)
 
     @property
@@ -114,18 +122,19 @@ def running_fleet(stage: Stage, *, embedded_broker: bool) -> Iterator[Fleet]:
     with ExitStack() as stack:
         stack.enter_context(broker.process)
         meter = stack.enter_context(WireMeter(broker.process.port))
-        fleet = Fleet(folder, devices, meter, broker.notice)
+        fleet = Fleet(folder, devices, meter, broker.notice, broker.process)
         stack.callback(lambda: stop_all(fleet.programs[::-1]))
         server = _write_server(fleet, stage, broker)
-        fleet.programs.append(_start(fleet, AGGREGATOR, "broker-server", server))
+        fleet.programs.append(_start(fleet, stage, AGGREGATOR, "broker-server", server))
         for index, device in enumerate(devices):
             settings = _write_device(fleet, index, stage, broker.identities.get(device))
-            fleet.programs.append(_start(fleet, device, "edge-agent", settings))
+            fleet.programs.append(_start(fleet, stage, device, "edge-agent", settings))
         yield fleet
 
 
-def _start(fleet: Fleet, name: str, command: str, settings: Path) -> Program:
-    return Program(name, [ours(command), "run", "--config", settings], fleet.folder / "logs" / f"{name}.log")
+def _start(fleet: Fleet, stage: Stage, name: str, command: str, settings: Path) -> Program:
+    log = fleet.folder / "logs" / f"{name}.log"
+    return Program(name, [ours(command), "run", "--config", settings], log, stage.environment(name))
 
 
 def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
@@ -145,12 +154,12 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
         "state": {"folder": fleet.server_store.parent},
         "broker": _broker(broker.process.port, broker.identities.get(AGGREGATOR)),
         "rounds": {
-            "quorum": max(1, scenario.devices // 2),
+            "quorum": stage.quorum or max(1, scenario.devices // 2),
             "duration_s": stage.round_s,
             "pause_s": stage.pause_s,
             "fraction": scenario.fraction,
             **asdict(scenario.ask),
-            "minimum_online": scenario.devices,
+            "minimum_online": stage.minimum_online or scenario.devices,
             "most_uncovered": 1.0,  # as in the simulation
             "count": scenario.rounds,
         },

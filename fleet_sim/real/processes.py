@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,21 +30,37 @@ class ProgramEndedError(FedistillError):
 
 
 class Program:
-    """A process of its own session, writing to a log file."""
+    """A process of its own session, writing to a log file; `environment` is beside what we have ourselves."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log_path: Path) -> None:
-        self.name, self._log_path = name, log_path
-        environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        with log_path.open("ab") as log:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log_path: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.log_path, self._command = name, log_path, command
+        quiet = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        self._environment = {**os.environ, **quiet, **(environment or {})}
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log_path.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the demo, which then ends its programs in order.
-            self._process = subprocess.Popen(
-                command,
+            return subprocess.Popen(
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=self._environment,
                 start_new_session=True,
             )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; below 0: the signal that ended it."""
+        return self._process.poll()
+
+    def start_again(self) -> None:
+        """Start it once more, as a service manager does with one that has ended."""
+        self._process.wait()
+        self._process = self._start()
 
     @property
     def pid(self) -> int:
@@ -54,7 +70,7 @@ class Program:
         """Raise ProgramEndedError if it does not run any more; with `may_end`, only if it failed."""
         exit_code = self._process.poll()
         if exit_code is not None and not (may_end and exit_code == 0):
-            raise ProgramEndedError(self.name, exit_code, self._log_path.read_text()[-2000:])
+            raise ProgramEndedError(self.name, exit_code, self.log_path.read_text()[-2000:])
 
     def ask_to_stop(self) -> None:
         if self._process.poll() is None:

@@ -46,6 +46,23 @@ def test_bytes_pass_unchanged_and_are_counted_each_way_per_name(upstream_port):
         assert meter.traffic("two") == Traffic(0, 0)
 
 
+def test_where_the_wire_is_cut_nothing_passes_and_nobody_hangs_up_until_it_is_mended(upstream_port):
+    with WireMeter(upstream_port) as meter:
+        port = meter.add("device")
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(4) == b"xx"
+            meter.cut("device")
+            connection.sendall(b"y")
+            connection.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            assert meter.traffic("device") == Traffic(1, 2)
+            connection.settimeout(5)
+            meter.mend("device")
+            assert connection.recv(4) == b"yy"
+
+
 def test_a_broker_that_is_down_looks_like_a_closed_connection():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
