@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from broker_server.loopback import LOOPBACK
+from broker_server.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
 from fd_protocol.canaries import Canaries
 from fd_runtime.artifacts import Runtime
@@ -71,6 +71,7 @@ class Fleet:
         folder: of everything it writes.
         devices: names, in the order of the world's private parts.
         meter: what has crossed each device's wire.
+        broker: the running one.
         programs: running ones, the server first.
         notice: what broker it is, and what that means.
     """
@@ -78,6 +79,7 @@ class Fleet:
     folder: Path
     devices: tuple[str, ...]
     meter: WireMeter
+    broker: BrokerProcess
     notice: str
     programs: list[Program] = field(default_factory=list)
 
@@ -114,7 +116,7 @@ def running_fleet(stage: Stage, *, embedded_broker: bool) -> Iterator[Fleet]:
     with ExitStack() as stack:
         stack.enter_context(broker.process)
         meter = stack.enter_context(WireMeter(broker.process.port))
-        fleet = Fleet(folder, devices, meter, broker.notice)
+        fleet = Fleet(folder, devices, meter, broker.process, broker.notice)
         stack.callback(lambda: stop_all(fleet.programs[::-1]))
         server = _write_server(fleet, stage, broker)
         fleet.programs.append(_start(fleet, AGGREGATOR, "broker-server", server))

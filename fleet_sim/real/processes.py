@@ -33,7 +33,7 @@ class Program:
     """A process of its own session, writing to a log file."""
 
     def __init__(self, name: str, command: Sequence[str | Path], log_path: Path) -> None:
-        self.name, self._log_path = name, log_path
+        self.name, self._command, self._log_path = name, tuple(command), log_path
         environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         with log_path.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the demo, which then ends its programs in order.
@@ -69,6 +69,10 @@ class Program:
         """End it the hard way, if it still runs."""
         self._process.kill()
         self._process.wait()
+
+    def again(self) -> Program:
+        """Return a new process of the same command, which writes on in the same log."""
+        return Program(self.name, self._command, self._log_path)
 
 
 def stop_all(programs: Sequence[Program]) -> None:

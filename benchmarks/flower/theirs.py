@@ -1,0 +1,152 @@
+"""Flower's side of the comparison: FedAvg of the whole CNN by its own strategy, in PyTorch, as it teaches it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gauges import Peak
+
+from fd_protocol.layout import ThetaLayout
+from fd_runtime.fitting import FitTerms
+from fd_runtime.model import F32
+from fleet_sim.baselines.standings import Bench
+from fleet_sim.worlds import Samples
+from flower.deployment import PATIENCE_S, Deployment, deployed
+from flower.measured import Alone, Mark, Played, Recovery, Side, watch_idle
+
+APP, FLOOR = "app", "floor"
+_FAILURE_S = 60.0
+_KILLED_IN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """What is played.
+
+    Attributes:
+        environment: with flwr and torch.
+        bench: the world, and the family all of whose layers train: it says where all start, and measures.
+        terms: of a client's training.
+        folder: new; takes everything.
+    """
+
+    environment: Path
+    bench: Bench
+    terms: FitTerms
+    folder: Path
+
+    def play(self) -> Played:
+        with deployed(self.folder / "play", self.environment, self._data(self.bench.lab.world.private)) as deployment:
+            marks = self._run(deployment, APP, self.bench.rounds, self._settings())
+            thetas = [self._theta(deployment, number) for number in range(1, self.bench.rounds + 1)]
+        curve = tuple(self.bench.accuracy(theta) for theta in thetas)
+        own = self.bench.own(lambda _: thetas[-1])
+        return Played(curve, (), own, marks, self.bench.rounds, len(self.bench.lab.world.private))
+
+    def play_floor(self, rounds: int) -> Played:
+        """One client: four numbers there and back."""
+        with deployed(self.folder / "floor", self.environment, self._data(self._one)) as deployment:
+            return Played((), (), float("nan"), self._run(deployment, FLOOR, rounds, {}), rounds, 1)
+
+    def alone(self, minutes: float) -> Alone:
+        """One client: two rounds of the CNN, then nothing to do."""
+        with deployed(self.folder / "alone", self.environment, self._data(self._one)) as deployment:
+            with Peak(deployment.nodes[0].pid) as peak:
+                self._run(deployment, APP, 2, self._settings())
+            return Alone(watch_idle(_side(deployment), minutes), peak.rss_mb, peak.pss_mb)
+
+    def recover(self, rounds: int) -> Recovery:
+        """Kill the SuperLink inside round 3 of a run that does nothing but send, and see what becomes of it."""
+        private = self.bench.lab.world.private
+        with deployed(self.folder / "recovery", self.environment, self._data(private)) as deployment:
+            run = deployment.submit(FLOOR, num_server_rounds=rounds)
+            _expect(deployment.wait(_KILLED_IN - 1))
+            time.sleep(1.0)
+            finished = deployment.finished()
+            deployment.restart_link()
+            begin_s = time.monotonic()
+            fate = _fate(deployment, run, finished)
+            if fate.startswith("went on"):
+                return Recovery(fate, time.monotonic() - begin_s, "nothing", "none")
+            lost = f"the run: {finished} rounds of {rounds} are in no state that Flower goes on from"
+            begin_s = time.monotonic()
+            deployment.submit(FLOOR, num_server_rounds=1)
+            _expect(deployment.wait(1))
+            return Recovery(
+                fate, time.monotonic() - begin_s, lost, "`flwr run` again; the app must load its last model itself"
+            )
+
+    @property
+    def _one(self) -> tuple[Samples, ...]:
+        return self.bench.lab.world.private[:1]
+
+    def _settings(self) -> dict[str, object]:
+        initial = self.folder / "initial.npz"
+        np.savez(initial, **to_torch(self.bench.factory.layout, self.bench.factory.theta))
+        return {
+            "initial_model": str(initial),
+            "local_epochs": self.terms.epochs,
+            "learning_rate": self.terms.learning_rate,
+            "batch_size": self.terms.batch_rows,
+        }
+
+    def _data(self, private: Sequence[Samples]) -> list[Path]:
+        folder = self.folder / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"node-{index}.npz" for index in range(len(private))]
+        for path, rows in zip(paths, private, strict=True):
+            np.savez(path, x=rows.values, y=rows.labels)
+        return paths
+
+    def _run(self, deployment: Deployment, app: str, rounds: int, settings: dict[str, object]) -> tuple[Mark, Mark]:
+        side = _side(deployment)
+        deployment.submit(app, num_server_rounds=rounds, **settings)
+        _expect(deployment.wait(1))
+        first = side.mark()
+        _expect(deployment.wait(rounds))
+        return first, side.mark()
+
+    def _theta(self, deployment: Deployment, number: int) -> F32:
+        with np.load(deployment.results / f"round-{number}.npz") as arrays:
+            return from_torch(self.bench.factory.layout, dict(arrays))
+
+
+def to_torch(layout: ThetaLayout, theta: F32) -> dict[str, F32]:
+    """Return theta as a state dict: torch keeps the weights of a dense layer [outputs, inputs]."""
+    values = {slot.name: theta[slot.offset : slot.offset + slot.size].reshape(slot.shape) for slot in layout.slots}
+    return {name: value.T.copy() if value.ndim == 2 else value for name, value in values.items()}
+
+
+def from_torch(layout: ThetaLayout, arrays: dict[str, F32]) -> F32:
+    """The inverse of `to_torch`."""
+    parts = [arrays[slot.name].T if len(slot.shape) == 2 else arrays[slot.name] for slot in layout.slots]
+    return np.concatenate([part.reshape(-1) for part in parts]).astype(np.float32)
+
+
+def _side(deployment: Deployment) -> Side:
+    nodes = [node.pid for node in deployment.nodes]
+    return Side(deployment.meter, deployment.names, nodes, [deployment.link.pid])
+
+
+def _fate(deployment: Deployment, run: str, finished: int) -> str:
+    """Return what becomes of a run whose SuperLink was started again."""
+    end_s = time.monotonic() + _FAILURE_S
+    while time.monotonic() < end_s:
+        if deployment.finished() > finished + 1:
+            return "went on"
+        try:
+            status, details = deployment.status(run)
+        except (RuntimeError, ValueError):  # the SuperLink does not answer yet
+            continue
+        if status.startswith("finished"):
+            return f"{status} ({details})"
+    return f"nothing for {_FAILURE_S:.0f} s"
+
+
+def _expect(has_come: bool) -> None:  # noqa: FBT001 - read as "expect(wait(...))"
+    if not has_come:
+        raise TimeoutError(f"no round for {PATIENCE_S:.0f} s")

@@ -1,0 +1,330 @@
+"""Flower and fedistill side by side: the same CNN, images, clients and machine, real processes, TLS, the same gauges.
+
+    python benchmarks/flower_comparison.py --tune --write       FedAvg's learning rate and epochs, on validation images
+    python benchmarks/flower_comparison.py --write              the table; half an hour of a quiet machine
+    python benchmarks/flower_comparison.py --short              two clients, two rounds, seconds of idling
+
+It makes virtual environments in build/: the newest flwr with torch, and what a device of ours installs. What a phase
+has found is kept in --folder and not measured again. docs/flower.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+
+import argparse
+import json
+import logging
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flower import environment
+from flower.lines import OUR_COMMANDS, THEIR_COMMANDS, lines_of
+from flower.measured import Alone, Played, Recovery, revived
+from flower.ours import Ours
+from flower.tables import Row, curves, table
+from flower.theirs import Theirs
+from publish import publish
+
+from fd_runtime.fitting import FitTerms
+from fleet_sim.baselines.fedavg import fedavg
+from fleet_sim.baselines.standings import Bench
+from fleet_sim.baselines.tuning import best, grid
+from fleet_sim.factory import build_bundles
+from fleet_sim.lab import Lab
+from fleet_sim.scenario import PRESETS, Scenario
+from fleet_sim.worlds import World, new_class
+
+SEED, TUNING_SEEDS = 100, (0, 1)
+FAMILY = "cnn-m"
+TERMS = FitTerms(epochs=5, learning_rate=0.01)
+"""Of a client of FedAvg: what `--tune` chose."""
+TUNED_ROUNDS = 10
+SHIPPED, EVERY_LAYER = "as shipped: int8 backbone, the tail trains", "every layer trains"
+APPS = Path(__file__).parent / "flower"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a comparison is."""
+
+    clients: int
+    rounds: int
+    floor_rounds: int
+    recovery_rounds: int
+    idle_minutes: float
+
+
+WHOLE = Size(5, 10, 10, 6, 5.0)
+SHORT = Size(2, 2, 2, 4, 0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--folder", type=Path, help="of what was found; build/flower or build/flower-short")
+    parser.add_argument("--environment", type=Path, default=environment.BUILD / "flower-venv")
+    parser.add_argument("--torch-index", help="a package index that has torch without CUDA")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it has started is ended
+    logging.getLogger("model-export").setLevel(logging.ERROR)
+    command = "python benchmarks/flower_comparison.py"
+    if asked.tune:
+        section, command, body = "flower, settings of FedAvg", f"{command} --tune", "\n".join(tune())
+    else:
+        folder = asked.folder or environment.BUILD / ("flower-short" if asked.short else "flower")
+        size = SHORT if asked.short else WHOLE
+        venv = environment.environment(asked.environment, *environment.FLOWER, index=asked.torch_index)
+        section, body = "flower", "\n".join(Comparison(size, folder.resolve(), venv.resolve()).told())
+    print(body)
+    if asked.write:
+        publish(section, f"{command} --write", body)
+
+
+def scenario_of(size: Size) -> Scenario:
+    """The demo's, but every device has the same CNN, since FedAvg knows no other case."""
+    scenario = PRESETS["new-class"]
+    models = replace(scenario.models, families=(FAMILY,), student=FAMILY)
+    return replace(scenario, devices=size.clients, rounds=size.rounds, models=models)
+
+
+def bench_of(world: World, scenario: Scenario, seed: int, folder: Path) -> Bench:
+    """Return the CNN all of whose layers train, at the factory's weights."""
+    models = replace(scenario.models, every_layer_trains=True)
+    return Bench(Lab(world, build_bundles(world, models, seed, folder, tflite=False)), FAMILY, scenario.rounds, seed)
+
+
+class Comparison:
+    """Phase by phase; what is known is not measured again."""
+
+    def __init__(self, size: Size, folder: Path, venv: Path) -> None:
+        self._size, self._folder, self._venv = size, folder, venv
+        scenario = scenario_of(size)
+        world = new_class(SEED, devices=size.clients, canaries=0)
+        self._work = folder / "work"
+        shutil.rmtree(self._work, ignore_errors=True)
+        bench = bench_of(world, scenario, SEED, self._work / "factory")
+        self._theirs = Theirs(venv, bench, TERMS, self._work / "theirs")
+        self._ours = Ours(scenario, world, SEED, self._work / "ours")
+        self._world, self._scenario = world, scenario
+        self._loads: list[float] = []
+
+    def told(self) -> Iterator[str]:
+        """Yield the lines of the report."""
+        size = self._size
+        wholly = replace(self._scenario, models=replace(self._scenario.models, every_layer_trains=True))
+        wholly = replace(wholly, training=replace(wholly.training, epochs=4), student=replace(wholly.student, epochs=4))
+        plays = [
+            self._phase("Flower, play", Played, self._theirs.play),
+            self._phase("ours, play", Played, partial(self._ours.play, "shipped", self._scenario)),
+            self._phase("ours, play every layer", Played, partial(self._ours.play, "every-layer", wholly)),
+        ]
+        floors = [
+            self._phase("Flower, floor", Played, partial(self._theirs.play_floor, size.floor_rounds)),
+            self._phase("ours, floor", Played, partial(self._ours.play_floor, size.floor_rounds)),
+        ]
+        alone = [
+            self._phase("Flower, alone", Alone, partial(self._theirs.alone, size.idle_minutes)),
+            self._phase("ours, alone", Alone, partial(self._ours.alone, size.idle_minutes)),
+        ]
+        recoveries = [
+            self._phase("Flower, recovery", Recovery, partial(self._theirs.recover, size.recovery_rounds)),
+            self._phase("ours, recovery", Recovery, partial(self._ours.recover, size.recovery_rounds)),
+        ]
+        parts = {
+            "One update: a client, a round, after the first": updates(plays),
+            "A client's first round, from its start": firsts(plays),
+            "The framework's floor: one client, a message that does nothing": floor(floors),
+            "One client alone": alone_rows(alone),
+            "The server is killed inside round 3": recovery_rows(recoveries),
+            "What a user writes and installs": self._user_rows(),
+        }
+        systems = [
+            f"Flower {environment.version(self._venv, 'flwr')}",
+            *(f"fedistill, {n}" for n in (SHIPPED, EVERY_LAYER)),
+        ]
+        yield from self._setting()
+        yield ""
+        yield from self._accuracies(plays)
+        yield ""
+        yield from table(systems, parts)
+
+    def _setting(self) -> Iterator[str]:
+        rows = ", ".join(str(len(part)) for part in self._world.private)
+        torch = environment.version(self._venv, "torch")
+        yield (
+            f"{self._size.clients} clients with {rows} images of MNIST (Dirichlet 0.1, seed {SEED}; three digits are "
+            f"on clients alone), {len(self._world.test)} test images, {self._size.rounds} rounds. FedAvg in PyTorch "
+            f"{torch}: {TERMS.epochs} epochs, batches of {TERMS.batch_rows}, learning rate {TERMS.learning_rate:g}, "
+            "momentum 0.9."
+        )
+        yield (
+            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; load of the machine "
+            f"{min(self._loads):.1f} to {max(self._loads):.1f}, both sides' own work in it: processor time is sound, "
+            "seconds of the wall are not."
+        )
+
+    def _accuracies(self, plays: list[Played]) -> Iterator[str]:
+        theirs, ours, wholly = plays
+        shown = sorted({number for number in (1, 2, 3, 5, 7) if number < theirs.rounds} | {theirs.rounds})
+        accuracies = {
+            "Flower, FedAvg": theirs.curve,
+            f"fedistill, {SHIPPED}: student": ours.curve,
+            f"fedistill, {SHIPPED}: mean client": ours.clients_curve,
+            f"fedistill, {EVERY_LAYER}: student": wholly.curve,
+            f"fedistill, {EVERY_LAYER}: mean client": wholly.clients_curve,
+        }
+        yield from curves(shown, accuracies)
+
+    def _user_rows(self) -> list[Row]:
+        app = APPS / "app"
+        theirs = lines_of([app / "pyproject.toml", *sorted(app.glob("*/*.py"))])
+        written = self._work / "ours" / "shipped"
+        keep = self._folder / "settings"
+        if written.exists():
+            keep.mkdir(exist_ok=True)
+            for path in (written / "federation.toml", written / "agents" / "device-0.toml"):
+                shutil.copy(path, keep)
+        ours = lines_of([APPS / "recipe.toml", *sorted(keep.glob("*.toml"))])
+        agent = environment.environment(environment.BUILD / "agent-venv", f"{environment.PROJECT}[agent]")
+        sizes = environment.installed_mb(self._venv), environment.installed_mb(agent)
+        bare = environment.installed_mb(environment.environment(environment.BUILD / "flower-bare-venv", "flwr"))
+        return [
+            Row("lines", [theirs, ours, ours]),
+            Row("of them Python", [lines_of(sorted(app.glob("*/*.py"))), 0, 0]),
+            Row("kinds of commands", [len(THEIR_COMMANDS), len(OUR_COMMANDS), len(OUR_COMMANDS)]),
+            Row("a client's packages, MB", [*sizes, sizes[1]]),
+            Row("without torch, MB", [bare, None, None], good=""),
+        ]
+
+    def _phase(self, name: str, kind: type, measure: Callable[[], Any]) -> Any:
+        path = self._folder / f"{name.replace(', ', '-').replace(' ', '-').lower()}.json"
+        if not path.exists():
+            begin_s, before = time.monotonic(), os.getloadavg()[0]
+            found = measure()
+            loads = [before, os.getloadavg()[0]]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"loads": loads, "found": asdict(found)}, indent=1))
+            print(f"{name}: {time.monotonic() - begin_s:.0f} s", file=sys.stderr, flush=True)
+        kept = json.loads(path.read_text())
+        self._loads += kept["loads"]
+        return revived(kind, kept["found"])
+
+
+def updates(plays: list[Played]) -> list[Row]:
+    costs = [play.further for play in plays]
+    return [
+        Row("accuracy at the end, all digits, %", [100 * play.curve[-1] for play in plays], "more", ".1f"),
+        Row("own digits, corrected by the client's label counts, %", [100 * play.own for play in plays], "more", ".1f"),
+        Row("bytes up", [cost.up for cost in costs]),
+        Row("bytes down", [cost.down for cost in costs]),
+        Row("client, processor s", [cost.client_s for cost in costs], form=".2f"),
+        Row("server, processor s", [cost.server_s for cost in costs], form=".3f"),
+    ]
+
+
+def firsts(plays: list[Played]) -> list[Row]:
+    costs = [play.first for play in plays]
+    return [
+        Row("bytes up", [cost.up for cost in costs]),
+        Row("bytes down", [cost.down for cost in costs]),
+        Row("client, processor s", [cost.client_s for cost in costs], form=".2f"),
+    ]
+
+
+def floor(floors: list[Played]) -> list[Row]:
+    costs = [play.further for play in floors]
+
+    def row(what: str, values: list[float], form: str = ",.0f") -> Row:
+        return Row(what, [*values, None], form=form)
+
+    return [
+        row("bytes up", [cost.up for cost in costs]),
+        row("bytes down", [cost.down for cost in costs]),
+        row("client, processor s", [cost.client_s for cost in costs], ".3f"),
+        row("server, processor s", [cost.server_s for cost in costs], ".3f"),
+        row("a round, s of the wall", [play.round_s for play in floors], ".1f"),
+    ]
+
+
+def alone_rows(alone: list[Alone]) -> list[Row]:
+    idle = [one.idle for one in alone]
+
+    def row(what: str, values: list[float], form: str = ".0f") -> Row:
+        return Row(what, [*values, None], form=form)
+
+    return [
+        row("idle, RSS of the client, MB", [one.rss_mb for one in idle]),
+        row("idle, PSS, MB", [one.pss_mb for one in idle]),
+        row("in rounds of the CNN, most RSS, MB", [one.peak_rss_mb for one in alone]),
+        row("most PSS, MB", [one.peak_pss_mb for one in alone]),
+        row("idle, MB up a day", [one.up_mb_a_day for one in idle], ".3f"),
+        row("idle, MB down a day", [one.down_mb_a_day for one in idle], ".3f"),
+        row("idle, client's processor s a day", [one.client_s_a_day for one in idle], ",.0f"),
+        row("idle, server's processor s a day", [one.server_s_a_day for one in idle], ",.0f"),
+        row("idle, RSS of the server, MB", [one.server_rss_mb for one in idle]),
+    ]
+
+
+def recovery_rows(recoveries: list[Recovery]) -> list[Row]:
+    def row(what: str, values: list[str]) -> Row:
+        return Row(what, [*values, None], "")
+
+    return [
+        row("what was under way", [one.fate for one in recoveries]),
+        row("what is lost", [one.lost for one in recoveries]),
+        row("what a person does", [one.actions for one in recoveries]),
+        Row("next finished round, s", [*(one.next_round_s for one in recoveries), None], form=".0f"),
+    ]
+
+
+def tune() -> Iterator[str]:
+    """Yield the score of every pair of the grid, mean of two other seeds' validation images, and the best."""
+    scenario = replace(scenario_of(WHOLE), rounds=TUNED_ROUNDS)
+    benches = []
+    for seed in TUNING_SEEDS:
+        world = new_class(seed, devices=WHOLE.clients, canaries=0)
+        folder = environment.BUILD / "flower-tuning" / str(seed)
+        shutil.rmtree(folder, ignore_errors=True)
+        benches.append(bench_of(replace(world, test=world.validation), scenario, seed, folder))
+
+    scores: dict[tuple[float, int], float] = {}
+
+    def score(terms: FitTerms) -> float:
+        ends = []
+        for bench in benches:
+            rounds = fedavg(bench.factory, bench.private, terms, bench.rng)
+            ends.append(bench.accuracy([next(rounds) for _ in range(bench.rounds)][-1].theta))
+        scores[terms.learning_rate, terms.epochs] = float(np.mean(ends))
+        return scores[terms.learning_rate, terms.epochs]
+
+    epochs, rates = (2, 5, 10), (0.003, 0.01, 0.03)
+    chosen = best(grid(rates, epochs), score)
+    yield (
+        f"Accuracy on validation images, %, mean of seeds {' and '.join(map(str, TUNING_SEEDS))}; {WHOLE.clients} "
+        f"clients, {TUNED_ROUNDS} rounds, in one process by `fleet_sim.baselines.fedavg`: the same algorithm."
+    )
+    yield ""
+    yield f"| learning rate | {' | '.join(f'{e} epochs' for e in epochs)} |"
+    yield f"|---|{'---|' * len(epochs)}"
+    for rate in rates:
+        yield f"| {rate:g} | {' | '.join(f'{100 * scores[rate, e]:.1f}' for e in epochs)} |"
+    yield ""
+    yield f"Best: learning rate {chosen.learning_rate:g}, {chosen.epochs} epochs."
+
+
+if __name__ == "__main__":
+    main()
