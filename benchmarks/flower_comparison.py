@@ -34,7 +34,7 @@ from flower.lines import OUR_COMMANDS, THEIR_COMMANDS, lines_of
 from flower.measured import Alone, Played, Recovery, revived
 from flower.ours import Ours
 from flower.tables import Row, curves, table
-from flower.theirs import Theirs
+from flower.theirs import APP, LIGHT, Theirs
 from publish import publish
 
 from fd_runtime.fitting import FitTerms
@@ -66,7 +66,7 @@ class Size:
     idle_minutes: float
 
 
-WHOLE = Size(5, 10, 10, 6, 5.0)
+WHOLE = Size(5, 10, 10, 6, 3.0)
 SHORT = Size(2, 2, 2, 4, 0.1)
 
 
@@ -128,7 +128,8 @@ class Comparison:
         wholly = replace(self._scenario, models=replace(self._scenario.models, every_layer_trains=True))
         wholly = replace(wholly, training=replace(wholly.training, epochs=4), student=replace(wholly.student, epochs=4))
         plays = [
-            self._phase("Flower, play", Played, self._theirs.play),
+            self._phase("Flower, play", Played, partial(self._theirs.play, APP)),
+            self._phase("Flower, play light", Played, partial(self._theirs.play, LIGHT)),
             self._phase("ours, play", Played, partial(self._ours.play, "shipped", self._scenario)),
             self._phase("ours, play every layer", Played, partial(self._ours.play, "every-layer", wholly)),
         ]
@@ -137,7 +138,8 @@ class Comparison:
             self._phase("ours, floor", Played, partial(self._ours.play_floor, size.floor_rounds)),
         ]
         alone = [
-            self._phase("Flower, alone", Alone, partial(self._theirs.alone, size.idle_minutes)),
+            self._phase("Flower, alone", Alone, partial(self._theirs.alone, APP, size.idle_minutes)),
+            self._phase("Flower, alone light", Alone, partial(self._theirs.alone, LIGHT, size.idle_minutes)),
             self._phase("ours, alone", Alone, partial(self._ours.alone, size.idle_minutes)),
         ]
         recoveries = [
@@ -149,13 +151,11 @@ class Comparison:
             "A client's first round, from its start": firsts(plays),
             "The framework's floor: one client, a message that does nothing": floor(floors),
             "One client alone": alone_rows(alone),
-            "The server is killed inside round 3": recovery_rows(recoveries),
+            "The server is killed inside a round": recovery_rows(recoveries),
             "What a user writes and installs": self._user_rows(),
         }
-        systems = [
-            f"Flower {environment.version(self._venv, 'flwr')}",
-            *(f"fedistill, {n}" for n in (SHIPPED, EVERY_LAYER)),
-        ]
+        flower = f"Flower {environment.version(self._venv, 'flwr')}"
+        systems = [flower, f"{flower}, clients without PyTorch", *(f"fedistill, {n}" for n in (SHIPPED, EVERY_LAYER))]
         yield from self._setting()
         yield ""
         yield from self._accuracies(plays)
@@ -178,10 +178,11 @@ class Comparison:
         )
 
     def _accuracies(self, plays: list[Played]) -> Iterator[str]:
-        theirs, ours, wholly = plays
+        theirs, light, ours, wholly = plays
         shown = sorted({number for number in (1, 2, 3, 5, 7) if number < theirs.rounds} | {theirs.rounds})
         accuracies = {
             "Flower, FedAvg": theirs.curve,
+            "Flower, FedAvg, clients without PyTorch": light.curve,
             f"fedistill, {SHIPPED}: student": ours.curve,
             f"fedistill, {SHIPPED}: mean client": ours.clients_curve,
             f"fedistill, {EVERY_LAYER}: student": wholly.curve,
@@ -190,8 +191,9 @@ class Comparison:
         yield from curves(shown, accuracies)
 
     def _user_rows(self) -> list[Row]:
-        app = APPS / "app"
-        theirs = lines_of([app / "pyproject.toml", *sorted(app.glob("*/*.py"))])
+        apps = [APPS / "app", APPS / "light"]
+        python = [lines_of(sorted(app.glob("*/*.py"))) for app in apps]
+        theirs = [lines_of([app / "pyproject.toml"]) + lines for app, lines in zip(apps, python, strict=True)]
         written = self._work / "ours" / "shipped"
         keep = self._folder / "settings"
         if written.exists():
@@ -200,14 +202,14 @@ class Comparison:
                 shutil.copy(path, keep)
         ours = lines_of([APPS / "recipe.toml", *sorted(keep.glob("*.toml"))])
         agent = environment.environment(environment.BUILD / "agent-venv", f"{environment.PROJECT}[agent]")
-        sizes = environment.installed_mb(self._venv), environment.installed_mb(agent)
-        bare = environment.installed_mb(environment.environment(environment.BUILD / "flower-bare-venv", "flwr"))
+        size, torch = environment.installed_mb, {"torch": False, "onnxruntime": False}
+        sizes = [size(self._venv, onnxruntime=False), size(self._venv, torch=False), size(agent), None]
         return [
-            Row("lines", [theirs, ours, ours]),
-            Row("of them Python", [lines_of(sorted(app.glob("*/*.py"))), 0, 0]),
-            Row("kinds of commands", [len(THEIR_COMMANDS), len(OUR_COMMANDS), len(OUR_COMMANDS)]),
-            Row("a client's packages, MB", [*sizes, sizes[1]]),
-            Row("without torch, MB", [bare, None, None], good=""),
+            Row("lines", [*theirs, ours, ours]),
+            Row("of them Python", [*python, 0, 0]),
+            Row("kinds of commands", [len(THEIR_COMMANDS)] * 2 + [len(OUR_COMMANDS)] * 2),
+            Row("a client's packages, MB", sizes),
+            Row("of them flwr and what it brings, MB", [size(self._venv, **torch)] * 2 + [None, None]),
         ]
 
     def _phase(self, name: str, kind: type, measure: Callable[[], Any]) -> Any:
@@ -249,7 +251,7 @@ def floor(floors: list[Played]) -> list[Row]:
     costs = [play.further for play in floors]
 
     def row(what: str, values: list[float], form: str = ",.0f") -> Row:
-        return Row(what, [*values, None], form=form)
+        return Row(what, [values[0], None, values[1], None], form=form)
 
     return [
         row("bytes up", [cost.up for cost in costs]),
@@ -264,13 +266,12 @@ def alone_rows(alone: list[Alone]) -> list[Row]:
     idle = [one.idle for one in alone]
 
     def row(what: str, values: list[float], form: str = ".0f") -> Row:
-        return Row(what, [*values, None], form=form)
+        return Row(what, [*values, None], form=form)  # Flower's two, and ours as it is shipped
 
     return [
         row("idle, RSS of the client, MB", [one.rss_mb for one in idle]),
         row("idle, PSS, MB", [one.pss_mb for one in idle]),
-        row("in rounds of the CNN, most RSS, MB", [one.peak_rss_mb for one in alone]),
-        row("most PSS, MB", [one.peak_pss_mb for one in alone]),
+        row("in rounds of the CNN, most PSS, MB", [one.peak_pss_mb for one in alone]),
         row("idle, MB up a day", [one.up_mb_a_day for one in idle], ".3f"),
         row("idle, MB down a day", [one.down_mb_a_day for one in idle], ".3f"),
         row("idle, client's processor s a day", [one.client_s_a_day for one in idle], ",.0f"),
@@ -281,13 +282,13 @@ def alone_rows(alone: list[Alone]) -> list[Row]:
 
 def recovery_rows(recoveries: list[Recovery]) -> list[Row]:
     def row(what: str, values: list[str]) -> Row:
-        return Row(what, [*values, None], "")
+        return Row(what, [values[0], None, values[1], None], "")
 
     return [
         row("what was under way", [one.fate for one in recoveries]),
         row("what is lost", [one.lost for one in recoveries]),
         row("what a person does", [one.actions for one in recoveries]),
-        Row("next finished round, s", [*(one.next_round_s for one in recoveries), None], form=".0f"),
+        Row("next finished round, s", [recoveries[0].next_round_s, None, recoveries[1].next_round_s, None]),
     ]
 
 

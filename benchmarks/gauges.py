@@ -61,10 +61,13 @@ def together(pids: Sequence[int], size: Callable[[int], float]) -> float:
 
 
 class Peak:
-    """Looks at the memory of a tree until it is left: the most RSS and the most PSS, not of the same moment perhaps."""
+    """Looks at the PSS of a tree until it is left, and keeps the most.
+
+    Not RSS: a child that has just been forked is told to have all that its parent has.
+    """
 
     def __init__(self, pid: int, look_s: float = LOOK_S) -> None:
-        self.rss_mb = self.pss_mb = 0.0
+        self.pss_mb = 0.0
         self._pid, self._look_s, self._done = pid, look_s, Event()
         self._thread = Thread(target=self._look)
 
@@ -78,7 +81,6 @@ class Peak:
 
     def _look(self) -> None:
         while not self._done.wait(self._look_s):
-            self.rss_mb = max(self.rss_mb, together([self._pid], resident_mb))
             self.pss_mb = max(self.pss_mb, together([self._pid], proportional_mb))
 
 

@@ -98,8 +98,16 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path, environment: Path, data: Sequence[Path]) -> Iterator[Deployment]:
+def deployed(
+    folder: Path, environment: Path, data: Sequence[Path], modules: Path | None = None
+) -> Iterator[Deployment]:
     """Start a SuperLink and a SuperNode for each file of `data`; everything is ended on leaving.
+
+    Args:
+        folder: new; takes everything.
+        environment: with Flower and what its apps import.
+        data: of each client.
+        modules: a folder that apps import from, beside the environment.
 
     Raises:
         TimeoutError: they do not find each other.
@@ -112,7 +120,7 @@ def deployed(folder: Path, environment: Path, data: Sequence[Path]) -> Iterator[
         f'[superlink]\ndefault = "{_CONNECTION}"\n\n'
         f'[superlink.{_CONNECTION}]\naddress = "{LOOPBACK}:{port}"\nroot-certificates = "{tls.ca}"\n'
     )
-    prefix = _prefix(folder, environment)
+    prefix = _prefix(folder, environment, modules)
 
     def program(name: str, *command: object) -> Program:
         return Program(name, [*prefix, *map(str, command)], folder / "logs" / f"{name}.log")
@@ -126,7 +134,7 @@ def deployed(folder: Path, environment: Path, data: Sequence[Path]) -> Iterator[
             raise RuntimeError(f"flwr {' '.join(command)}: {told['error-message']}")
         return told
 
-    with ExitStack() as stack, WireMeter(port) as meter:
+    with WireMeter(port) as meter, ExitStack() as stack:
         link = program(
             "superlink",
             *("flower-superlink", "--port", port, "--database", folder / "state.db"),
@@ -156,9 +164,10 @@ def _stop(programs: Sequence[Program]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _prefix(folder: Path, environment: Path) -> list[str]:
-    """Its own environment: none of our modules, its own settings, one thread for each process as ours have."""
+def _prefix(folder: Path, environment: Path, modules: Path | None) -> list[str]:
+    """Its own environment: no other modules, its own settings, one thread for each process as ours have."""
     settings = {
+        **({"PYTHONPATH": modules} if modules else {}),
         "PATH": f"{environment / 'bin'}:/usr/bin:/bin",
         "FLWR_HOME": folder / "home",
         "FLWR_TELEMETRY_ENABLED": 0,

@@ -8,8 +8,11 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 BUILD = PROJECT / "build"
-FLOWER = ("flwr", "torch==2.13.0")
+FLOWER = ("flwr", "torch==2.13.0", "onnxruntime")
 """The newest Flower of the index. On PyPI's Linux wheels torch brings CUDA: `--torch-index` names a CPU index."""
+_TORCH = ("torch", "functorch", "sympy", "mpmath", "networkx", "jinja2", "fsspec", "filelock")
+_ONNXRUNTIME = ("onnxruntime", "flatbuffers")
+_TOOLS = ("pip", "setuptools", "_distutils_hack", "pkg_resources")
 
 
 def environment(folder: Path, *packages: str, index: str | None = None) -> Path:
@@ -33,14 +36,12 @@ def version(folder: Path, package: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def installed_mb(folder: Path) -> float:
+def installed_mb(folder: Path, *, torch: bool = True, onnxruntime: bool = True) -> float:
     """Return what the packages of an environment take, compiled modules too, pip and setuptools left out."""
-    ours = ("pip", "setuptools", "_distutils_hack", "pkg_resources")
-    files = (path for path in folder.glob("lib/python*/site-packages/**/*") if path.is_file())
-    return (
-        sum(path.stat().st_size for path in files if not path.relative_to(_site(folder)).parts[0].startswith(ours))
-        / 1e6
-    )
+    absent = _TOOLS + (() if torch else _TORCH) + (() if onnxruntime else _ONNXRUNTIME)
+    packages = (path for path in _site(folder).iterdir() if not path.name.lower().startswith(absent))
+    files = (path for package in packages for path in (package, *package.rglob("*")) if path.is_file())
+    return sum(path.stat().st_size for path in files) / 1e6
 
 
 def _site(folder: Path) -> Path:

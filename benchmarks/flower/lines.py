@@ -9,19 +9,21 @@ from pathlib import Path
 THEIR_COMMANDS = (
     "pip install flwr torch",
     "flower-superlink --ssl-ca-certfile ca.pem --ssl-certfile link.pem --ssl-keyfile link.key --database state.db",
-    "flower-supernode --superlink HOST:9092 --root-certificates ca.pem --node-config 'dataset-path=\"data.npz\"'",
+    "flower-supernode --superlink HOST:8000 --root-certificates ca.pem --node-config 'dataset-path=\"data.npz\"'",
     "flwr run app",
 )
-"""Once each, the third on every client; certificates are made by a script of one's own."""
+"""The third on every client. An authority and its certificate for the server are left to the user."""
 
 OUR_COMMANDS = (
     "pip install 'fedistill[agent,server,export]'",
-    "model-export build recipe.toml --out out",
-    "broker-server ca create && broker-server ca issue ...",
+    "model-export build recipe.toml --out artifacts",
+    "broker-server ca init pki --fleet lab",
+    "broker-server ca sign pki DEVICE",
+    "broker-server mosquitto FOLDER --federation lab --aggregator agg-1 --crl crl.pem",
     "broker-server run --config federation.toml",
-    "edge-agent run --config device.toml",
+    "edge-agent run --config agent.toml",
 )
-"""Once each, the last on every device; Mosquitto's configuration is written by `broker-server mosquitto`."""
+"""The fourth and the last for every device."""
 
 
 def lines_of(paths: Iterable[Path]) -> int:

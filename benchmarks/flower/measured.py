@@ -144,7 +144,6 @@ class Alone:
     """One client and its server: idle, and the most memory in a round of the CNN."""
 
     idle: Idle
-    peak_rss_mb: float
     peak_pss_mb: float
 
 
@@ -154,7 +153,8 @@ class Recovery:
 
     Attributes:
         fate: of the round, or run, that was under way.
-        next_round_s: from the restart to the next finished round.
+        next_round_s: from the restart, or from when a person has submitted again what has failed, to the next finished
+            round.
         lost: what was lost, in words.
         actions: what a person had to do beyond starting the server.
     """

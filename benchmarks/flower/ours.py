@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from gauges import Peak
+from gauges import Peak, quiet_tree
 
 from broker_server.chronicle import Chronicle
 from broker_server.federation import Federation
 from fd_protocol.messages import Kind
 from fd_runtime.store import Store
-from fleet_sim.factory import equip
+from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
 from fleet_sim.real.fleet import FEDERATION, Fleet, Stage, running_fleet
 from fleet_sim.real.observer import Observer
@@ -27,7 +29,7 @@ PATIENCE_S = 900.0
 _ROUND_S = 600
 _PAUSE_S = 0.5
 _LOOK_S = 0.1
-_KILLED_IN = 3
+_KILLED_AFTER = 2
 _FLOOR_PROBES, _FLOOR_ROWS = 32, 20
 
 
@@ -60,36 +62,48 @@ class Ours:
         with self._fleet("alone", scenario, world) as observer:
             with Peak(observer.fleet.programs[1].pid) as peak:
                 _play(observer)
-            return Alone(watch_idle(_side(observer.fleet), minutes), peak.rss_mb, peak.pss_mb)
+            return Alone(watch_idle(_side(observer.fleet), minutes), peak.pss_mb)
 
     def recover(self, rounds: int) -> Recovery:
-        """Kill the server inside round 3, with contributions in, and see what becomes of them."""
+        """Kill the server inside a round, with contributions in, and see what becomes of them.
+
+        One device is held back, or the round would be over before anyone could kill anything.
+        """
         scenario = replace(self.scenario, rounds=rounds)
         with self._fleet("recovery", scenario, self.world) as observer:
-            _watch(observer, lambda: _is_inside(observer.state, _KILLED_IN))
             fleet = observer.fleet
-            fleet.programs[0].kill()
-            stored = _on_disk(observer, _KILLED_IN)
-            fleet.programs[0] = fleet.programs[0].again()
-            begin_s = time.monotonic()
-            _watch(observer, lambda: _KILLED_IN in observer.rounds)
+            _watch(observer, lambda: _KILLED_AFTER in observer.rounds)
+            with _held_back(fleet.programs[-1].pid):
+                _watch(observer, lambda: _is_inside(observer.state))
+                fleet.programs[0].kill()
+                number, stored = _on_disk(observer)
+                fleet.programs[0] = fleet.programs[0].again()
+                begin_s = time.monotonic()
+            _watch(observer, lambda: number in observer.rounds)
             next_round_s = time.monotonic() - begin_s
             assert observer.state is not None
-            counted = _counted(fleet.server_store, observer.state.epoch, _KILLED_IN)
+            counted = _counted(fleet.server_store, observer.state.epoch, number)
             missing = [device for device, digest in stored.items() if counted.get(device) != digest]
             lost = f"{len(missing)} of {len(stored)} stored contributions"
             _watch(observer, lambda: observer.is_complete)
-            return Recovery(f"round {_KILLED_IN} went on and closed", next_round_s, lost, "none")
+            return Recovery("the round went on and closed", next_round_s, lost, "none")
 
     @contextmanager
     def _fleet(self, name: str, scenario: Scenario, world: World) -> Iterator[Observer]:
         """A fleet, and who watches it."""
-        equipment = equip(world, scenario.models, self.seed, self.folder / "factory" / name)
+        equipment = self._equipment(world, scenario)
         stage = Stage(scenario, world, equipment, self.folder / name, round_s=_ROUND_S, pause_s=_PAUSE_S)
         with running_fleet(stage, embedded_broker=False) as fleet:
             observer = Observer(scenario, Lab(world, equipment.bundles), fleet)
             observer.prepare()
             yield observer
+
+    def _equipment(self, world: World, scenario: Scenario) -> Equipment:
+        """Build what leaves the factory, once for the same models and probes."""
+        models = scenario.models
+        name = f"{'every-layer' if models.every_layer_trains else 'tail'}-{len(world.probes)}"
+        folder = self.folder / "factory" / name
+        return load_equipment(world, models, folder) if folder.exists() else equip(world, models, self.seed, folder)
 
     def _one(self, scenario: Scenario) -> Scenario:
         """With one device competence has nobody to compare it with."""
@@ -142,22 +156,35 @@ def _watch(observer: Observer, claim: Callable[[], bool]) -> None:
         time.sleep(_LOOK_S)
 
 
-def _is_inside(state: Federation | None, number: int) -> bool:
-    """Whether this round is open and has some contributions, not all."""
+@contextmanager
+def _held_back(pid: int) -> Iterator[None]:
+    """Stop a device, and let it go on afterwards."""
+    pids = list(quiet_tree(pid))
+    for one in pids:
+        os.kill(one, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for one in pids:
+            os.kill(one, signal.SIGCONT)
+
+
+def _is_inside(state: Federation | None) -> bool:
+    """Whether a round is open and has heard some of its devices, not all."""
     if state is None or state.round is None:
         return False
     current = state.round
-    return current.id.number == number and current.is_open and 0 < current.heard < current.invited
+    return current.is_open and current.awaited == 1 and current.heard == current.invited - 1
 
 
-def _on_disk(observer: Observer, number: int) -> dict[str, bytes]:
-    """Return the contributions that a dead server has on its disk: device -> digest of the payload."""
+def _on_disk(observer: Observer) -> tuple[int, dict[str, bytes]]:
+    """Return the open round of a dead server, and the contributions on its disk: device -> digest of the payload."""
     observer.look()
     assert observer.state is not None
     current = observer.state.round
     assert current is not None
-    assert current.id.number == number
-    return dict(current.contributions)
+    assert current.is_open
+    return current.id.number, dict(current.contributions)
 
 
 def _counted(store: Path, epoch: int, number: int) -> dict[str, bytes]:

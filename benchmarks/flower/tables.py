@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 FLOWER, OURS = "Flower", "fedistill"
+THEIRS = 2
+"""Of the columns, Flower's: the first."""
 Good = Literal["less", "more", ""]
 
 
@@ -28,15 +30,19 @@ class Row:
 
     @property
     def better(self) -> str:
-        """Return who is better: Flower, or the best of ours; a tie, and words, are nobody's."""
-        theirs, *ours = self.values
-        numbers = [value for value in ours if isinstance(value, int | float)]
-        if not self.good or not isinstance(theirs, int | float) or not numbers:
+        """Return who is better, by the best of each side; a tie, and words, are nobody's."""
+        numbers = [[value for value in side if isinstance(value, int | float)] for side in self._sides]
+        if not self.good or not all(numbers):
             return ""
-        best = min(numbers) if self.good == "less" else max(numbers)
-        if format(best, self.form) == format(theirs, self.form):
+        best = min if self.good == "less" else max
+        theirs, ours = map(best, numbers)
+        if format(theirs, self.form) == format(ours, self.form):
             return "the same"
-        return OURS if (best < theirs) == (self.good == "less") else FLOWER
+        return FLOWER if theirs == best(theirs, ours) else OURS
+
+    @property
+    def _sides(self) -> tuple[Sequence[float | str | None], Sequence[float | str | None]]:
+        return self.values[:THEIRS], self.values[THEIRS:]
 
     def __str__(self) -> str:
         return f"| {self.what} | {' | '.join(map(self._cell, self.values))} | {self.better} |"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnx
 from gauges import Peak
 
 from fd_protocol.layout import ThetaLayout
@@ -16,9 +19,16 @@ from fd_runtime.model import F32
 from fleet_sim.baselines.standings import Bench
 from fleet_sim.worlds import Samples
 from flower.deployment import PATIENCE_S, Deployment, deployed
+from flower.environment import PROJECT
 from flower.measured import Alone, Mark, Played, Recovery, Side, watch_idle
 
-APP, FLOOR = "app", "floor"
+App = Literal["app", "light", "floor"]
+APP: App = "app"
+"""In PyTorch, as Flower's own quickstart has it."""
+LIGHT: App = "light"
+"""The same without PyTorch: its clients run our train-step graph in onnxruntime."""
+FLOOR: App = "floor"
+"""Four numbers there and back."""
 _FAILURE_S = 60.0
 _KILLED_IN = 3
 
@@ -39,9 +49,9 @@ class Theirs:
     terms: FitTerms
     folder: Path
 
-    def play(self) -> Played:
-        with deployed(self.folder / "play", self.environment, self._data(self.bench.lab.world.private)) as deployment:
-            marks = self._run(deployment, APP, self.bench.rounds, self._settings())
+    def play(self, app: App) -> Played:
+        with self._deployed(f"play-{app}", app, self.bench.lab.world.private) as deployment:
+            marks = self._run(deployment, app, self.bench.rounds)
             thetas = [self._theta(deployment, number) for number in range(1, self.bench.rounds + 1)]
         curve = tuple(self.bench.accuracy(theta) for theta in thetas)
         own = self.bench.own(lambda _: thetas[-1])
@@ -49,20 +59,20 @@ class Theirs:
 
     def play_floor(self, rounds: int) -> Played:
         """One client: four numbers there and back."""
-        with deployed(self.folder / "floor", self.environment, self._data(self._one)) as deployment:
-            return Played((), (), float("nan"), self._run(deployment, FLOOR, rounds, {}), rounds, 1)
+        with self._deployed("floor", FLOOR, self._one) as deployment:
+            return Played((), (), float("nan"), self._run(deployment, FLOOR, rounds), rounds, 1)
 
-    def alone(self, minutes: float) -> Alone:
+    def alone(self, app: App, minutes: float) -> Alone:
         """One client: two rounds of the CNN, then nothing to do."""
-        with deployed(self.folder / "alone", self.environment, self._data(self._one)) as deployment:
+        with self._deployed(f"alone-{app}", app, self._one) as deployment:
             with Peak(deployment.nodes[0].pid) as peak:
-                self._run(deployment, APP, 2, self._settings())
-            return Alone(watch_idle(_side(deployment), minutes), peak.rss_mb, peak.pss_mb)
+                self._run(deployment, app, 2)
+            return Alone(watch_idle(_side(deployment), minutes), peak.pss_mb)
 
     def recover(self, rounds: int) -> Recovery:
         """Kill the SuperLink inside round 3 of a run that does nothing but send, and see what becomes of it."""
         private = self.bench.lab.world.private
-        with deployed(self.folder / "recovery", self.environment, self._data(private)) as deployment:
+        with self._deployed("recovery", FLOOR, private) as deployment:
             run = deployment.submit(FLOOR, num_server_rounds=rounds)
             _expect(deployment.wait(_KILLED_IN - 1))
             time.sleep(1.0)
@@ -84,9 +94,20 @@ class Theirs:
     def _one(self) -> tuple[Samples, ...]:
         return self.bench.lab.world.private[:1]
 
-    def _settings(self) -> dict[str, object]:
-        initial = self.folder / "initial.npz"
-        np.savez(initial, **to_torch(self.bench.factory.layout, self.bench.factory.theta))
+    def _deployed(self, name: str, app: App, private: Sequence[Samples]) -> AbstractContextManager[Deployment]:
+        modules = PROJECT if app == LIGHT else None
+        return deployed(self.folder / name, self.environment, self._data(private), modules)
+
+    def _settings(self, app: App) -> dict[str, object]:
+        if app == FLOOR:
+            return {}
+        factory = self.bench.factory
+        if app == LIGHT:
+            initial = self.folder / "theta.npy"
+            np.save(initial, factory.theta)
+        else:
+            initial = self.folder / "initial.npz"
+            np.savez(initial, **to_torch(factory.layout, factory.theta))
         return {
             "initial_model": str(initial),
             "local_epochs": self.terms.epochs,
@@ -95,16 +116,18 @@ class Theirs:
         }
 
     def _data(self, private: Sequence[Samples]) -> list[Path]:
+        """Write a file for each client, and the train step beside them for those that have no PyTorch."""
         folder = self.folder / "data"
         folder.mkdir(parents=True, exist_ok=True)
+        onnx.save_model(self.bench.factory.train_step("momentum").model, str(folder / "train_step.onnx"))
         paths = [folder / f"node-{index}.npz" for index in range(len(private))]
         for path, rows in zip(paths, private, strict=True):
             np.savez(path, x=rows.values, y=rows.labels)
         return paths
 
-    def _run(self, deployment: Deployment, app: str, rounds: int, settings: dict[str, object]) -> tuple[Mark, Mark]:
+    def _run(self, deployment: Deployment, app: App, rounds: int) -> tuple[Mark, Mark]:
         side = _side(deployment)
-        deployment.submit(app, num_server_rounds=rounds, **settings)
+        deployment.submit(app, num_server_rounds=rounds, **self._settings(app))
         _expect(deployment.wait(1))
         first = side.mark()
         _expect(deployment.wait(rounds))
@@ -112,6 +135,8 @@ class Theirs:
 
     def _theta(self, deployment: Deployment, number: int) -> F32:
         with np.load(deployment.results / f"round-{number}.npz") as arrays:
+            if "theta" in arrays:
+                return np.array(arrays["theta"])
             return from_torch(self.bench.factory.layout, dict(arrays))
 
 

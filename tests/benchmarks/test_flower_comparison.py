@@ -24,7 +24,7 @@ from model_export.cli import main as model_export
 PROJECT = Path(__file__).parents[2]
 BENCHMARKS = PROJECT / "benchmarks"
 ENVIRONMENT = PROJECT / "build" / "flower-venv"
-APPS = [BENCHMARKS / "flower" / name for name in ("app", "floor")]
+APPS = [BENCHMARKS / "flower" / name for name in ("app", "light", "floor")]
 
 
 def test_a_line_is_what_someone_had_to_write(tmp_path):
@@ -50,12 +50,13 @@ def test_torch_has_the_weights_of_theta_and_gives_them_back():
 
 
 def test_the_table_says_who_is_better_and_is_fair_to_both():
-    assert Row("bytes", [100, 300, 200]).better == "Flower"
-    assert Row("bytes", [100, 300, 90]).better == "fedistill"
-    assert Row("accuracy", [91.0, 90.0, None], "more", ".1f").better == "Flower"
-    assert Row("accuracy", [91.04, 91.0], "more", ".1f").better == "the same"
-    assert Row("fate", ["failed", "went on"], "").better == ""
-    assert Row("bytes", [100, None, None]).better == ""
+    assert Row("bytes", [120, 100, 300, 200]).better == "Flower"
+    assert Row("bytes", [120, 100, 300, 90]).better == "fedistill"
+    assert Row("accuracy", [91.0, 90.0, 90.5, None], "more", ".1f").better == "Flower"
+    assert Row("accuracy", [91.04, 90.0, 91.0, 12.0], "more", ".1f").better == "the same"
+    assert Row("fate", ["failed", None, "went on", None], "").better == ""
+    assert Row("bytes", [100, None, None, None]).better == ""
+    assert str(Row("bytes", [1200, None, "few", 90])) == "| bytes | 1,200 | - | few | 90 | fedistill |"
 
 
 def test_processor_time_of_a_child_that_has_ended_is_not_lost():
@@ -78,7 +79,7 @@ def test_processor_time_of_a_child_that_has_ended_is_not_lost():
 def test_what_was_found_is_read_back_as_it_was(tmp_path):
     marks = (Mark(1.0, Traffic(1, 2), 3.0, 4.0), Mark(11.0, Traffic(101, 22), 5.0, 4.5))
     played = Played((0.5, 0.9), (), 0.8, marks, rounds=3, clients=5)
-    alone = Alone(Idle(1, 2, 3, 4, 5, 6, 7), 8, 9)
+    alone = Alone(Idle(1, 2, 3, 4, 5, 6, 7), 8)
     for value in (played, alone):
         assert revived(type(value), json.loads(json.dumps(asdict(value)))) == value
     assert (played.further.up, played.further.down, played.round_s) == (10, 2, 5)
