@@ -205,8 +205,9 @@ def footprints(machines: list[Machine]) -> None:
         slower = PROFILES[name].node_microseconds / PROFILES["x86"].node_microseconds
         for runtime, cost in machines[0].costs.items():
             memory = " | ".join(f"~ {part}" for part in _memory(cost).split(" | "))
-            row = f"~ {slower * cost.start_s:.1f} | ~ {slower * cost.start_cpu_s:.1f}"
-            print(f"| {name}, estimate | {runtime} | {memory} | {row} | ~ {_disk(cost)} |")
+            print(
+                f"| {name}, estimate | {runtime} | {memory} | - | ~ {slower * cost.start_cpu_s:.1f} | ~ {_disk(cost)} |"
+            )
 
 
 def _memory(cost: Cost) -> str:

@@ -33,7 +33,7 @@ from flower import environment
 from flower.lines import OUR_COMMANDS, THEIR_COMMANDS, lines_of
 from flower.measured import Alone, Played, Recovery, revived
 from flower.ours import Ours
-from flower.tables import Row, curves, table
+from flower.tables import Good, Row, curves, table
 from flower.theirs import APP, LIGHT, Theirs
 from publish import publish
 
@@ -61,13 +61,14 @@ class Size:
 
     clients: int
     rounds: int
+    alone_rounds: int
     floor_rounds: int
     recovery_rounds: int
     idle_minutes: float
 
 
-WHOLE = Size(5, 10, 10, 6, 3.0)
-SHORT = Size(2, 2, 2, 4, 0.1)
+WHOLE = Size(5, 5, 3, 10, 6, 2.0)
+SHORT = Size(2, 2, 2, 2, 4, 0.1)
 
 
 def main() -> None:
@@ -120,6 +121,7 @@ class Comparison:
         self._theirs = Theirs(venv, bench, TERMS, self._work / "theirs")
         self._ours = Ours(scenario, world, SEED, self._work / "ours")
         self._world, self._scenario = world, scenario
+        self._settings = folder / "settings"
         self._loads: list[float] = []
 
     def told(self) -> Iterator[str]:
@@ -128,9 +130,8 @@ class Comparison:
         wholly = replace(self._scenario, models=replace(self._scenario.models, every_layer_trains=True))
         wholly = replace(wholly, training=replace(wholly.training, epochs=4), student=replace(wholly.student, epochs=4))
         plays = [
-            self._phase("Flower, play", Played, partial(self._theirs.play, APP)),
-            self._phase("Flower, play light", Played, partial(self._theirs.play, LIGHT)),
-            self._phase("ours, play", Played, partial(self._ours.play, "shipped", self._scenario)),
+            self._phase("Flower, play", Played, partial(self._theirs.play, APP, size.rounds)),
+            self._phase("ours, play", Played, self._play_as_shipped),
             self._phase("ours, play every layer", Played, partial(self._ours.play, "every-layer", wholly)),
         ]
         floors = [
@@ -138,18 +139,21 @@ class Comparison:
             self._phase("ours, floor", Played, partial(self._ours.play_floor, size.floor_rounds)),
         ]
         alone = [
-            self._phase("Flower, alone", Alone, partial(self._theirs.alone, APP, size.idle_minutes)),
-            self._phase("Flower, alone light", Alone, partial(self._theirs.alone, LIGHT, size.idle_minutes)),
-            self._phase("ours, alone", Alone, partial(self._ours.alone, size.idle_minutes)),
+            self._phase("Flower, alone", Alone, partial(self._theirs.alone, APP, size.alone_rounds, size.idle_minutes)),
+            self._phase("ours, alone", Alone, partial(self._ours.alone, size.alone_rounds, size.idle_minutes)),
         ]
         recoveries = [
             self._phase("Flower, recovery", Recovery, partial(self._theirs.recover, size.recovery_rounds)),
             self._phase("ours, recovery", Recovery, partial(self._ours.recover, size.recovery_rounds)),
         ]
+        light = partial(self._theirs.alone, LIGHT, size.alone_rounds, size.idle_minutes)
+        alone.insert(1, self._phase("Flower, alone light", Alone, light))
         parts = {
-            "One update: a client, a round, after the first": updates(plays),
-            "A client's first round, from its start": firsts(plays),
-            "The framework's floor: one client, a message that does nothing": floor(floors),
+            "One update: a client, a round, after the first; idling taken off": updates(plays, alone),
+            "A client's first round, from its start": firsts(plays, alone),
+            "The framework's floor: one client, a message that does nothing; idling taken off": floor(
+                floors, [alone[0], alone[-1]]
+            ),
             "One client alone": alone_rows(alone),
             "The server is killed inside a round": recovery_rows(recoveries),
             "What a user writes and installs": self._user_rows(),
@@ -161,6 +165,14 @@ class Comparison:
         yield from self._accuracies(plays)
         yield ""
         yield from table(systems, parts)
+
+    def _play_as_shipped(self) -> Played:
+        """And keep what a user would have written for it."""
+        played = self._ours.play("shipped", self._scenario)
+        self._settings.mkdir(parents=True, exist_ok=True)
+        for name in ("federation.toml", "agents/device-0.toml"):
+            shutil.copy(self._work / "ours" / "shipped" / name, self._settings)
+        return played
 
     def _setting(self) -> Iterator[str]:
         rows = ", ".join(str(len(part)) for part in self._world.private)
@@ -178,11 +190,11 @@ class Comparison:
         )
 
     def _accuracies(self, plays: list[Played]) -> Iterator[str]:
-        theirs, light, ours, wholly = plays
+        theirs, ours, wholly = plays
         shown = sorted({number for number in (1, 2, 3, 5, 7) if number < theirs.rounds} | {theirs.rounds})
         accuracies = {
             "Flower, FedAvg": theirs.curve,
-            "Flower, FedAvg, clients without PyTorch": light.curve,
+            "the same FedAvg in one process (`fleet_sim.baselines`)": self._simulated(theirs.rounds),
             f"fedistill, {SHIPPED}: student": ours.curve,
             f"fedistill, {SHIPPED}: mean client": ours.clients_curve,
             f"fedistill, {EVERY_LAYER}: student": wholly.curve,
@@ -190,17 +202,17 @@ class Comparison:
         }
         yield from curves(shown, accuracies)
 
+    def _simulated(self, rounds: int) -> list[float]:
+        """Return what FedAvg comes to without Flower: an app that learnt less would be our fault."""
+        bench = self._theirs.bench
+        played = fedavg(bench.factory, bench.private, TERMS, bench.rng)
+        return [bench.accuracy(next(played).theta) for _ in range(rounds)]
+
     def _user_rows(self) -> list[Row]:
         apps = [APPS / "app", APPS / "light"]
         python = [lines_of(sorted(app.glob("*/*.py"))) for app in apps]
         theirs = [lines_of([app / "pyproject.toml"]) + lines for app, lines in zip(apps, python, strict=True)]
-        written = self._work / "ours" / "shipped"
-        keep = self._folder / "settings"
-        if written.exists():
-            keep.mkdir(exist_ok=True)
-            for path in (written / "federation.toml", written / "agents" / "device-0.toml"):
-                shutil.copy(path, keep)
-        ours = lines_of([APPS / "recipe.toml", *sorted(keep.glob("*.toml"))])
+        ours = lines_of([APPS / "recipe.toml", *sorted(self._settings.glob("*.toml"))])
         agent = environment.environment(environment.BUILD / "agent-venv", f"{environment.PROJECT}[agent]")
         size, torch = environment.installed_mb, {"torch": False, "onnxruntime": False}
         sizes = [size(self._venv, onnxruntime=False), size(self._venv, torch=False), size(agent), None]
@@ -226,20 +238,31 @@ class Comparison:
         return revived(kind, kept["found"])
 
 
-def updates(plays: list[Played]) -> list[Row]:
-    costs = [play.further for play in plays]
+def updates(plays: list[Played], alone: list[Alone]) -> list[Row]:
+    app, light, ours = (one.idle for one in alone)
+    costs = [play.net(idle) for play, idle in zip(plays, (app, ours, ours), strict=True)]
+    costs.insert(1, alone[1].played.net(light))
+    theirs, ours_s, wholly_s = (costs[place].server_s for place in (0, 2, 3))
+    rounds = [play.round_s for play in plays]
     return [
-        Row("accuracy at the end, all digits, %", [100 * play.curve[-1] for play in plays], "more", ".1f"),
-        Row("own digits, corrected by the client's label counts, %", [100 * play.own for play in plays], "more", ".1f"),
+        _row_of_plays("accuracy at the end, all digits, %", [100 * play.curve[-1] for play in plays], "more", ".1f"),
+        _row_of_plays("own digits, corrected by label counts, %", [100 * play.own for play in plays], "more", ".1f"),
         Row("bytes up", [cost.up for cost in costs]),
         Row("bytes down", [cost.down for cost in costs]),
         Row("client, processor s", [cost.client_s for cost in costs], form=".2f"),
-        Row("server, processor s", [cost.server_s for cost in costs], form=".3f"),
+        _row_of_plays("server, processor s", [theirs, ours_s, wholly_s], form=".3f"),
+        _row_of_plays("a round, s of the wall", rounds, form=".1f"),
     ]
 
 
-def firsts(plays: list[Played]) -> list[Row]:
+def _row_of_plays(what: str, values: list[float], good: Good = "less", form: str = ",.0f") -> Row:
+    """Flower's clients without PyTorch were played one at a time: of the whole there is nothing to say."""
+    return Row(what, [values[0], None, *values[1:]], good, form)
+
+
+def firsts(plays: list[Played], alone: list[Alone]) -> list[Row]:
     costs = [play.first for play in plays]
+    costs.insert(1, alone[1].played.first)
     return [
         Row("bytes up", [cost.up for cost in costs]),
         Row("bytes down", [cost.down for cost in costs]),
@@ -247,8 +270,8 @@ def firsts(plays: list[Played]) -> list[Row]:
     ]
 
 
-def floor(floors: list[Played]) -> list[Row]:
-    costs = [play.further for play in floors]
+def floor(floors: list[Played], alone: list[Alone]) -> list[Row]:
+    costs = [play.net(one.idle) for play, one in zip(floors, alone, strict=True)]
 
     def row(what: str, values: list[float], form: str = ",.0f") -> Row:
         return Row(what, [values[0], None, values[1], None], form=form)

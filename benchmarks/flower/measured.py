@@ -76,6 +76,16 @@ class Played:
         first, last = self.marks
         return _cost(first, last, (self.rounds - 1) * self.clients)
 
+    def net(self, idle: Idle) -> Cost:
+        """Return `further` without what client and server use while they wait: how long that is, is the machine's."""
+        cost, days = self.further, self.round_s / 86_400
+        return Cost(
+            cost.up - 1e6 * idle.up_mb_a_day * days,
+            cost.down - 1e6 * idle.down_mb_a_day * days,
+            cost.client_s - idle.client_s_a_day * days,
+            cost.server_s - idle.server_s_a_day * days / self.clients,
+        )
+
     @property
     def first(self) -> Cost:
         """Of a client, from its start to the end of round 1."""
@@ -141,8 +151,9 @@ def watch_idle(side: Side, minutes: float) -> Idle:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """One client and its server: idle, and the most memory in a round of the CNN."""
+    """One client and its server: a few rounds of the CNN, the most memory in them, and what it takes to be idle."""
 
+    played: Played
     idle: Idle
     peak_pss_mb: float
 
@@ -171,5 +182,5 @@ def revived(kind: type[T], item: Any) -> T:
         return tuple(revived(Mark, one) if isinstance(one, dict) else one for one in item)  # type: ignore[return-value]
     if not isinstance(item, dict):
         return item  # type: ignore[no-any-return]
-    parts = {"traffic": Traffic, "idle": Idle}
+    parts = {"traffic": Traffic, "idle": Idle, "played": Played}
     return kind(**{key: revived(parts.get(key, Mark), value) for key, value in item.items()})

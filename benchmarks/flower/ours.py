@@ -56,13 +56,14 @@ class Ours:
         with self._fleet("floor", scenario, world) as observer:
             return Played((), (), float("nan"), _play(observer), rounds, 1)
 
-    def alone(self, minutes: float) -> Alone:
-        """One device: two rounds of the CNN, then nothing to do."""
-        scenario, world = self._one(replace(self.scenario, rounds=2)), _first(self.world)
+    def alone(self, rounds: int, minutes: float) -> Alone:
+        """One device: some rounds of the CNN, then nothing to do."""
+        scenario, world = self._one(replace(self.scenario, rounds=rounds)), _first(self.world)
         with self._fleet("alone", scenario, world) as observer:
             with Peak(observer.fleet.programs[1].pid) as peak:
-                _play(observer)
-            return Alone(watch_idle(_side(observer.fleet), minutes), peak.pss_mb)
+                marks = _play(observer)
+            played = Played((), (), float("nan"), marks, rounds, 1)
+            return Alone(played, watch_idle(_side(observer.fleet), minutes), peak.pss_mb)
 
     def recover(self, rounds: int) -> Recovery:
         """Kill the server inside a round, with contributions in, and see what becomes of them.

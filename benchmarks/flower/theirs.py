@@ -49,25 +49,26 @@ class Theirs:
     terms: FitTerms
     folder: Path
 
-    def play(self, app: App) -> Played:
+    def play(self, app: App, rounds: int) -> Played:
         with self._deployed(f"play-{app}", app, self.bench.lab.world.private) as deployment:
-            marks = self._run(deployment, app, self.bench.rounds)
-            thetas = [self._theta(deployment, number) for number in range(1, self.bench.rounds + 1)]
+            marks = self._run(deployment, app, rounds)
+            thetas = [self._theta(deployment, number) for number in range(1, rounds + 1)]
         curve = tuple(self.bench.accuracy(theta) for theta in thetas)
         own = self.bench.own(lambda _: thetas[-1])
-        return Played(curve, (), own, marks, self.bench.rounds, len(self.bench.lab.world.private))
+        return Played(curve, (), own, marks, rounds, len(self.bench.lab.world.private))
 
     def play_floor(self, rounds: int) -> Played:
         """One client: four numbers there and back."""
         with self._deployed("floor", FLOOR, self._one) as deployment:
             return Played((), (), float("nan"), self._run(deployment, FLOOR, rounds), rounds, 1)
 
-    def alone(self, app: App, minutes: float) -> Alone:
-        """One client: two rounds of the CNN, then nothing to do."""
+    def alone(self, app: App, rounds: int, minutes: float) -> Alone:
+        """One client: some rounds of the CNN, then nothing to do."""
         with self._deployed(f"alone-{app}", app, self._one) as deployment:
             with Peak(deployment.nodes[0].pid) as peak:
-                self._run(deployment, app, 2)
-            return Alone(watch_idle(_side(deployment), minutes), peak.pss_mb)
+                marks = self._run(deployment, app, rounds)
+            played = Played((), (), float("nan"), marks, rounds, 1)
+            return Alone(played, watch_idle(_side(deployment), minutes), peak.pss_mb)
 
     def recover(self, rounds: int) -> Recovery:
         """Kill the SuperLink inside round 3 of a run that does nothing but send, and see what becomes of it."""

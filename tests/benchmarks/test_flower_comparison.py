@@ -79,11 +79,19 @@ def test_processor_time_of_a_child_that_has_ended_is_not_lost():
 def test_what_was_found_is_read_back_as_it_was(tmp_path):
     marks = (Mark(1.0, Traffic(1, 2), 3.0, 4.0), Mark(11.0, Traffic(101, 22), 5.0, 4.5))
     played = Played((0.5, 0.9), (), 0.8, marks, rounds=3, clients=5)
-    alone = Alone(Idle(1, 2, 3, 4, 5, 6, 7), 8)
+    alone = Alone(played, Idle(1, 2, 3, 4, 5, 6, 7), 8)
     for value in (played, alone):
         assert revived(type(value), json.loads(json.dumps(asdict(value)))) == value
     assert (played.further.up, played.further.down, played.round_s) == (10, 2, 5)
     assert (played.further.client_s, played.further.server_s) == (0.2, 0.05)
+
+
+def test_what_a_client_sends_while_it_waits_is_taken_off():
+    marks = (Mark(0.0, Traffic(), 0.0, 0.0), Mark(864.0, Traffic(20_000, 4_000), 10.0, 6.0))
+    played = Played((), (), 0.0, marks, rounds=2, clients=2)
+    net = played.net(Idle(0, 0, 0, up_mb_a_day=0.5, down_mb_a_day=0.1, client_s_a_day=200.0, server_s_a_day=200.0))
+    assert (net.up, net.down) == pytest.approx((5_000, 1_000))
+    assert (net.client_s, net.server_s) == pytest.approx((3.0, 2.0))
 
 
 @pytest.mark.parametrize("app", APPS, ids=lambda app: app.name)
