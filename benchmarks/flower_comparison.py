@@ -22,18 +22,18 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from flower import environment
 from flower.lines import OUR_COMMANDS, THEIR_COMMANDS, lines_of
 from flower.measured import Alone, Played, Recovery, revived
 from flower.ours import Ours
-from flower.tables import Good, Row, curves, table
+from flower.tables import Row, curves, table
 from flower.theirs import APP, LIGHT, Theirs
 from publish import publish
 
@@ -61,20 +61,22 @@ class Size:
 
     clients: int
     rounds: int
+    longer: int
     alone_rounds: int
     floor_rounds: int
     recovery_rounds: int
     idle_minutes: float
 
 
-WHOLE = Size(5, 5, 3, 10, 6, 2.0)
-SHORT = Size(2, 2, 2, 2, 4, 0.1)
+WHOLE = Size(5, 5, 15, 3, 10, 6, 2.0)
+SHORT = Size(2, 2, 3, 2, 2, 4, 0.1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--found", action="store_true", help="measure nothing, print what was found so far")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     parser.add_argument("--folder", type=Path, help="of what was found; build/flower or build/flower-short")
     parser.add_argument("--environment", type=Path, default=environment.BUILD / "flower-venv")
@@ -89,7 +91,10 @@ def main() -> None:
         folder = asked.folder or environment.BUILD / ("flower-short" if asked.short else "flower")
         size = SHORT if asked.short else WHOLE
         venv = environment.environment(asked.environment, *environment.FLOWER, index=asked.torch_index)
-        section, body = "flower", "\n".join(Comparison(size, folder.resolve(), venv.resolve()).told())
+        section, body = (
+            "flower",
+            "\n".join(Comparison(size, folder.resolve(), venv.resolve(), measures=not asked.found).told()),
+        )
     print(body)
     if asked.write:
         publish(section, f"{command} --write", body)
@@ -111,11 +116,11 @@ def bench_of(world: World, scenario: Scenario, seed: int, folder: Path) -> Bench
 class Comparison:
     """Phase by phase; what is known is not measured again."""
 
-    def __init__(self, size: Size, folder: Path, venv: Path) -> None:
-        self._size, self._folder, self._venv = size, folder, venv
+    def __init__(self, size: Size, folder: Path, venv: Path, *, measures: bool) -> None:
+        self._size, self._folder, self._venv, self._measures = size, folder, venv, measures
         scenario = scenario_of(size)
         world = new_class(SEED, devices=size.clients, canaries=0)
-        self._work = folder / "work"
+        self._work = folder / ("work" if measures else "look")
         shutil.rmtree(self._work, ignore_errors=True)
         bench = bench_of(world, scenario, SEED, self._work / "factory")
         self._theirs = Theirs(venv, bench, TERMS, self._work / "theirs")
@@ -146,6 +151,8 @@ class Comparison:
             self._phase("Flower, recovery", Recovery, partial(self._theirs.recover, size.recovery_rounds)),
             self._phase("ours, recovery", Recovery, partial(self._ours.recover, size.recovery_rounds)),
         ]
+        longer = partial(self._ours.play, "longer", replace(self._scenario, rounds=size.longer))
+        longer_play = self._phase("ours, longer", Played, longer)
         light = partial(self._theirs.alone, LIGHT, size.alone_rounds, size.idle_minutes)
         alone.insert(1, self._phase("Flower, alone light", Alone, light))
         parts = {
@@ -162,7 +169,7 @@ class Comparison:
         systems = [flower, f"{flower}, clients without PyTorch", *(f"fedistill, {n}" for n in (SHIPPED, EVERY_LAYER))]
         yield from self._setting()
         yield ""
-        yield from self._accuracies(plays)
+        yield from self._accuracies(plays, longer_play)
         yield ""
         yield from table(systems, parts)
 
@@ -189,18 +196,18 @@ class Comparison:
             "seconds of the wall are not."
         )
 
-    def _accuracies(self, plays: list[Played]) -> Iterator[str]:
+    def _accuracies(self, plays: Sequence[Phase], longer: Phase) -> Iterator[str]:
         theirs, ours, wholly = plays
-        shown = sorted({number for number in (1, 2, 3, 5, 7) if number < theirs.rounds} | {theirs.rounds})
-        accuracies = {
-            "Flower, FedAvg": theirs.curve,
-            "the same FedAvg in one process (`fleet_sim.baselines`)": self._simulated(theirs.rounds),
-            f"fedistill, {SHIPPED}: student": ours.curve,
-            f"fedistill, {SHIPPED}: mean client": ours.clients_curve,
-            f"fedistill, {EVERY_LAYER}: student": wholly.curve,
-            f"fedistill, {EVERY_LAYER}: mean client": wholly.clients_curve,
-        }
-        yield from curves(shown, accuracies)
+        accuracies: dict[str, Sequence[float]] = {}
+        if theirs:
+            accuracies["Flower, FedAvg"] = theirs.curve
+        accuracies["the same FedAvg in one process (`fleet_sim.baselines`)"] = self._simulated(self._size.longer)
+        for name, play in ((SHIPPED, longer or ours), (EVERY_LAYER, wholly)):
+            if play:
+                accuracies[f"fedistill, {name}: student"] = play.curve
+                accuracies[f"fedistill, {name}: mean client"] = play.clients_curve
+        last = self._size.longer
+        yield from curves(sorted({number for number in (1, 2, 3, 5, 10) if number < last} | {last}), accuracies)
 
     def _simulated(self, rounds: int) -> list[float]:
         """Return what FedAvg comes to without Flower: an app that learnt less would be our fault."""
@@ -224,9 +231,11 @@ class Comparison:
             Row("of them flwr and what it brings, MB", [size(self._venv, **torch)] * 2 + [None, None]),
         ]
 
-    def _phase(self, name: str, kind: type, measure: Callable[[], Any]) -> Any:
+    def _phase(self, name: str, kind: type, measure: Callable[[], Any]) -> Phase:
         path = self._folder / f"{name.replace(', ', '-').replace(' ', '-').lower()}.json"
         if not path.exists():
+            if not self._measures:
+                return None
             begin_s, before = time.monotonic(), os.getloadavg()[0]
             found = measure()
             loads = [before, os.getloadavg()[0]]
@@ -238,80 +247,79 @@ class Comparison:
         return revived(kind, kept["found"])
 
 
-def updates(plays: list[Played], alone: list[Alone]) -> list[Row]:
-    app, light, ours = (one.idle for one in alone)
-    costs = [play.net(idle) for play, idle in zip(plays, (app, ours, ours), strict=True)]
-    costs.insert(1, alone[1].played.net(light))
-    theirs, ours_s, wholly_s = (costs[place].server_s for place in (0, 2, 3))
-    rounds = [play.round_s for play in plays]
+Phase: TypeAlias = Any
+"""What a phase found, or None: it has not been measured."""
+
+
+def of(phases: Sequence[Phase], value: Callable[[Any], float | str]) -> list[float | str | None]:
+    """Return a value of each phase that was measured."""
+    return [None if phase is None else value(phase) for phase in phases]
+
+
+def updates(plays: Sequence[Phase], alone: Sequence[Phase]) -> list[Row]:
+    """`plays`: Flower's, ours, ours of every layer; `alone`: Flower's, Flower's without PyTorch, ours."""
+    theirs, light, ours = alone
+    pairs = [*zip(plays, (theirs, ours, ours), strict=True)]
+    costs = [play and one and play.net(one.idle) for play, one in pairs]
+    costs.insert(1, light and light.played.net(light.idle))
+    server = costs[0], None, *costs[2:]
+    whole = plays[0], None, *plays[1:]  # without PyTorch they were played one at a time
     return [
-        _row_of_plays("accuracy at the end, all digits, %", [100 * play.curve[-1] for play in plays], "more", ".1f"),
-        _row_of_plays("own digits, corrected by label counts, %", [100 * play.own for play in plays], "more", ".1f"),
-        Row("bytes up", [cost.up for cost in costs]),
-        Row("bytes down", [cost.down for cost in costs]),
-        Row("client, processor s", [cost.client_s for cost in costs], form=".2f"),
-        _row_of_plays("server, processor s", [theirs, ours_s, wholly_s], form=".3f"),
-        _row_of_plays("a round, s of the wall", rounds, form=".1f"),
+        Row("accuracy at the end, all digits, %", of(whole, lambda play: 100 * play.curve[-1]), "more", ".1f"),
+        Row("own digits, corrected by label counts, %", of(whole, lambda play: 100 * play.own), "more", ".1f"),
+        Row("bytes up", of(costs, lambda cost: cost.up)),
+        Row("bytes down", of(costs, lambda cost: cost.down)),
+        Row("client, processor s", of(costs, lambda cost: cost.client_s), form=".2f"),
+        Row("server, processor s", of(server, lambda cost: cost.server_s), form=".3f"),
+        Row("a round, s of the wall", of(whole, lambda play: play.round_s), form=".1f"),
     ]
 
 
-def _row_of_plays(what: str, values: list[float], good: Good = "less", form: str = ",.0f") -> Row:
-    """Flower's clients without PyTorch were played one at a time: of the whole there is nothing to say."""
-    return Row(what, [values[0], None, *values[1:]], good, form)
-
-
-def firsts(plays: list[Played], alone: list[Alone]) -> list[Row]:
-    costs = [play.first for play in plays]
-    costs.insert(1, alone[1].played.first)
+def firsts(plays: Sequence[Phase], alone: Sequence[Phase]) -> list[Row]:
+    costs = [play and play.first for play in plays]
+    costs.insert(1, alone[1] and alone[1].played.first)
     return [
-        Row("bytes up", [cost.up for cost in costs]),
-        Row("bytes down", [cost.down for cost in costs]),
-        Row("client, processor s", [cost.client_s for cost in costs], form=".2f"),
+        Row("bytes up", of(costs, lambda cost: cost.up)),
+        Row("bytes down", of(costs, lambda cost: cost.down)),
+        Row("client, processor s", of(costs, lambda cost: cost.client_s), form=".2f"),
     ]
 
 
-def floor(floors: list[Played], alone: list[Alone]) -> list[Row]:
-    costs = [play.net(one.idle) for play, one in zip(floors, alone, strict=True)]
-
-    def row(what: str, values: list[float], form: str = ",.0f") -> Row:
-        return Row(what, [values[0], None, values[1], None], form=form)
-
+def floor(floors: Sequence[Phase], alone: Sequence[Phase]) -> list[Row]:
+    pairs = zip(floors, (alone[0], alone[-1]), strict=True)
+    theirs, ours = (play and one and play.net(one.idle) for play, one in pairs)
+    costs, plays = (theirs, None, ours, None), (floors[0], None, floors[1], None)
     return [
-        row("bytes up", [cost.up for cost in costs]),
-        row("bytes down", [cost.down for cost in costs]),
-        row("client, processor s", [cost.client_s for cost in costs], ".3f"),
-        row("server, processor s", [cost.server_s for cost in costs], ".3f"),
-        row("a round, s of the wall", [play.round_s for play in floors], ".1f"),
+        Row("bytes up", of(costs, lambda cost: cost.up)),
+        Row("bytes down", of(costs, lambda cost: cost.down)),
+        Row("client, processor s", of(costs, lambda cost: cost.client_s), form=".3f"),
+        Row("server, processor s", of(costs, lambda cost: cost.server_s), form=".3f"),
+        Row("a round, s of the wall", of(plays, lambda play: play.round_s), form=".1f"),
     ]
 
 
-def alone_rows(alone: list[Alone]) -> list[Row]:
-    idle = [one.idle for one in alone]
-
-    def row(what: str, values: list[float], form: str = ".0f") -> Row:
-        return Row(what, [*values, None], form=form)  # Flower's two, and ours as it is shipped
-
+def alone_rows(alone: Sequence[Phase]) -> list[Row]:
+    all_four = *alone, None
+    idle = [one and one.idle for one in all_four]
     return [
-        row("idle, RSS of the client, MB", [one.rss_mb for one in idle]),
-        row("idle, PSS, MB", [one.pss_mb for one in idle]),
-        row("in rounds of the CNN, most PSS, MB", [one.peak_pss_mb for one in alone]),
-        row("idle, MB up a day", [one.up_mb_a_day for one in idle], ".3f"),
-        row("idle, MB down a day", [one.down_mb_a_day for one in idle], ".3f"),
-        row("idle, client's processor s a day", [one.client_s_a_day for one in idle], ",.0f"),
-        row("idle, server's processor s a day", [one.server_s_a_day for one in idle], ",.0f"),
-        row("idle, RSS of the server, MB", [one.server_rss_mb for one in idle]),
+        Row("idle, RSS of the client, MB", of(idle, lambda one: one.rss_mb)),
+        Row("idle, PSS, MB", of(idle, lambda one: one.pss_mb)),
+        Row("in rounds of the CNN, most PSS, MB", of(all_four, lambda one: one.peak_pss_mb)),
+        Row("idle, MB up a day", of(idle, lambda one: one.up_mb_a_day), form=".3f"),
+        Row("idle, MB down a day", of(idle, lambda one: one.down_mb_a_day), form=".3f"),
+        Row("idle, client's processor s a day", of(idle, lambda one: one.client_s_a_day)),
+        Row("idle, server's processor s a day", of(idle, lambda one: one.server_s_a_day)),
+        Row("idle, RSS of the server, MB", of(idle, lambda one: one.server_rss_mb)),
     ]
 
 
-def recovery_rows(recoveries: list[Recovery]) -> list[Row]:
-    def row(what: str, values: list[str]) -> Row:
-        return Row(what, [values[0], None, values[1], None], "")
-
+def recovery_rows(recoveries: Sequence[Phase]) -> list[Row]:
+    four = recoveries[0], None, recoveries[1], None
     return [
-        row("what was under way", [one.fate for one in recoveries]),
-        row("what is lost", [one.lost for one in recoveries]),
-        row("what a person does", [one.actions for one in recoveries]),
-        Row("next finished round, s", [recoveries[0].next_round_s, None, recoveries[1].next_round_s, None]),
+        Row("what was under way", of(four, lambda one: one.fate), ""),
+        Row("what is lost", of(four, lambda one: one.lost), ""),
+        Row("what a person does", of(four, lambda one: one.actions), ""),
+        Row("next finished round, s", of(four, lambda one: one.next_round_s)),
     ]
 
 

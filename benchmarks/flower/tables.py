@@ -63,8 +63,9 @@ def table(systems: Sequence[str], parts: Mapping[str, Sequence[Row]]) -> Iterato
 
 
 def curves(rounds: Sequence[int], accuracies: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """Yield the lines of a table of accuracies in percent after some rounds."""
+    """Yield the lines of a table of accuracies in percent after some rounds; some are not played that far."""
     yield f"| accuracy on test, %, after round | {' | '.join(map(str, rounds))} |"
     yield f"|---|{'---|' * len(rounds)}"
     for name, values in accuracies.items():
-        yield f"| {name} | {' | '.join(f'{100 * values[number - 1]:.1f}' for number in rounds)} |"
+        cells = (f"{100 * values[number - 1]:.1f}" if number <= len(values) else "-" for number in rounds)
+        yield f"| {name} | {' | '.join(cells)} |"
