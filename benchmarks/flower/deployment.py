@@ -99,7 +99,7 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    folder: Path, environment: Path, data: Sequence[Path], modules: Path | None = None
+    folder: Path, environment: Path, data: Sequence[Path], modules: Path | None = None, *, is_metered: bool = True
 ) -> Iterator[Deployment]:
     """Start a SuperLink and a SuperNode for each file of `data`; everything is ended on leaving.
 
@@ -108,6 +108,8 @@ def deployed(
         environment: with Flower and what its apps import.
         data: of each client.
         modules: a folder that apps import from, beside the environment.
+        is_metered: whether a relay counts bytes. While the SuperLink is down a relay takes a connection and ends it,
+            which a SuperNode takes for an error of TLS, and gives up; one that is refused it tries again.
 
     Raises:
         TimeoutError: they do not find each other.
@@ -147,7 +149,8 @@ def deployed(
         for name, rows in zip(names, data, strict=True):
             node = program(
                 name,
-                *("flower-supernode", "--superlink", f"{LOOPBACK}:{meter.add(name)}", "--root-certificates", tls.ca),
+                *("flower-supernode", "--superlink", f"{LOOPBACK}:{meter.add(name) if is_metered else port}"),
+                *("--root-certificates", tls.ca),
                 *("--port", free_port(), "--node-config", f'dataset-path="{rows}"'),
             )
             deployment.nodes.append(node)

@@ -97,7 +97,8 @@ class Theirs:
 
     def _deployed(self, name: str, app: App, private: Sequence[Samples]) -> AbstractContextManager[Deployment]:
         modules = PROJECT if app == LIGHT else None
-        return deployed(self.folder / name, self.environment, self._data(private), modules)
+        data, is_metered = self._data(private), name != "recovery"
+        return deployed(self.folder / name, self.environment, data, modules, is_metered=is_metered)
 
     def _settings(self, app: App) -> dict[str, object]:
         if app == FLOOR:
