@@ -26,17 +26,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from flower import environment
 from flower.lines import OUR_COMMANDS, THEIR_COMMANDS, lines_of
 from flower.measured import Alone, Played, Recovery, revived
 from flower.ours import Ours
+from flower.rows import Phase, alone_rows, firsts, floor, recovery_rows, updates
 from flower.tables import Row, curves, table
 from flower.theirs import APP, LIGHT, Theirs
 from publish import publish
 
+from fd_runtime.artifacts import load_bundle
 from fd_runtime.fitting import FitTerms
 from fleet_sim.baselines.fedavg import fedavg
 from fleet_sim.baselines.standings import Bench
@@ -49,7 +51,7 @@ from fleet_sim.worlds import World, new_class
 SEED, TUNING_SEEDS = 100, (0, 1)
 FAMILY = "cnn-m"
 TERMS = FitTerms(epochs=5, learning_rate=0.01)
-"""Of a client of FedAvg: what `--tune` chose."""
+"""Of a client of FedAvg: the best of the demo's grid for the whole model (ten clients); `--tune` asks for five."""
 TUNED_ROUNDS = 10
 SHIPPED, EVERY_LAYER = "as shipped: int8 backbone, the tail trains", "every layer trains"
 APPS = Path(__file__).parent / "flower"
@@ -68,7 +70,14 @@ class Size:
     idle_minutes: float
 
 
-WHOLE = Size(5, 5, 15, 3, 10, 6, 2.0)
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """FedAvg in one process: accuracy on test after each round."""
+
+    curve: tuple[float, ...]
+
+
+WHOLE = Size(5, 10, 15, 3, 10, 6, 5.0)
 SHORT = Size(2, 2, 3, 2, 2, 4, 0.1)
 
 
@@ -110,7 +119,11 @@ def scenario_of(size: Size) -> Scenario:
 def bench_of(world: World, scenario: Scenario, seed: int, folder: Path) -> Bench:
     """Return the CNN all of whose layers train, at the factory's weights."""
     models = replace(scenario.models, every_layer_trains=True)
-    return Bench(Lab(world, build_bundles(world, models, seed, folder, tflite=False)), FAMILY, scenario.rounds, seed)
+    if folder.exists():
+        bundles = {FAMILY: load_bundle(folder / FAMILY)}
+    else:
+        bundles = build_bundles(world, models, seed, folder, tflite=False)
+    return Bench(Lab(world, bundles), FAMILY, scenario.rounds, seed)
 
 
 class Comparison:
@@ -121,7 +134,8 @@ class Comparison:
         scenario = scenario_of(size)
         world = new_class(SEED, devices=size.clients, canaries=0)
         self._work = folder / ("work" if measures else "look")
-        shutil.rmtree(self._work, ignore_errors=True)
+        if measures:
+            shutil.rmtree(self._work, ignore_errors=True)
         bench = bench_of(world, scenario, SEED, self._work / "factory")
         self._theirs = Theirs(venv, bench, TERMS, self._work / "theirs")
         self._ours = Ours(scenario, world, SEED, self._work / "ours")
@@ -201,7 +215,9 @@ class Comparison:
         accuracies: dict[str, Sequence[float]] = {}
         if theirs:
             accuracies["Flower, FedAvg"] = theirs.curve
-        accuracies["the same FedAvg in one process (`fleet_sim.baselines`)"] = self._simulated(self._size.longer)
+        simulated = self._phase("FedAvg, simulated", Simulated, partial(self._simulated, self._size.longer))
+        if simulated:
+            accuracies["the same FedAvg in one process (`fleet_sim.baselines`)"] = simulated.curve
         for name, play in ((SHIPPED, longer or ours), (EVERY_LAYER, wholly)):
             if play:
                 accuracies[f"fedistill, {name}: student"] = play.curve
@@ -209,11 +225,11 @@ class Comparison:
         last = self._size.longer
         yield from curves(sorted({number for number in (1, 2, 3, 5, 10) if number < last} | {last}), accuracies)
 
-    def _simulated(self, rounds: int) -> list[float]:
+    def _simulated(self, rounds: int) -> Simulated:
         """Return what FedAvg comes to without Flower: an app that learnt less would be our fault."""
         bench = self._theirs.bench
         played = fedavg(bench.factory, bench.private, TERMS, bench.rng)
-        return [bench.accuracy(next(played).theta) for _ in range(rounds)]
+        return Simulated(tuple(bench.accuracy(next(played).theta) for _ in range(rounds)))
 
     def _user_rows(self) -> list[Row]:
         apps = [APPS / "app", APPS / "light"]
@@ -245,82 +261,6 @@ class Comparison:
         kept = json.loads(path.read_text())
         self._loads += kept["loads"]
         return revived(kind, kept["found"])
-
-
-Phase: TypeAlias = Any
-"""What a phase found, or None: it has not been measured."""
-
-
-def of(phases: Sequence[Phase], value: Callable[[Any], float | str]) -> list[float | str | None]:
-    """Return a value of each phase that was measured."""
-    return [None if phase is None else value(phase) for phase in phases]
-
-
-def updates(plays: Sequence[Phase], alone: Sequence[Phase]) -> list[Row]:
-    """`plays`: Flower's, ours, ours of every layer; `alone`: Flower's, Flower's without PyTorch, ours."""
-    theirs, light, ours = alone
-    pairs = [*zip(plays, (theirs, ours, ours), strict=True)]
-    costs = [play and one and play.net(one.idle) for play, one in pairs]
-    costs.insert(1, light and light.played.net(light.idle))
-    server = costs[0], None, *costs[2:]
-    whole = plays[0], None, *plays[1:]  # without PyTorch they were played one at a time
-    return [
-        Row("accuracy at the end, all digits, %", of(whole, lambda play: 100 * play.curve[-1]), "more", ".1f"),
-        Row("own digits, corrected by label counts, %", of(whole, lambda play: 100 * play.own), "more", ".1f"),
-        Row("bytes up", of(costs, lambda cost: cost.up)),
-        Row("bytes down", of(costs, lambda cost: cost.down)),
-        Row("client, processor s", of(costs, lambda cost: cost.client_s), form=".2f"),
-        Row("server, processor s", of(server, lambda cost: cost.server_s), form=".3f"),
-        Row("a round, s of the wall", of(whole, lambda play: play.round_s), form=".1f"),
-    ]
-
-
-def firsts(plays: Sequence[Phase], alone: Sequence[Phase]) -> list[Row]:
-    costs = [play and play.first for play in plays]
-    costs.insert(1, alone[1] and alone[1].played.first)
-    return [
-        Row("bytes up", of(costs, lambda cost: cost.up)),
-        Row("bytes down", of(costs, lambda cost: cost.down)),
-        Row("client, processor s", of(costs, lambda cost: cost.client_s), form=".2f"),
-    ]
-
-
-def floor(floors: Sequence[Phase], alone: Sequence[Phase]) -> list[Row]:
-    pairs = zip(floors, (alone[0], alone[-1]), strict=True)
-    theirs, ours = (play and one and play.net(one.idle) for play, one in pairs)
-    costs, plays = (theirs, None, ours, None), (floors[0], None, floors[1], None)
-    return [
-        Row("bytes up", of(costs, lambda cost: cost.up)),
-        Row("bytes down", of(costs, lambda cost: cost.down)),
-        Row("client, processor s", of(costs, lambda cost: cost.client_s), form=".3f"),
-        Row("server, processor s", of(costs, lambda cost: cost.server_s), form=".3f"),
-        Row("a round, s of the wall", of(plays, lambda play: play.round_s), form=".1f"),
-    ]
-
-
-def alone_rows(alone: Sequence[Phase]) -> list[Row]:
-    all_four = *alone, None
-    idle = [one and one.idle for one in all_four]
-    return [
-        Row("idle, RSS of the client, MB", of(idle, lambda one: one.rss_mb)),
-        Row("idle, PSS, MB", of(idle, lambda one: one.pss_mb)),
-        Row("in rounds of the CNN, most PSS, MB", of(all_four, lambda one: one.peak_pss_mb)),
-        Row("idle, MB up a day", of(idle, lambda one: one.up_mb_a_day), form=".3f"),
-        Row("idle, MB down a day", of(idle, lambda one: one.down_mb_a_day), form=".3f"),
-        Row("idle, client's processor s a day", of(idle, lambda one: one.client_s_a_day)),
-        Row("idle, server's processor s a day", of(idle, lambda one: one.server_s_a_day)),
-        Row("idle, RSS of the server, MB", of(idle, lambda one: one.server_rss_mb)),
-    ]
-
-
-def recovery_rows(recoveries: Sequence[Phase]) -> list[Row]:
-    four = recoveries[0], None, recoveries[1], None
-    return [
-        Row("what was under way", of(four, lambda one: one.fate), ""),
-        Row("what is lost", of(four, lambda one: one.lost), ""),
-        Row("what a person does", of(four, lambda one: one.actions), ""),
-        Row("next finished round, s", of(four, lambda one: one.next_round_s)),
-    ]
 
 
 def tune() -> Iterator[str]:

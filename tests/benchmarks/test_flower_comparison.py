@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tomllib
 from flower.lines import lines_of
-from flower.measured import Alone, Idle, Mark, Played, revived
-from flower.tables import Row
+from flower.measured import Alone, Idle, Mark, Played, Recovery, revived
+from flower.rows import alone_rows, firsts, floor, recovery_rows, updates
+from flower.tables import Row, curves, table
 from flower.theirs import from_torch, to_torch
 from gauges import quiet_tree, used_s
 
@@ -92,6 +93,39 @@ def test_what_a_client_sends_while_it_waits_is_taken_off():
     net = played.net(Idle(0, 0, 0, up_mb_a_day=0.5, down_mb_a_day=0.1, client_s_a_day=200.0, server_s_a_day=200.0))
     assert (net.up, net.down) == pytest.approx((5_000, 1_000))
     assert (net.client_s, net.server_s) == pytest.approx((3.0, 2.0))
+
+
+MARKS = (Mark(0.0, Traffic(10, 20), 1.0, 1.0), Mark(86.4, Traffic(50_010, 40_020), 3.0, 2.0))
+PLAYED = Played((0.5, 0.9), (0.4, 0.8), 0.75, MARKS, rounds=2, clients=1)
+ALONE = Alone(PLAYED, Idle(270, 200, 140, 10.0, 5.0, 800.0, 400.0), 300)
+RECOVERY = Recovery("went on", 2.0, "nothing", "none")
+
+
+def test_the_table_has_a_row_for_every_figure_and_a_gap_where_nothing_was_measured():
+    def rows(plays, floors, alone, recoveries):
+        parts = {
+            "an update": updates(plays, alone),
+            "the first": firsts(plays, alone),
+            "the floor": floor(floors, alone),
+            "alone": alone_rows(alone),
+            "killed": recovery_rows(recoveries),
+        }
+        return list(table(("Flower", "light", "shipped", "every layer"), parts))
+
+    whole = rows([PLAYED] * 3, [PLAYED] * 2, [ALONE] * 3, [RECOVERY] * 2)
+    nothing = rows([None] * 3, [None] * 2, [None] * 3, [None] * 2)
+    part = rows([PLAYED, None, PLAYED], [None, PLAYED], [ALONE, None, ALONE], [RECOVERY, None])
+    assert len(whole) == len(nothing) == len(part)
+    assert {line.count("|") for line in whole + nothing + part} == {7}
+    assert "| bytes up | 40,000 | 40,000 | 40,000 | 40,000 | the same |" in whole
+    assert "| bytes up | 40,000 | - | - | 40,000 | the same |" in part
+    assert "| idle, PSS, MB | 200 | - | 200 | - | the same |" in part
+    assert "| what is lost | nothing | - | - | - |  |" in part
+
+
+def test_a_curve_that_ends_before_the_others_has_gaps():
+    lines = list(curves((1, 2, 5), {"short": (0.5, 0.75), "long": (0.1, 0.2, 0.3, 0.4, 0.999)}))
+    assert lines[2:] == ["| short | 50.0 | 75.0 | - |", "| long | 10.0 | 20.0 | 99.9 |"]
 
 
 @pytest.mark.parametrize("app", APPS, ids=lambda app: app.name)
