@@ -1,6 +1,8 @@
 """What a device costs: time from start to subscribed, memory of its two processes, disk, idle traffic, time to stop.
 
     python benchmarks/agent.py [--minutes M] [runtime ...]      default: 1 minute, onnxruntime litert
+    python benchmarks/agent.py --keep arm64.json                on another architecture
+    python benchmarks/agent.py --beside arm64.json              its rows too, in the last table
 
 One real `edge-agent` at a real broker on this machine, Mosquitto with TLS and a certificate where it is installed: a
 CNN of 28x28 images with an int8 backbone, 1000 probes, 300 private rows; it warms up, maps its competence, contributes
@@ -9,12 +11,15 @@ and trains. The data are noise: only cost is measured.
 The second table has the form of Greengrass nucleus lite: after a warm-up of half as long, the median of the
 proportional set size (PSS) over M minutes, a sample every 2 s (they: 10 minutes after 5, every 10 s: `--minutes 10`).
 Idle traffic is TCP payload both ways over the same minutes, TLS records and keepalive (60 s) included, the handshake
-not.
+not. The third table has a row for each architecture. Those of boards that nobody has measured are estimates: memory as
+here, since all are 64-bit and hold the same; the start by 7-Zip's rating of a core against this machine's
+(`model_export.planning.profiles`), as an interpreter that loads modules is bound by that.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -24,13 +29,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 
 import numpy as np
+from gauges import proportional_mb, resident_mb, tree, used_s
 
 from fd_protocol import codec
 from fd_protocol.identity import RoundId, sha256
@@ -57,6 +63,7 @@ from fd_runtime.mqtt_link import MqttLink
 from fleet_sim.real.broker import Broker, make_broker
 from fleet_sim.wire_meter import WireMeter
 from model_export.building import build
+from model_export.planning.profiles import PROFILES
 from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe
 
@@ -66,6 +73,7 @@ TASK = Task(tuple("0123456789"), (1, 28, 28), "uint8", Preprocessing(1 / 255))
 STARTS = 5
 PATIENCE_S = 60.0
 SAMPLE_S = 2.0
+BOARDS = ("pi-4", "pi-5")
 ROUND = RoundId(FEDERATION, 1, 1)
 SETTINGS = """
 [device]
@@ -88,9 +96,13 @@ folder = "state"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was measured. Memory in MB: of a process, resident (RSS) or with shared pages by share (PSS)."""
+    """What was measured. Memory in MB: of a process, resident (RSS) or with shared pages by share (PSS).
+
+    `start_cpu_s`: processor time of the whole tree until its worker has loaded.
+    """
 
     start_s: float
+    start_cpu_s: float
     loaded_mb: float
     peak_mb: float
     supervisor_mb: float
@@ -113,6 +125,21 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What devices cost on an architecture, by runtime; `load` of the machine meanwhile, a mean over a minute."""
+
+    architecture: str
+    load: float
+    costs: dict[str, Cost]
+
+    @classmethod
+    def read(cls, path: Path) -> Machine:
+        told = json.loads(path.read_text())
+        costs = {name: Cost(**{**cost, "idle": Idle(**cost["idle"])}) for name, cost in told["costs"].items()}
+        return cls(told["architecture"], told["load"], costs)
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where devices run: a folder, the broker, and the meter before it."""
 
@@ -130,6 +157,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a device costs.")
     parser.add_argument("runtimes", nargs="*", default=["onnxruntime", "litert"], metavar="runtime")
     parser.add_argument("--minutes", type=float, default=1.0, help="that an idle device is watched")
+    parser.add_argument("--keep", type=Path, help="write what was found into this file")
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="files of other architectures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, now = Path(name), datetime.now(timezone.utc)
@@ -137,7 +166,12 @@ def main() -> None:
         with broker.process, WireMeter(broker.process.port) as meter:
             place = Place(folder, broker, meter, meter.add(DEVICE), arguments.minutes)
             public = prepare(folder)
-            report({runtime: measure(place, runtime, public) for runtime in arguments.runtimes}, place)
+            costs = {runtime: measure(place, runtime, public) for runtime in arguments.runtimes}
+            report(costs, place)
+    here = Machine(platform.machine(), os.getloadavg()[0], costs)
+    if arguments.keep:
+        arguments.keep.write_text(json.dumps(asdict(here), indent=1))
+    footprints([here, *map(Machine.read, arguments.beside)])
 
 
 def report(costs: dict[str, Cost], place: Place) -> None:
@@ -157,6 +191,31 @@ def report(costs: dict[str, Cost], place: Place) -> None:
         print(f"| {runtime} | {memory} | {both} | {idle.up_mb_a_day:.3f} | {idle.down_mb_a_day:.3f} |")
     print(f"\n{place.minutes:g} min after {place.minutes / 2:g} min of warm-up, a sample every {SAMPLE_S:g} s.")
     print("Targets: subscribed within 1.5 s, supervisor 30 MB RSS, both 80 MB PSS, peak 120 MB, 0.1 MB a day.")
+
+
+def footprints(machines: list[Machine]) -> None:
+    """Print a row for each architecture and runtime, and what to expect of boards by the first machine."""
+    columns = "PSS idle, MB | most | RSS in a round, MB | start, s | its processor s | disk, MB"
+    print(f"\n| architecture | runtime | {columns} |\n|---|---|---|---|---|---|---|---|")
+    for machine in machines:
+        for runtime, cost in machine.costs.items():
+            row = f"{_memory(cost)} | {cost.start_s:.2f} | {cost.start_cpu_s:.2f} | {_disk(cost)}"
+            print(f"| {machine.architecture}, load {machine.load:.1f} | {runtime} | {row} |")
+    for name in BOARDS:
+        slower = PROFILES[name].node_microseconds / PROFILES["x86"].node_microseconds
+        for runtime, cost in machines[0].costs.items():
+            memory = " | ".join(f"~ {part}" for part in _memory(cost).split(" | "))
+            print(
+                f"| {name}, estimate | {runtime} | {memory} | - | ~ {slower * cost.start_cpu_s:.1f} | ~ {_disk(cost)} |"
+            )
+
+
+def _memory(cost: Cost) -> str:
+    return f"{cost.idle.pss_mb:.0f} | {cost.idle.most_pss_mb:.0f} | {cost.peak_mb:.0f}"
+
+
+def _disk(cost: Cost) -> str:
+    return f"{cost.idle.disk_mb:.1f}"
 
 
 def prepare(folder: Path) -> PublicSet:
@@ -187,13 +246,13 @@ def measure(place: Place, runtime: str, public: PublicSet) -> Cost:
     device, _ = start(config)
     try:
         settle(device)
-        loaded_mb = sum(tree(device.pid).values())
+        start_cpu_s, loaded_mb = used_s([device.pid]), sum(tree(device.pid).values())
         with Watch(device.pid) as watch:
             play_round(place, public)
         settle(device)
         supervisor_mb = tree(device.pid)[device.pid]
         idle = watch_idle(place, device.pid)
-        return Cost(median(starts_s), loaded_mb, watch.peak_mb, supervisor_mb, stop(device), idle)
+        return Cost(median(starts_s), start_cpu_s, loaded_mb, watch.peak_mb, supervisor_mb, stop(device), idle)
     finally:
         device.kill()
 
@@ -325,25 +384,6 @@ class Watch:
     def _look(self) -> None:
         while not self._done.wait(0.01):
             self.peak_mb = max(self.peak_mb, sum(tree(self._pid).values()))
-
-
-def tree(pid: int, size: Callable[[int], float] | None = None) -> dict[int, float]:
-    """Return the MB, resident unless `size` measures otherwise, of a process and of all its descendants."""
-    sizes = {pid: (size or resident_mb)(pid)}
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            sizes |= tree(int(child), size)
-    return sizes
-
-
-def proportional_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
-
-
-def resident_mb(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def settle(device: subprocess.Popen[str]) -> None:

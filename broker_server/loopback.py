@@ -37,6 +37,11 @@ class BrokerProcess:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> BrokerProcess:
         """Start it and return once it accepts connections.
 

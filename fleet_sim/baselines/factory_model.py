@@ -14,6 +14,7 @@ from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32, OptimizerState
 from fd_runtime.onnx_model import OnnxTail, OnnxTrainSession
 from model_export.trainstep.compile import compile_train_step
+from model_export.trainstep.draft import TrainStep
 from model_export.trainstep.optimizers import OptimizerName
 
 
@@ -32,14 +33,17 @@ class FactoryModel:
 
     def session(self, optimizer: OptimizerName) -> OnnxTrainSession:
         """Return a train step of the tail at the factory's theta."""
-        step = compile_train_step(
+        step = self.train_step(optimizer)
+        return OnnxTrainSession(step.model.SerializeToString(), OptimizerState.fresh(self.theta, step.slots))
+
+    def train_step(self, optimizer: OptimizerName) -> TrainStep:
+        return compile_train_step(
             onnx.load_from_string(self.tail),
             input_name="features",
             logits_name="logits",
             trainable=[slot.name for slot in self.layout.slots],
             optimizer=optimizer,
         )
-        return OnnxTrainSession(step.model.SerializeToString(), OptimizerState.fresh(self.theta, step.slots))
 
     def logits(self, theta: F32, rows: LabelledRows) -> F32:
         """Return logits [n, classes] of the tail with these parameters."""

@@ -77,16 +77,16 @@ class Fleet:
         folder: of everything it writes.
         devices: names, in the order of the world's private parts.
         meter: what has crossed each device's wire.
+        broker: the running one.
         programs: running ones, the server first.
         notice: what broker it is, and what that means.
-        broker: its process.
     """
 
     folder: Path
     devices: tuple[str, ...]
     meter: WireMeter
-    notice: str
     broker: BrokerProcess
+    notice: str
     programs: list[Program] = field(default_factory=list)
 
     @property
@@ -122,7 +122,7 @@ def running_fleet(stage: Stage, *, embedded_broker: bool) -> Iterator[Fleet]:
     with ExitStack() as stack:
         stack.enter_context(broker.process)
         meter = stack.enter_context(WireMeter(broker.process.port))
-        fleet = Fleet(folder, devices, meter, broker.notice, broker.process)
+        fleet = Fleet(folder, devices, meter, broker.process, broker.notice)
         stack.callback(lambda: stop_all(fleet.programs[::-1]))
         server = _write_server(fleet, stage, broker)
         fleet.programs.append(_start(fleet, stage, AGGREGATOR, "broker-server", server))

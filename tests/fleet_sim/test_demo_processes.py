@@ -37,6 +37,21 @@ def test_all_are_ended_even_one_that_will_not(tmp_path, monkeypatch):
     assert not any(is_alive(pid) for pid in pids)
 
 
+def test_one_that_was_killed_starts_again_and_writes_on_in_its_log(tmp_path):
+    program = start(tmp_path, "polite", POLITE)
+    program.kill()
+    with pytest.raises(ProgramEndedError):
+        program.check()
+    ended = program.pid
+    program.start_again()
+    while (tmp_path / "polite.log").read_text().count("up") < 2:
+        time.sleep(0.01)
+    program.check()
+    assert is_alive(program.pid)
+    assert program.pid != ended
+    program.kill()
+
+
 @pytest.fixture
 def ctrl_c():
     """Ctrl-C as in a terminal's foreground: what a shell starts in the background ignores it."""

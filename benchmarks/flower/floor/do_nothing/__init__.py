@@ -1,0 +1,1 @@
+"""A Flower app that does nothing: four numbers go there and back."""
