@@ -12,7 +12,6 @@ One machine serves all tests below, in their order; the first switches it on.
 
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from deploy.deb import building
 from deploy.deb.catalogue import targets
 from tests.support.brokers import needs_mosquitto
 from tests.support.machines import HOST, Machine, generic_image, needs_machine, new_key
-from tests.support.plants import AGENT, FEDERATION, MINUTES_S, NEIGHBOUR, Plant, write_rows
+from tests.support.plants import MINUTES_S, NEIGHBOUR, Plant
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, needs_machine, needs_mosquitto]
 
@@ -56,45 +55,12 @@ def machine(tmp_path_factory, plant, deb):
     folder = tmp_path_factory.mktemp("machine")
     blank, boot = generic_image(SUITE, folder)
     key = new_key(folder)
-    (folder / "agent.toml").write_text(
-        f"""[device]
-id = "{DEVICE}"
-federation = "{FEDERATION}"
-[broker]
-host = "{HOST}"
-port = {plant.mqtt}
-[model]
-bundle = "bundle"
-public_set = "public_set"
-[data]
-private = "private.npz"
-[state]
-folder = "/var/lib/fedistill"
-runtime = "/run/fedistill"
-"""
-    )
-    (folder / "token").write_text(plant.token(DEVICE))
-    options = {
-        "config": folder / "agent.toml",
-        "ca": plant.ca,
-        "token-file": folder / "token",
-        "enrol": f"https://{HOST}:{plant.https}",
-        "package": deb,
-        "bundle": plant.folder / "bundle",
-        "public-set": plant.folder / "public_set",
-        "add": write_rows(folder / "private.npz", seed=9),
-        "ssh-key": key.with_suffix(".pub"),
-        "out": folder / "card.img",
-    }
-    told = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [*AGENT, "flash", blank, "--device", DEVICE, *told]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    card = plant.card(blank, DEVICE, package=deb, host=HOST, out=folder / "card.img", ssh_key=key.with_suffix(".pub"))
     blank.unlink()
-    machine = Machine(folder / "card.img", boot, key)
+    machine = Machine(card, boot, key)
     yield machine
     machine.off()
-    (folder / "card.img").unlink()
+    card.unlink()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,13 @@ import numpy as np
 
 from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role
+from broker_server.chronicle import HearingRecord
 from broker_server.cli import CONFIG_NAME
+from broker_server.commanding import chronicle_of
 from broker_server.loopback import LOOPBACK, free_port
 from broker_server.mosquitto import MosquittoSettings, mosquitto_process, write_config
+from broker_server.round import Phase
+from fd_protocol.messages import Kind, Status
 from model_export.public_set import build_public_set
 from tests.edge_agent.patience import wait_until
 from tests.support.identity import COMMAND, now
@@ -35,6 +39,23 @@ SERVER = COMMAND
 AGENT = [sys.executable, "-m", "edge_agent.cli"]
 MINUTES_S = 900.0
 """Patience with what an emulated processor does."""
+
+
+_DEVICE = f"""[device]
+id = "{{device}}"
+federation = "{FEDERATION}"
+[broker]
+host = "{{host}}"
+port = {{port}}
+[model]
+bundle = "bundle"
+public_set = "public_set"
+[data]
+private = "private.npz"
+[state]
+folder = "/var/lib/fedistill"
+runtime = "/run/fedistill"
+"""
 
 
 @dataclass
@@ -115,7 +136,7 @@ authority = "pki"
             config = write_config(settings, federation=FEDERATION, aggregator=AGGREGATOR)
             stack.enter_context(mosquitto_process(config, self.mqtt))
             stack.enter_context(started([*SERVER, "run", "--config", self.config], self.folder / "server.log"))
-            wait_until((self.folder / "state" / "server.db").exists)
+            wait_until((self.folder / "state" / "server.db").exists, MINUTES_S)
             stack.enter_context(self._neighbour())
             yield self
 
@@ -157,19 +178,50 @@ folder = "state"
     def token(self, device: str) -> str:
         return self.operator("devices", "token", device).split()[0]
 
+    def card(
+        self, blank: Path, device: str, *, package: Path, host: str, out: Path, ssh_key: Path | None = None
+    ) -> Path:
+        """Have `edge-agent flash` make the card of a device that gets its certificate for a token; return the image.
+
+        host: this machine's name, as the device knows it.
+        """
+        folder = out.parent / f"{device}-order"
+        folder.mkdir(parents=True)
+        (folder / "agent.toml").write_text(_DEVICE.format(device=device, host=host, port=self.mqtt))
+        (folder / "token").write_text(self.token(device))
+        options = {
+            "config": folder / "agent.toml",
+            "ca": self.ca,
+            "token-file": folder / "token",
+            "enrol": f"https://{host}:{self.https}",
+            "package": package,
+            "bundle": self.folder / "bundle",
+            "public-set": self.folder / "public_set",
+            "add": write_rows(folder / "private.npz", seed=9),
+            "out": out,
+            **({"ssh-key": ssh_key} if ssh_key else {}),
+        }
+        told = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        command = [*AGENT, "flash", str(blank), "--device", device, *told]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return out
+
     def heard(self) -> dict[int, list[str]]:
         """Return, by the number of each round that has a consensus, whose contributions are in it."""
-        rounds = json.loads(self.operator("rounds", "--json"))
-        return {one["number"]: self._heard_in(one["number"]) for one in rounds if one["phase"] == "closed"}
-
-    def _heard_in(self, number: int) -> list[str]:
-        said = json.loads(self.operator("rounds", "show", str(number), "--json"))["hearings"]
-        return sorted({one["device"] for one in said if (one["kind"], one["status"]) == ("contribution", "stored")})
+        with chronicle_of(self.config) as chronicle:
+            closed = [one for one in chronicle.rounds() if one.phase == Phase.CLOSED.value]
+            return {one.number: _contributors(chronicle.hearings(one.epoch, one.number)) for one in closed}
 
     def audit(self, device: str) -> list[str]:
         """Return what the authority did for a device."""
         lines = (json.loads(line) for line in (self.authority.folder / "audit.log").read_text().splitlines())
         return [line["done"] for line in lines if line.get("device") == device]
+
+
+def _contributors(hearings: Sequence[HearingRecord]) -> list[str]:
+    stored = (Kind.CONTRIBUTION.name.lower(), Status.STORED.name.lower())
+    return sorted({one.device for one in hearings if (one.kind, one.status) == stored})
 
 
 def write_rows(path: Path, *, seed: int) -> Path:
