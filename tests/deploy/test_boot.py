@@ -113,12 +113,16 @@ def test_a_blank_image_becomes_a_device_that_takes_part(machine, plant, says):
         "the consensus is learned": r"training -> reporting",
     }
     machine.wait_for(moments["its contribution is receipted"], BOOT_S)
+    work_s, load = machine.work_s, os.getloadavg()[0]
     machine.wait_for(moments["the consensus is learned"], BOOT_S)
     machine.wait_for(moments["the card says that all is done"], BOOT_S)
     says("seconds since power on, Debian 12 arm64 in qemu (TCG):")
     for what, words in moments.items():
         at = machine.at(words)
         says(f"  {'never seen' if at is None else format(at, '10.1f')}  {what}")
+    says(
+        f"until the receipt the emulator took {work_s:.0f} s of processor time; load here {load:.1f} on {os.cpu_count()} cores"
+    )
     assert plant.audit(DEVICE)[:2] == ["token", "enrolled"]
     assert "install ok installed" in machine.ask("dpkg-query -W -f '${Status}' fedistill-agent")
     assert [NEIGHBOUR, DEVICE] in plant.heard().values()

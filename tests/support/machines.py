@@ -61,7 +61,7 @@ def generic_image(suite: str, folder: Path) -> tuple[Path, BootFiles]:
     files = [_only(root.path("/boot"), name) for name in ("vmlinuz-*", "initrd.img-*")]
     kept = [Path(shutil.copy(file, folder)) for file in files]
     stock = {"user-data": b"#cloud-config\n", "meta-data": b"instance-id: nothing\n"}
-    image = CardImage(boot=stock, label="CIDATA", boot_mib=128, root_mib=2048, table="gpt", system=root.folder)
+    image = CardImage(boot=stock, label="CIDATA", boot_mib=128, root_mib=1280, table="gpt", system=root.folder)
     made = image.make(folder / f"debian-{suite}-arm64.img")
     shutil.rmtree(root.folder)
     return made, BootFiles(*kept)
@@ -77,7 +77,7 @@ class Machine:
     """One machine. `start` switches it on; `off` takes the power away.
 
     Attributes:
-        disk: its image; what it writes stays there.
+        disk: its image; what it writes stays there. What the console says lies beside it, as DISK.console.
         key: of SSH, the private half.
         user: whom SSH lets in.
         lines: of the console, with seconds since it was switched on.
@@ -114,9 +114,11 @@ class Machine:
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        for raw in process.stdout:
-            line = _ESCAPES.sub("", raw.decode(errors="replace")).rstrip()
-            self.lines.append((time.monotonic() - self._since_s, line))
+        with self.disk.with_suffix(".console").open("a") as log:
+            for raw in process.stdout:
+                at, line = time.monotonic() - self._since_s, _ESCAPES.sub("", raw.decode(errors="replace")).rstrip()
+                self.lines.append((at, line))
+                print(f"{at:7.1f} {line}", file=log, flush=True)
 
     def off(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -127,6 +129,13 @@ class Machine:
         """Wait until it has switched itself off."""
         assert self.process is not None
         self.process.wait(patience_s)
+
+    @property
+    def work_s(self) -> float:
+        """Return how long this machine's processors have worked for it, in seconds: tells more than time on a busy one."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
     # What it says.
 
