@@ -121,7 +121,8 @@ def test_a_blank_image_becomes_a_device_that_takes_part(machine, plant, says):
         at = machine.at(words)
         says(f"  {'never seen' if at is None else format(at, '10.1f')}  {what}")
     says(
-        f"until the receipt the emulator took {work_s:.0f} s of processor time; load here {load:.1f} on {os.cpu_count()} cores"
+        f"until the receipt the emulator took {work_s:.0f} s of processor time;"
+        f" load here {load:.1f} on {os.cpu_count()} cores"
     )
     assert plant.audit(DEVICE)[:2] == ["token", "enrolled"]
     assert "install ok installed" in machine.ask("dpkg-query -W -f '${Status}' fedistill-agent")

@@ -132,7 +132,7 @@ class Machine:
 
     @property
     def work_s(self) -> float:
-        """Return how long this machine's processors have worked for it, in seconds: tells more than time on a busy one."""
+        """Return how many seconds this machine's processors have worked for it: says more than time on a busy one."""
         assert self.process is not None
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")

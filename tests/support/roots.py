@@ -50,6 +50,10 @@ needs_arm64_roots = pytest.mark.skipif(bool(lacking_arm64()), reason=lacking_arm
 needs_roots = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
+PATIENCE_S = 3600.0
+"""With a command: on an emulated processor of a busy machine dpkg takes long."""
+
+
 class Root:
     """A system below a folder. Commands run in it with /proc of their own and the network of this machine."""
 
@@ -68,7 +72,7 @@ class Root:
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "sh", *become, *words]
 
-    def run(self, *words: str, user: str = "", code: int = 0, patience_s: float = 600) -> str:
+    def run(self, *words: str, user: str = "", code: int = 0, patience_s: float = PATIENCE_S) -> str:
         """Run to the end, expect an exit code, return output and complaints."""
         command = self.command(*words, user=user)
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=patience_s)
