@@ -22,7 +22,7 @@ from tests.support.roots import Root
 FOLDER = "/suite"
 TOOLS = (
     *("pytest", "pluggy", "iniconfig", "pygments", "hypothesis", "sortedcontainers", "pyyaml", "cbor2"),
-    *("onnx", "ml_dtypes", "typing_extensions", "rich", "markdown-it-py", "mdurl"),
+    *("onnx", "ml_dtypes", "ai-edge-litert", "typing_extensions", "rich", "markdown-it-py", "mdurl"),
 )
 OLDER = {1: {"ml_dtypes": "0.5.4"}}
 """By the package's NumPy, tools whose newest version asks for another."""
