@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TFLITE_VENV := .venv-tflite
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo check test deb deb-locks release broker-guard sbom audit tflite-runtime format clean
+.PHONY: demo check test test-arm64 test-boot deb deb-locks release broker-guard sbom audit tflite-runtime format clean
 
 demo: $(VENV)/.sim
 	$(BIN)/fleet-sim demo
@@ -19,6 +19,13 @@ check: $(VENV)/.dev
 # Three at a time on two cores: most of the time tests wait for processes that they have started.
 test: $(VENV)/.dev tflite-runtime mosquitto card-tools
 	$(BIN)/pytest -n 3 --dist worksteal
+
+# The agent's package at work on Debian 12 and 13 of arm64, emulated, and a whole first boot of a flashed image
+# (docs/flash.md). Both need root, and make root file systems in ROOTS, once: 15 to 30 minutes. Packages are made of this
+# tree, or taken from the folder in FEDISTILL_DEBS.
+ROOTS ?= build/roots
+test-arm64 test-boot: $(VENV)/.dev mosquitto card-tools arm64-tools
+	FEDISTILL_ROOTS="$(abspath $(ROOTS))" $(BIN)/pytest -n 0 -rs tests/deploy/test_$(@:test-%=%).py
 
 # Debian packages in dist/deb, of the agent and the server for every Python and processor; with the size of each. Some
 # of them: make deb DEB='--package fedistill-agent --python 3.11 --arch arm64'. docs/packages.md
@@ -88,3 +95,8 @@ mosquitto:
 .PHONY: card-tools
 card-tools:
 	@sh deploy/setup/card_tools.sh
+
+# The tests on arm64 run its programs, and a whole machine of it.
+.PHONY: arm64-tools
+arm64-tools:
+	@sh deploy/setup/arm64_tools.sh

@@ -1,4 +1,7 @@
-"""What holds for the whole suite: no property test fails for a busy machine; a test may say what it counted."""
+"""What holds for the whole suite: no property test fails for a busy machine; a test may say what it counted.
+
+FEDISTILL_EXAMPLES: how many examples a property test looks for, where a processor is emulated.
+"""
 
 import logging
 import os
@@ -6,7 +9,9 @@ import os
 import pytest
 from hypothesis import settings
 
-settings.register_profile("fedistill", deadline=None)
+_EXAMPLES = os.environ.get("FEDISTILL_EXAMPLES")
+_FEWER = {"max_examples": int(_EXAMPLES)} if _EXAMPLES else {}
+settings.register_profile("fedistill", deadline=None, **_FEWER)
 settings.load_profile("fedistill")
 
 

@@ -1,14 +1,20 @@
 """Root file systems of the systems that packages are for: made once by mmdebstrap, unpacked anew for each test.
 
-FEDISTILL_ROOTS names the folder that keeps them, as SUITE-ARCH.tar; without it, root and the tools, tests skip.
+FEDISTILL_ROOTS names the folder that keeps them, as SUITE-ARCH.tar or, with what it takes to boot, SUITE-ARCH-boot.tar;
+without it, root and the tools, tests skip. Beside each stands a .json with its date, SHA-256 and what was asked for: a
+damaged one is refused, and one for which something else was asked is made anew. `rm` makes all of it fresh.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -16,6 +22,11 @@ import pytest
 KEPT = os.environ.get("FEDISTILL_ROOTS")
 INCLUDED = "python3,adduser,ca-certificates,libstdc++6,init-system-helpers,zlib1g"
 """What the packages ask for: dpkg, which fetches nothing, finds it there."""
+TO_BOOT = (
+    "linux-image-cloud-arm64,systemd-sysv,udev,dbus,cloud-init,netplan.io,systemd-resolved,systemd-timesyncd,iproute2,"
+    "netbase,openssh-server,sudo"
+)
+"""What Debian's own image for clouds has beside that, as far as a first boot needs it."""
 
 
 def lacking() -> str:
@@ -39,13 +50,17 @@ needs_arm64_roots = pytest.mark.skipif(bool(lacking_arm64()), reason=lacking_arm
 needs_roots = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
+PATIENCE_S = 3600.0
+"""With a command: on an emulated processor of a busy machine dpkg takes long."""
+
+
 class Root:
     """A system below a folder. Commands run in it with /proc of their own and the network of this machine."""
 
-    def __init__(self, suite: str, folder: Path, architecture: str = "amd64"):
+    def __init__(self, suite: str, folder: Path, architecture: str = "amd64", *, boots: bool = False):
         self.suite, self.folder = suite, folder
         folder.mkdir()
-        subprocess.run(["tar", "-xf", _tar(suite, architecture), "-C", folder], check=True)
+        subprocess.run(["tar", "-xf", tarball(suite, architecture, boots=boots), "-C", folder], check=True)
 
     def path(self, name: str) -> Path:
         """Where a file of the system lies here; a link is not followed."""
@@ -57,11 +72,10 @@ class Root:
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "sh", *become, *words]
 
-    def run(self, *words: str, user: str = "", code: int = 0) -> str:
+    def run(self, *words: str, user: str = "", code: int = 0, patience_s: float = PATIENCE_S) -> str:
         """Run to the end, expect an exit code, return output and complaints."""
-        done = subprocess.run(
-            self.command(*words, user=user), capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=600
-        )
+        command = self.command(*words, user=user)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=patience_s)
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -102,18 +116,54 @@ ENVIRONMENT = {
 }
 
 
-def _tar(suite: str, architecture: str) -> Path:
+@functools.cache
+def tarball(suite: str, architecture: str, *, boots: bool = False) -> Path:
+    """Return the archive of a root file system; minutes where it is not there yet.
+
+    boots: with kernel, systemd, cloud-init and OpenSSH.
+    """
     assert KEPT
-    tar = Path(KEPT) / f"{suite}-{architecture}.tar"
-    if not tar.exists():
-        part = tar.with_suffix(".part.tar")
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            f"--architectures={architecture}",
-            "--variant=minbase",
-            f"--include={INCLUDED}",
-        ]
-        subprocess.run([*command, suite, str(part)], check=True)
-        part.rename(tar)
+    kept = Path(KEPT)
+    kept.mkdir(parents=True, exist_ok=True)
+    tar = kept / f"{suite}-{architecture}{'-boot' if boots else ''}.tar"
+    included = f"{INCLUDED},{TO_BOOT}" if boots else INCLUDED
+    if not _is_whole(tar, included):
+        _make(tar, suite, architecture, included)
     return tar
+
+
+def _is_whole(tar: Path, included: str) -> bool:
+    """Return whether it is there as it was made. One of before there were stamps gets its stamp now."""
+    stamp = tar.with_suffix(".json")
+    if not tar.exists():
+        return False
+    if not stamp.exists():
+        _write_stamp(tar, included)
+    said = json.loads(stamp.read_text())
+    if said["included"] != included:
+        return False
+    assert said["sha256"] == _sha256(tar), f"{tar} is not what was made on {said['made']}: remove it"
+    return True
+
+
+def _make(tar: Path, suite: str, architecture: str, included: str) -> None:
+    part = tar.with_suffix(".part.tar")
+    options = [f"--architectures={architecture}", "--variant=minbase", f"--include={included}"]
+    subprocess.run(["mmdebstrap", "--quiet", *options, suite, str(part)], check=True)
+    tar.with_suffix(".json").unlink(missing_ok=True)
+    part.rename(tar)
+    _write_stamp(tar, included)
+
+
+def _write_stamp(tar: Path, included: str) -> None:
+    made = datetime.fromtimestamp(tar.stat().st_mtime, timezone.utc)
+    said = {"made": f"{made:%Y-%m-%d}", "included": included, "sha256": _sha256(tar)}
+    tar.with_suffix(".json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
