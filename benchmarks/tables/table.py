@@ -1,0 +1,297 @@
+"""A table: federations and baselines on the same worlds over fresh seeds, beside what others printed.
+
+    python -m benchmarks.tables.NAME --folder FOLDER [--data mnist=PATH ...] [--seeds 5] [--jobs 2] [--write]
+    python -m benchmarks.tables.NAME --folder FOLDER --short        seconds: shows that the command works
+
+A table describes; `fleet_sim.comparison` plays, with the programs' own cores, rules and graphs, and `choice` has chosen
+the settings of federations as those of baselines are chosen: on validation rows of other seeds, with the same budget.
+What FOLDER holds is not played again, so that a table which was cut short goes on.
+
+Nothing here is printed before all of it has been played.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.publish import publish
+from benchmarks.tables.choice import Axes, Choice, chosen
+from fleet_sim.baselines.catalogue import BASELINES
+from fleet_sim.baselines.standings import Standing
+from fleet_sim.baselines.tuning import Knobs
+from fleet_sim.comparison import Comparison, MakeWorld, compare
+from fleet_sim.metrics.estimates import estimate, paired
+from fleet_sim.scenario import Scenario
+
+STUDENT, CLIENTS = "student", "mean device"
+FIRST_SEED, TUNING_SEEDS = 100, (0, 1)
+
+Ends = dict[str, list[Standing]]
+"""Where each method ended, one standing a seed, by its name in the table."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What we set out to reach: `name` at `least`, in percent of the test rows."""
+
+    name: str
+    least: float
+    because: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A column: a world, and what is played in it.
+
+    Attributes:
+        name: of the column.
+        world: of each seed.
+        federations: scenarios by name; the first is ours, and differences are taken to it.
+        axes: values to try for the settings of federations, see `choice`.
+        baselines: by their names in `fleet_sim.baselines.catalogue`.
+        budget: settings that are tried for each federation and each baseline, at most.
+        published: figures that others printed, in percent, by who printed them.
+        goals: of ours.
+    """
+
+    name: str
+    world: MakeWorld
+    federations: Mapping[str, Scenario]
+    axes: Axes
+    baselines: tuple[str, ...]
+    budget: int = 8
+    published: Mapping[str, str] = field(default_factory=dict)
+    goals: tuple[Goal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is played: seeds that are compared on, seeds that settings are chosen on, processes."""
+
+    folder: Path
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...] = TUNING_SEEDS
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A case that was played, and the settings that were chosen for it."""
+
+    case: Case
+    ends: Ends
+    choices: Mapping[str, Choice]
+    knobs: Mapping[str, Knobs]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a command plays and says.
+
+    Attributes:
+        section: of docs/benchmarks.md.
+        module: that holds it.
+        cases: of the full form and of the short one, by where data lie.
+        protocol: where ours differs from that of the published figures.
+    """
+
+    section: str
+    module: str
+    cases: Callable[[Mapping[str, Path], bool], Sequence[Case]]
+    protocol: str
+
+
+def run(table: Table) -> None:
+    """Play a table as the command line asks."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.tables.{table.module}")
+    parser.add_argument("--folder", type=Path, required=True, help="for all that is made; an earlier one goes on")
+    parser.add_argument("--data", nargs="*", default=[], metavar="NAME=PATH", help="where data sets lie")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="play these columns, and print no table")
+    parser.add_argument("--short", action="store_true", help="seconds: shows that the command works, and no more")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    asked = parser.parse_args()
+    if asked.write and (asked.short or asked.only):
+        parser.error("only a whole table is written")
+    logging.getLogger("model-export").setLevel(logging.ERROR)  # untrained models are the scenario's choice
+    cases = table.cases(dict(_named(item) for item in asked.data), asked.short)
+    if asked.only:
+        for case in cases:
+            if case.name in asked.only:
+                play(case, plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short))
+        return
+    plan = plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short)
+    text = report(table, [play(case, plan) for case in cases], plan)
+    print(text)
+    if asked.write:
+        command = f"python -m benchmarks.tables.{table.module} --folder FOLDER --seeds {asked.seeds} --write"
+        publish(table.section, command, text)
+
+
+def plan_of(folder: Path, seeds: int, jobs: int, *, is_short: bool) -> Plan:
+    """Return how much is played; the short form has two seeds, and one more to choose settings on."""
+    if is_short:
+        return Plan(folder, (FIRST_SEED, FIRST_SEED + 1), (0,), jobs)
+    return Plan(folder, tuple(range(FIRST_SEED, FIRST_SEED + seeds)), TUNING_SEEDS, jobs)
+
+
+def _named(item: str) -> tuple[str, Path]:
+    name, _, path = item.partition("=")
+    return name, Path(path)
+
+
+# Playing.
+
+
+def play(case: Case, plan: Plan) -> Outcome:
+    """Choose the settings of a case, and play it with them."""
+    ends: Ends = {}
+    choices = {
+        name: chosen(case.world, scenario, case.axes, case.budget, plan.tuning_seeds, plan.folder, jobs=plan.jobs)
+        for name, scenario in case.federations.items()
+    }
+    for name, choice in choices.items():
+        for standings in _played(case, plan, choice.scenario, (choice.scenario.method.name,))[0].values():
+            _add(ends, name, standings)
+    first = next(iter(case.federations.values()))
+    cells, knobs = _played(case, plan, first, case.baselines) if case.baselines else ({}, {})
+    for name, (standings,) in ((name, list(zip(*each, strict=True))) for name, each in cells.items()):
+        ends[BASELINES[name].title] = list(standings)
+    return Outcome(case, ends, choices, knobs)
+
+
+def _played(
+    case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ...]
+) -> tuple[dict[str, list[tuple[Standing, ...]]], Mapping[str, Knobs]]:
+    """Return the standings of each method, one tuple a seed, and the settings of baselines."""
+    comparison = Comparison(case.world, scenario, methods, plan.seeds, plan.tuning_seeds, case.budget)
+    compared = compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
+    by_method: dict[str, list[tuple[Standing, ...]]] = {}
+    for cell in compared.cells:
+        by_method.setdefault(cell.method, []).append(cell.standings)
+    return by_method, compared.chosen
+
+
+def _add(ends: Ends, name: str, seeds: Sequence[tuple[Standing, ...]]) -> None:
+    """Keep what a federation came to: its student, where it has one, and its mean device."""
+    kinds = (STUDENT, CLIENTS)[2 - len(seeds[0]) :]
+    for kind, standings in zip(kinds, zip(*seeds, strict=True), strict=True):
+        ends[f"{name}, {kind}"] = list(standings)
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# Saying.
+
+
+def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """Return what a table says, as Markdown."""
+    seeds = len(plan.seeds)
+    head = f"{seeds} seeds; accuracy on test rows, %; ± are two standard errors. Federations and baselines have the best"
+    head += f" of at most {outcomes[0].case.budget} settings each, chosen on validation rows of {len(plan.tuning_seeds)}"
+    parts = [f"{head} other seeds.", accuracies(outcomes), f"What differs from the published protocol: {table.protocol}"]
+    if any(outcome.case.goals for outcome in outcomes):
+        parts.append(goals(outcomes))
+    parts += [differences(outcomes), traffic(outcomes), settings(outcomes)]
+    return "\n\n".join(parts)
+
+
+def accuracies(outcomes: Sequence[Outcome]) -> str:
+    """Return where all methods end, a column a case, and below them what others printed."""
+    lines = _head(["method", *(outcome.case.name for outcome in outcomes)])
+    for name in _names(outcomes):
+        lines.append(_row([name, *(_accuracy(outcome.ends.get(name)) for outcome in outcomes)]))
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.case.published):
+        lines.append(_row([f"*published:* {name}", *(outcome.case.published.get(name, "") for outcome in outcomes)]))
+    return "\n".join(lines)
+
+
+def goals(outcomes: Sequence[Outcome]) -> str:
+    """Return what we set out to reach, and whether that is reached: by the mean, and by two standard errors less."""
+    lines = _head(["goal", "measured", ""])
+    for outcome in outcomes:
+        for goal in outcome.case.goals:
+            found = estimate([standing.final for standing in outcome.ends[goal.name]])
+            verdict = "reached" if 100 * found.mean >= goal.least else "**missed**"
+            wanted = f"{outcome.case.name}: {goal.name} >= {goal.least:g} ({goal.because})"
+            lines.append(_row([wanted, found.in_percent(), verdict]))
+    return "\n".join(lines)
+
+
+def differences(outcomes: Sequence[Outcome]) -> str:
+    """Return how far the best standing of ours is ahead of every other, paired by seed."""
+    ours = _names(outcomes)[0]
+    lines = _head([f"points of *{ours}* above", *(outcome.case.name for outcome in outcomes)])
+    for name in _names(outcomes)[1:]:
+        lines.append(_row([name, *(_difference(outcome.ends, ours, name) for outcome in outcomes)]))
+    return "\n".join(lines)
+
+
+def traffic(outcomes: Sequence[Outcome]) -> str:
+    """Return the bytes that a device sends and receives a round."""
+    lines = _head(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)])
+    for name in _names(outcomes):
+        cells = [_bytes(outcome.ends.get(name)) for outcome in outcomes]
+        if any(cell != "-" for cell in cells) and not name.endswith(CLIENTS):
+            lines.append(_row([name.removesuffix(f", {STUDENT}"), *cells]))
+    return "\n".join(lines)
+
+
+def settings(outcomes: Sequence[Outcome]) -> str:
+    """Return the settings that were chosen, and the grids."""
+    lines = _head(["settings", *(outcome.case.name for outcome in outcomes)])
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.choices):
+        cells = [outcome.choices[name].text if name in outcome.choices else "" for outcome in outcomes]
+        lines.append(_row([name, *cells]))
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.knobs):
+        cells = [_knobs(name, outcome.knobs[name]) if name in outcome.knobs else "" for outcome in outcomes]
+        lines.append(_row([BASELINES[name].title, *cells]))
+    return "\n".join(lines)
+
+
+def _names(outcomes: Sequence[Outcome]) -> list[str]:
+    return list(dict.fromkeys(name for outcome in outcomes for name in outcome.ends))
+
+
+def _accuracy(standings: Sequence[Standing] | None) -> str:
+    return estimate([standing.final for standing in standings]).in_percent() if standings else "-"
+
+
+def _difference(ends: Ends, ours: str, theirs: str) -> str:
+    if ours not in ends or theirs not in ends:
+        return "-"
+    return paired([s.final for s in ends[ours]], [s.final for s in ends[theirs]]).in_percent(signed=True)
+
+
+def _bytes(standings: Sequence[Standing] | None) -> str:
+    if not standings or not any(standing.totals for standing in standings):
+        return "-"
+    up, down = (
+        sum(getattr(standing, way) for standing in standings) / len(standings) for way in ("up_bytes", "down_bytes")
+    )
+    return "-" if math.isnan(up) else f"{up:,.0f} / {down:,.0f}"
+
+
+def _knobs(name: str, knobs: Knobs) -> str:
+    return ", ".join(f"{axis} {getattr(knobs, axis):g}" for axis in BASELINES[name].axes)
+
+
+def _head(columns: Sequence[str]) -> list[str]:
+    return [_row(columns), "|---" * len(columns) + "|"]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
