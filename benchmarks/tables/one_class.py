@@ -65,7 +65,7 @@ def cases(paths: Mapping[str, Path], is_short: bool) -> Sequence[Case]:
         )
     case = Case(
         name=f"{scenario.data.name}, a class each",
-        world=thinned(scenario, ROWS),
+        world=thinned(scenario, rows=ROWS),
         federations=federations(scenario),
         axes={"training.probe_weight": (3.0,)} if is_short else AXES,
         baselines=("local-only", "fedavg/tail") if is_short else BASELINES,

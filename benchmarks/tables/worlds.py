@@ -12,7 +12,7 @@ import numpy as np
 from fleet_sim.comparison import MakeWorld
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.scenario import Scenario
-from fleet_sim.worlds import World
+from fleet_sim.worlds import Samples, World
 
 
 def data(name: str, paths: Mapping[str, Path]) -> DataTerms:
@@ -20,14 +20,31 @@ def data(name: str, paths: Mapping[str, Path]) -> DataTerms:
     return DataTerms(name, paths.get(name))
 
 
-def thinned(scenario: Scenario, rows: int = 0) -> MakeWorld:
-    """Return the worlds of a scenario, in which a device holds the first `rows` of its rows; 0 = all of them."""
-    return partial(_thinned, scenario, rows)
+def thinned(scenario: Scenario, *, rows: int = 0, share: float = 1.0) -> MakeWorld:
+    """Return the worlds of a scenario whose devices hold a `share` of their rows, and `rows` at most; 0 = any number."""
+    return partial(_thinned, scenario, rows, share)
 
 
-def _thinned(scenario: Scenario, rows: int, seed: int) -> World:
+def flattened(world: MakeWorld) -> MakeWorld:
+    """Return the same worlds with samples of one axis, for families that read columns."""
+    return partial(_flattened, world)
+
+
+def _thinned(scenario: Scenario, rows: int, share: float, seed: int) -> World:
+    def few(part: Samples) -> Samples:  # its rows lie in random order
+        count = round(share * len(part))
+        return part.take(np.arange(min(rows, count) if rows else count))
+
     world = scenario.world(seed)
-    if not rows:
-        return world
-    private = tuple(part.take(np.arange(min(rows, len(part)))) for part in world.private)
-    return replace(world, private=private)
+    return replace(world, private=tuple(few(part) for part in world.private))
+
+
+def _flattened(make: MakeWorld, seed: int) -> World:
+    def flat(part: Samples) -> Samples:
+        return Samples(part.values.reshape(len(part), -1), part.labels)
+
+    world = make(seed)
+    parts = {name: flat(getattr(world, name)) for name in ("factory", "probes", "validation", "test")}
+    task = replace(world.task, sample_shape=(int(np.prod(world.task.sample_shape)),))
+    private, own = (tuple(map(flat, each)) for each in (world.private, world.own))
+    return replace(world, task=task, private=private, own=own, **parts)
