@@ -38,9 +38,15 @@ class Choice:
     def text(self) -> str:
         return ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in self.values.items())
 
+    def of(self, scenario: Scenario) -> Choice:
+        """Return another scenario with these values."""
+        for path, value in self.values.items():
+            scenario = varied(scenario, path, value)
+        return replace(self, scenario=scenario)
+
 
 def chosen(
-    world: MakeWorld, start: Scenario, axes: Axes, budget: int, seeds: tuple[int, ...], folder: Path, *, jobs: int = 1
+    world: MakeWorld, start: Scenario, axes: Axes, budget: int, *, seeds: tuple[int, ...], folder: Path, jobs: int = 1
 ) -> Choice:
     """Return the best settings that `budget` trials find.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import STUDENT, Case, Goal, Table, run
+from benchmarks.tables.table import STUDENT, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import data, thinned
 from broker_server.settings import MethodSettings
 from broker_server.student import StudentTerms
@@ -49,16 +49,16 @@ PUBLISHED: Mapping[str, Mapping[float, str]] = {
 }
 SHARE = 0.25
 PROTOCOL = f"""\
-theirs has half of the training rows on 20 users of which 10 take part in each of 200 rounds, 20 steps of 32 rows, and a
-small CNN. Ours has {SHARE:.0%} of them (about 14,000 of MNIST), all 20 devices in each of 20 rounds, `mlp-l` with 50,890
-parameters, and for federated distillation and FedDF 2,000 unlabelled public samples, where FedGen and FedAvg have none.
-Test rows are the 10,000 published ones. FedGen has no figures of Fashion-MNIST. The server by itself has the labels of
-200 of the public samples; the other rows have none of them."""
+theirs has half of the training rows on 20 users of which 10 take part in each of 200 rounds, 20 steps of 32 rows, and
+a small CNN. Ours has {SHARE:.0%} of them (about 14,000 of MNIST), all 20 devices in each of 20 rounds, `mlp-l` with
+50,890 parameters, and for federated distillation and FedDF 2,000 unlabelled public samples, where FedGen and FedAvg
+have none. Test rows are the 10,000 published ones. FedGen has no figures of Fashion-MNIST. The server by itself has the
+labels of 200 of the public samples; the other rows have none of them."""
 
 
-def cases(paths: Mapping[str, Path], is_short: bool) -> Sequence[Case]:
+def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     """Return six columns, or in the short form one of digits."""
-    if is_short:
+    if form == "short":
         short = replace(
             SCENARIO, data=DataTerms("digits"), cut=Cut(probes=200, validation=100, test=300), rounds=2, devices=4
         )

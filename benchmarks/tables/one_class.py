@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import CLIENTS, STUDENT, Case, Goal, Table, run
+from benchmarks.tables.table import STUDENT, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import data, thinned
 from broker_server.rules import RuleTerms
 from broker_server.settings import MethodSettings
@@ -52,9 +52,9 @@ answer by a kernel estimate of their own density. Both have 10 devices, about 6,
 nothing by itself; with the canaries' 200 it can, and that is a row."""
 
 
-def cases(paths: Mapping[str, Path], is_short: bool) -> Sequence[Case]:
+def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     """Return one column: MNIST, or in the short form digits."""
-    scenario = replace(SCENARIO, data=data("mnist", paths))
+    scenario, is_short = replace(SCENARIO, data=data("mnist", paths)), form == "short"
     if is_short:
         scenario = replace(
             SCENARIO,

@@ -20,9 +20,10 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.publish import publish
 from benchmarks.tables.choice import Axes, Choice, chosen
@@ -36,6 +37,7 @@ from fleet_sim.scenario import Scenario
 STUDENT, CLIENTS = "student", "mean device"
 FIRST_SEED, TUNING_SEEDS = 100, (0, 1)
 
+Form = Literal["full", "short"]
 Ends = dict[str, list[Standing]]
 """Where each method ended, one standing a seed, by its name in the table."""
 
@@ -60,6 +62,7 @@ class Case:
         axes: values to try for the settings of federations, see `choice`.
         baselines: by their names in `fleet_sim.baselines.catalogue`.
         budget: settings that are tried for each federation and each baseline, at most.
+        is_tuned_once: whether the other federations have the settings that were chosen for the first.
         published: figures that others printed, in percent, by who printed them.
         goals: of ours.
     """
@@ -70,6 +73,7 @@ class Case:
     axes: Axes
     baselines: tuple[str, ...]
     budget: int = 8
+    is_tuned_once: bool = False
     published: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
 
@@ -101,14 +105,16 @@ class Table:
     Attributes:
         section: of docs/benchmarks.md.
         module: that holds it.
-        cases: of the full form and of the short one, by where data lie.
+        cases: of the full form or of the short one, by where data lie.
         protocol: where ours differs from that of the published figures.
+        say: what a table says that is not laid out like others.
     """
 
     section: str
     module: str
-    cases: Callable[[Mapping[str, Path], bool], Sequence[Case]]
+    cases: Callable[[Mapping[str, Path], Form], Sequence[Case]]
     protocol: str
+    say: Callable[[Table, Sequence[Outcome], Plan], str] | None = None
 
 
 def run(table: Table) -> None:
@@ -125,14 +131,14 @@ def run(table: Table) -> None:
     if asked.write and (asked.short or asked.only):
         parser.error("only a whole table is written")
     logging.getLogger("model-export").setLevel(logging.ERROR)  # untrained models are the scenario's choice
-    cases = table.cases(dict(_named(item) for item in asked.data), asked.short)
+    cases = table.cases(dict(_named(item) for item in asked.data), "short" if asked.short else "full")
     if asked.only:
         for case in cases:
             if case.name in asked.only:
                 play(case, plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short))
         return
     plan = plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short)
-    text = report(table, [play(case, plan) for case in cases], plan)
+    text = (table.say or report)(table, [play(case, plan) for case in cases], plan)
     print(text)
     if asked.write:
         command = f"python -m benchmarks.tables.{table.module} --folder FOLDER --seeds {asked.seeds} --write"
@@ -157,10 +163,7 @@ def _named(item: str) -> tuple[str, Path]:
 def play(case: Case, plan: Plan) -> Outcome:
     """Choose the settings of a case, and play it with them."""
     ends: Ends = {}
-    choices = {
-        name: chosen(case.world, scenario, case.axes, case.budget, plan.tuning_seeds, plan.folder, jobs=plan.jobs)
-        for name, scenario in case.federations.items()
-    }
+    choices = _choices(case, plan)
     for name, choice in choices.items():
         for standings in _played(case, plan, choice.scenario, (choice.scenario.method.name,))[0].values():
             _add(ends, name, standings)
@@ -169,6 +172,19 @@ def play(case: Case, plan: Plan) -> Outcome:
     for name, (standings,) in ((name, list(zip(*each, strict=True))) for name, each in cells.items()):
         ends[BASELINES[name].title] = list(standings)
     return Outcome(case, ends, choices, knobs)
+
+
+def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
+    made: dict[str, Choice] = {}
+    for name, scenario in case.federations.items():
+        if made and case.is_tuned_once:
+            made[name] = next(iter(made.values())).of(scenario)
+            continue
+        tell(f"{case.name}: choosing settings of {name}")
+        made[name] = chosen(
+            case.world, scenario, case.axes, case.budget, seeds=plan.tuning_seeds, folder=plan.folder, jobs=plan.jobs
+        )
+    return made
 
 
 def _played(
@@ -199,70 +215,81 @@ def tell(text: str) -> None:
 
 def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return what a table says, as Markdown."""
-    seeds = len(plan.seeds)
-    head = f"{seeds} seeds; accuracy on test rows, %; ± are two standard errors. Federations and baselines have the best"
-    head += f" of at most {outcomes[0].case.budget} settings each, chosen on validation rows of {len(plan.tuning_seeds)}"
-    parts = [f"{head} other seeds.", accuracies(outcomes), f"What differs from the published protocol: {table.protocol}"]
+    parts = [
+        f"{len(plan.seeds)} seeds; accuracy on test rows, %; ± are two standard errors. {chosen_how(outcomes, plan)}",
+        accuracies(outcomes),
+        f"What differs from the published protocol: {table.protocol}",
+    ]
     if any(outcome.case.goals for outcome in outcomes):
         parts.append(goals(outcomes))
     parts += [differences(outcomes), traffic(outcomes), settings(outcomes)]
     return "\n\n".join(parts)
 
 
+def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """Return how settings were chosen."""
+    budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
+    text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
+    return f"{text} {seeds} other seed{'s' * (seeds > 1)}."
+
+
 def accuracies(outcomes: Sequence[Outcome]) -> str:
     """Return where all methods end, a column a case, and below them what others printed."""
-    lines = _head(["method", *(outcome.case.name for outcome in outcomes)])
-    for name in _names(outcomes):
-        lines.append(_row([name, *(_accuracy(outcome.ends.get(name)) for outcome in outcomes)]))
-    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.case.published):
-        lines.append(_row([f"*published:* {name}", *(outcome.case.published.get(name, "") for outcome in outcomes)]))
-    return "\n".join(lines)
+    rows = [[name, *(_accuracy(outcome.ends.get(name)) for outcome in outcomes)] for name in names_of(outcomes)]
+    rows += [
+        [f"*published:* {name}", *(outcome.case.published.get(name, "") for outcome in outcomes)]
+        for name in dict.fromkeys(name for outcome in outcomes for name in outcome.case.published)
+    ]
+    return table_of(["method", *(outcome.case.name for outcome in outcomes)], rows)
 
 
 def goals(outcomes: Sequence[Outcome]) -> str:
-    """Return what we set out to reach, and whether that is reached: by the mean, and by two standard errors less."""
-    lines = _head(["goal", "measured", ""])
+    """Return what we set out to reach, and whether the mean reaches it."""
+    rows = []
     for outcome in outcomes:
         for goal in outcome.case.goals:
             found = estimate([standing.final for standing in outcome.ends[goal.name]])
             verdict = "reached" if 100 * found.mean >= goal.least else "**missed**"
-            wanted = f"{outcome.case.name}: {goal.name} >= {goal.least:g} ({goal.because})"
-            lines.append(_row([wanted, found.in_percent(), verdict]))
-    return "\n".join(lines)
+            wanted = f"{outcome.case.name}: {goal.name} at least {goal.least:g} ({goal.because})"
+            rows.append([wanted, found.in_percent(), verdict])
+    return table_of(["goal", "measured", ""], rows)
 
 
 def differences(outcomes: Sequence[Outcome]) -> str:
-    """Return how far the best standing of ours is ahead of every other, paired by seed."""
-    ours = _names(outcomes)[0]
-    lines = _head([f"points of *{ours}* above", *(outcome.case.name for outcome in outcomes)])
-    for name in _names(outcomes)[1:]:
-        lines.append(_row([name, *(_difference(outcome.ends, ours, name) for outcome in outcomes)]))
-    return "\n".join(lines)
+    """Return how far the first standing, our student, is ahead of every other, paired by seed."""
+    ours, *others = names_of(outcomes)
+    rows = [[name, *(_difference(outcome.ends, ours, name) for outcome in outcomes)] for name in others]
+    return table_of([f"points of *{ours}* above", *(outcome.case.name for outcome in outcomes)], rows)
 
 
 def traffic(outcomes: Sequence[Outcome]) -> str:
     """Return the bytes that a device sends and receives a round."""
-    lines = _head(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)])
-    for name in _names(outcomes):
+    rows = []
+    for name in names_of(outcomes):
         cells = [_bytes(outcome.ends.get(name)) for outcome in outcomes]
         if any(cell != "-" for cell in cells) and not name.endswith(CLIENTS):
-            lines.append(_row([name.removesuffix(f", {STUDENT}"), *cells]))
-    return "\n".join(lines)
+            rows.append([name.removesuffix(f", {STUDENT}"), *cells])
+    return table_of(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)], rows)
 
 
 def settings(outcomes: Sequence[Outcome]) -> str:
-    """Return the settings that were chosen, and the grids."""
-    lines = _head(["settings", *(outcome.case.name for outcome in outcomes)])
+    """Return the settings that were chosen, and from which."""
+    rows = []
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.choices):
         cells = [outcome.choices[name].text if name in outcome.choices else "" for outcome in outcomes]
-        lines.append(_row([name, *cells]))
+        grid = next(outcome.case.axes for outcome in outcomes if name in outcome.choices)
+        rows.append([name, *cells, _grid({path.rpartition(".")[2]: values for path, values in grid.items()})])
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.knobs):
         cells = [_knobs(name, outcome.knobs[name]) if name in outcome.knobs else "" for outcome in outcomes]
-        lines.append(_row([BASELINES[name].title, *cells]))
-    return "\n".join(lines)
+        rows.append([BASELINES[name].title, *cells, _grid(BASELINES[name].axes)])
+    return table_of(["settings chosen", *(outcome.case.name for outcome in outcomes), "of"], rows)
 
 
-def _names(outcomes: Sequence[Outcome]) -> list[str]:
+def _grid(axes: Axes) -> str:
+    return ", ".join(f"{name} {{{', '.join(f'{value:g}' for value in values)}}}" for name, values in axes.items())
+
+
+def names_of(outcomes: Sequence[Outcome]) -> list[str]:
     return list(dict.fromkeys(name for outcome in outcomes for name in outcome.ends))
 
 
@@ -289,8 +316,9 @@ def _knobs(name: str, knobs: Knobs) -> str:
     return ", ".join(f"{axis} {getattr(knobs, axis):g}" for axis in BASELINES[name].axes)
 
 
-def _head(columns: Sequence[str]) -> list[str]:
-    return [_row(columns), "|---" * len(columns) + "|"]
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    return "\n".join([_row(columns), "|---" * len(columns) + "|", *map(_row, rows)])
 
 
 def _row(cells: Sequence[str]) -> str:

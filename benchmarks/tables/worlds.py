@@ -1,4 +1,4 @@
-"""The worlds of the tables: cuts of a scenario, with fewer rows on devices where two cores are to end within an hour."""
+"""The worlds of the tables: cuts of a scenario, with fewer rows where two cores are to end within an hour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def data(name: str, paths: Mapping[str, Path]) -> DataTerms:
 
 
 def thinned(scenario: Scenario, *, rows: int = 0, share: float = 1.0) -> MakeWorld:
-    """Return the worlds of a scenario whose devices hold a `share` of their rows, and `rows` at most; 0 = any number."""
+    """Return the worlds of a scenario whose devices hold a `share` of their rows, `rows` at most; 0 = any number."""
     return partial(_thinned, scenario, rows, share)
 
 
