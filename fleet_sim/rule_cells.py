@@ -23,6 +23,7 @@ from fleet_sim.federation import Simulation, disk_for
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.calibration import calibration_error
+from fleet_sim.metrics.flips import flipped_share
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.rounds import RoundMetrics, examine
 from fleet_sim.scenario import Scenario
@@ -50,21 +51,30 @@ def _student(name: str, simulation: Simulation, lab: Lab, results: list[RoundRes
     if student is None or not student.weights:
         return replace(clients, curve=curve, own=float("nan"))
     theta = StudentWeights.from_bytes(server.store.blob(student.weights)).state.theta
-    calibration = _calibration(lab.factory_model(family).logits(theta, test), test)
-    return replace(clients, curve=curve, own=float("nan"), calibration=calibration)
+    logits = lab.factory_model(family).logits(theta, test)
+    found = {"calibration": _calibration(logits, test), "flipped": _flipped(simulation, logits, test)}
+    return replace(clients, curve=curve, own=float("nan"), **found)
 
 
 def _clients(name: str, simulation: Simulation, lab: Lab, results: list[RoundResult]) -> Standing:
     """The mean of the honest devices."""
-    errors = []
+    errors, flips = [], []
     for device in simulation.honest:
         test = lab.rows(device.profile.family, lab.world.test)
-        errors.append(_calibration(device.core.logits(test.features), test))
-    return replace(standing_of(f"{name} FD, mean client", results), calibration=float(np.mean(errors)))
+        logits = device.core.logits(test.features)
+        errors.append(_calibration(logits, test))
+        flips.append(_flipped(simulation, logits, test))
+    found = {"calibration": float(np.mean(errors)), "flipped": float(np.mean(flips))}
+    return replace(standing_of(f"{name} FD, mean client", results), **found)
 
 
 def _calibration(logits: F32, rows: LabelledRows) -> float:
     return calibration_error(soften(logits, 1.0), rows.labels)
+
+
+def _flipped(simulation: Simulation, logits: F32, rows: LabelledRows) -> float:
+    attack = simulation.scenario.attack
+    return flipped_share(logits, rows.labels, attack.source, attack.target)
 
 
 def last_round(simulation: Simulation, world: World, equipment: Equipment, trust: TrustTable) -> RoundMetrics:

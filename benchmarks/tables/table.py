@@ -30,8 +30,9 @@ from benchmarks.tables.choice import Axes, Choice, chosen
 from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.baselines.tuning import Knobs
-from fleet_sim.comparison import Comparison, MakeWorld, compare
+from fleet_sim.comparison import Compared, Comparison, MakeWorld, compare
 from fleet_sim.metrics.estimates import estimate, paired
+from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.scenario import Scenario
 
 STUDENT, CLIENTS = "student", "mean device"
@@ -90,12 +91,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case that was played, and the settings that were chosen for it."""
+    """A case that was played, the settings that were chosen for it, and whom federations listened to in the end."""
 
     case: Case
     ends: Ends
     choices: Mapping[str, Choice]
     knobs: Mapping[str, Knobs]
+    heard: Mapping[str, Sequence[RoundMetrics]]
 
 
 @dataclass(frozen=True)
@@ -163,15 +165,25 @@ def _named(item: str) -> tuple[str, Path]:
 def play(case: Case, plan: Plan) -> Outcome:
     """Choose the settings of a case, and play it with them."""
     ends: Ends = {}
+    heard: dict[str, Sequence[RoundMetrics]] = {}
     choices = _choices(case, plan)
     for name, choice in choices.items():
-        for standings in _played(case, plan, choice.scenario, (choice.scenario.method.name,))[0].values():
-            _add(ends, name, standings)
-    first = next(iter(case.federations.values()))
-    cells, knobs = _played(case, plan, first, case.baselines) if case.baselines else ({}, {})
-    for name, (standings,) in ((name, list(zip(*each, strict=True))) for name, each in cells.items()):
-        ends[BASELINES[name].title] = list(standings)
-    return Outcome(case, ends, choices, knobs)
+        cells = _compared(case, plan, choice.scenario, (choice.scenario.method.name,)).cells
+        heard[name] = [cell.last_round for cell in cells if cell.last_round is not None]
+        kinds = (STUDENT, CLIENTS)[2 - len(cells[0].standings) :]  # without a public set there is no student
+        for place, kind in enumerate(kinds):
+            ends[f"{name}, {kind}"] = [cell.standings[place] for cell in cells]
+    if not case.baselines:
+        return Outcome(case, ends, choices, {}, heard)
+    compared = _compared(case, plan, next(iter(case.federations.values())), case.baselines)
+    for cell in compared.cells:
+        ends.setdefault(BASELINES[cell.method].title, []).append(cell.standings[0])
+    return Outcome(case, ends, choices, compared.chosen, heard)
+
+
+def _compared(case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ...]) -> Compared:
+    comparison = Comparison(case.world, scenario, methods, plan.seeds, plan.tuning_seeds, case.budget)
+    return compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
 
 
 def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
@@ -185,25 +197,6 @@ def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
             case.world, scenario, case.axes, case.budget, seeds=plan.tuning_seeds, folder=plan.folder, jobs=plan.jobs
         )
     return made
-
-
-def _played(
-    case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ...]
-) -> tuple[dict[str, list[tuple[Standing, ...]]], Mapping[str, Knobs]]:
-    """Return the standings of each method, one tuple a seed, and the settings of baselines."""
-    comparison = Comparison(case.world, scenario, methods, plan.seeds, plan.tuning_seeds, case.budget)
-    compared = compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
-    by_method: dict[str, list[tuple[Standing, ...]]] = {}
-    for cell in compared.cells:
-        by_method.setdefault(cell.method, []).append(cell.standings)
-    return by_method, compared.chosen
-
-
-def _add(ends: Ends, name: str, seeds: Sequence[tuple[Standing, ...]]) -> None:
-    """Keep what a federation came to: its student, where it has one, and its mean device."""
-    kinds = (STUDENT, CLIENTS)[2 - len(seeds[0]) :]
-    for kind, standings in zip(kinds, zip(*seeds, strict=True), strict=True):
-        ends[f"{name}, {kind}"] = list(standings)
 
 
 def tell(text: str) -> None:

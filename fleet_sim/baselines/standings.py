@@ -44,6 +44,7 @@ class Standing:
         up_bytes, down_bytes: a device's, a round; 0 = nothing travels.
         calibration: expected calibration error on test; NaN = not asked.
         totals: as many as the curve has rounds; () = nothing travels.
+        flipped: share of the scenario's `attack.source` that is taken for its `attack.target`; NaN = not asked.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Standing:
     down_bytes: float = 0.0
     calibration: float = float("nan")
     totals: Totals = ()
+    flipped: float = float("nan")
 
     @property
     def final(self) -> float:
