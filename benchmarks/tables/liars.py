@@ -25,7 +25,6 @@ from benchmarks.tables.table import (
     Table,
     chosen_how,
     run,
-    settings,
     table_of,
 )
 from benchmarks.tables.worlds import data, thinned
@@ -64,9 +63,13 @@ ATTACKS: Mapping[str, AttackTerms] = {
     **{kind: AttackTerms(LIARS, kind, source=SOURCE, target=TARGET) for kind in ("lma", "second-best", "random")},
     "label-flip": AttackTerms(LIARS, "label-flip", source=SOURCE, target=TARGET),
 }
-LEAST = {"1": (1.5, 1.5, 1.5), "0.1": (6.0, 11.0, 7.0)}
-"""Points that lma, second-best and random may cost, by alpha, and what canaries may where nobody lies."""
+MOST: Mapping[str, Mapping[str, float]] = {
+    "1": {"lma": 1.5, "second-best": 1.5, "random": 1.5},
+    "0.1": {"lma": 6.0, "second-best": 11.0, "random": 7.0},
+}
+"""Points that an attack may cost, by alpha; below, what canaries may where nobody lies."""
 FREE = 0.3
+SHARED = "All rules have the settings that were chosen for the first where nobody lies."
 PROTOCOL = """\
 no published table is like this one (Roux et al. 2025 train CIFAR with FedDistill, whose server sends weights): goals
 are ours. 20 devices of at most 600 MNIST rows, `mlp-l`, 1,000 public samples of which the server knows the labels of
@@ -134,15 +137,14 @@ def _without_first(make: MakeWorld, count: int, seed: int) -> World:
 
 
 def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
-    head = (
-        f"{len(plan.seeds)} seeds; ± are two standard errors. {chosen_how(outcomes, plan)} All rules have the settings"
-    )
-    parts = [f"{head} that were chosen for the first where nobody lies. {table.protocol}"]
+    parts = [
+        f"{len(plan.seeds)} seeds; ± are two standard errors. {chosen_how(outcomes, plan)} {SHARED} {table.protocol}",
+    ]
     for everyone, alone in zip(outcomes[::2], outcomes[1::2], strict=True):
         parts += [_of_alpha(everyone, alone, kind) for kind in (STUDENT, CLIENTS)]
         parts.append(_flips(everyone, alone))
         parts.append(_costs(everyone, alone))
-    return "\n\n".join([*parts, settings([outcome for outcome in outcomes[::2]])])
+    return "\n\n".join([*parts, _chosen(outcomes[::2])])
 
 
 def _of_alpha(everyone: Outcome, alone: Outcome, kind: str) -> str:
@@ -171,12 +173,10 @@ def _costs(everyone: Outcome, alone: Outcome) -> str:
     calm = everyone.ends[f"{ours} | {NOBODY}, {STUDENT}"]
     mean = everyone.ends.get(f"mean-probabilities | {NOBODY}, {STUDENT}", calm)
     rows = [["nobody lies, less than the mean", _lost(mean, calm), "", *_verdict(mean, calm, FREE)]]
-    for place, attack in enumerate(attack for attack in _attacks(everyone) if attack != NOBODY):
-        lied = everyone.ends[f"{ours} | {attack}, {STUDENT}"]
-        goal = LEAST.get(alpha, ())[place : place + 1]
-        rows.append(
-            [attack, _lost(calm, lied), _lost(without, lied), *(_verdict(calm, lied, *goal) if goal else ("", ""))]
-        )
+    for attack in _attacks(everyone)[1:]:
+        lied, most = everyone.ends[f"{ours} | {attack}, {STUDENT}"], MOST.get(alpha, {}).get(attack)
+        verdict = ("", "") if most is None else _verdict(calm, lied, most)
+        rows.append([attack, _lost(calm, lied), _lost(without, lied), *verdict])
     columns = [f"alpha {alpha}: points that {ours} loses", "in all", "beyond the liars' rows", "goal in all", ""]
     return table_of(columns, rows)
 
@@ -188,6 +188,12 @@ def _lost(before: Sequence[Standing], after: Sequence[Standing]) -> str:
 def _verdict(before: Sequence[Standing], after: Sequence[Standing], most: float) -> tuple[str, str]:
     lost = 100 * float(np.mean([b.final - a.final for b, a in zip(before, after, strict=True)]))
     return f"at most {most:g}", "holds" if lost <= most else "**missed**"
+
+
+def _chosen(outcomes: Sequence[Outcome]) -> str:
+    """Return the settings that all rules have, by alpha."""
+    rows = [[outcome.case.name, next(iter(outcome.choices.values())).text] for outcome in outcomes]
+    return table_of(["alpha", "settings chosen"], rows)
 
 
 def _rules(outcome: Outcome) -> list[str]:
