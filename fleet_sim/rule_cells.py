@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from fd_protocol.soft_labels import soften
 from fd_protocol.terms import Slice
 from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32
+from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.standings import Standing, standing_of
 from fleet_sim.cells import Cell
 from fleet_sim.factory import Equipment
@@ -58,14 +60,19 @@ def _student(name: str, simulation: Simulation, lab: Lab, results: list[RoundRes
 
 def _clients(name: str, simulation: Simulation, lab: Lab, results: list[RoundResult]) -> Standing:
     """The mean of the honest devices."""
-    errors, flips = [], []
+    errors, flips, hits = [], [], defaultdict[str, list[float]](list)
     for device in simulation.honest:
         test = lab.rows(device.profile.family, lab.world.test)
         logits = device.core.logits(test.features)
         errors.append(_calibration(logits, test))
         flips.append(_flipped(simulation, logits, test))
-    found = {"calibration": float(np.mean(errors)), "flipped": float(np.mean(flips))}
-    return replace(standing_of(f"{name} FD, mean client", results), **found)
+        hits[device.profile.family].append(accuracy(logits, test))
+    return replace(
+        standing_of(f"{name} FD, mean client", results),
+        calibration=float(np.mean(errors)),
+        flipped=float(np.mean(flips)),
+        families=tuple((family, float(np.mean(shares))) for family, shares in hits.items()) if len(hits) > 1 else (),
+    )
 
 
 def _calibration(logits: F32, rows: LabelledRows) -> float:

@@ -31,7 +31,7 @@ from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.comparison import Compared, Comparison, MakeWorld, compare
-from fleet_sim.metrics.estimates import estimate, paired
+from fleet_sim.metrics.estimates import Estimate, estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.scenario import Scenario
 
@@ -45,11 +45,22 @@ Ends = dict[str, list[Standing]]
 
 @dataclass(frozen=True)
 class Goal:
-    """What we set out to reach: `name` at `least`, in percent of the test rows."""
+    """What we set out to reach, in percent of the test rows: `name`, or how far it is ahead of `than`, at `least`."""
 
     name: str
     least: float
     because: str
+    than: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.name}, above {self.than}" if self.than else self.name
+        least = f"{self.least:+g}" if self.than else f"{self.least:g}"
+        return f"{what}: at least {least} ({self.because})"
+
+    def measured(self, ends: Ends) -> Estimate:
+        """Return what became of it, in 0..1."""
+        ours = [standing.final for standing in ends[self.name]]
+        return paired(ours, [standing.final for standing in ends[self.than]]) if self.than else estimate(ours)
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,7 @@ class Table:
         module: that holds it.
         cases: of the full form or of the short one, by where data lie.
         protocol: where ours differs from that of the published figures.
+        has_own: whether it also says what devices make of their own kind of rows.
         say: what a table says that is not laid out like others.
     """
 
@@ -116,6 +128,7 @@ class Table:
     module: str
     cases: Callable[[Mapping[str, Path], Form], Sequence[Case]]
     protocol: str
+    has_own: bool = False
     say: Callable[[Table, Sequence[Outcome], Plan], str] | None = None
 
 
@@ -213,6 +226,8 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
         accuracies(outcomes),
         f"What differs from the published protocol: {table.protocol}",
     ]
+    if table.has_own:
+        parts.insert(2, own(outcomes))
     if any(outcome.case.goals for outcome in outcomes):
         parts.append(goals(outcomes))
     parts += [differences(outcomes), traffic(outcomes), settings(outcomes)]
@@ -236,15 +251,24 @@ def accuracies(outcomes: Sequence[Outcome]) -> str:
     return table_of(["method", *(outcome.case.name for outcome in outcomes)], rows)
 
 
+def own(outcomes: Sequence[Outcome]) -> str:
+    """Return the share of rows of a device's own kind, kept from it, that it gets right with its local prior."""
+    rows = [
+        [name, *(_accuracy(outcome.ends.get(name), lambda standing: standing.own) for outcome in outcomes)]
+        for name in names_of(outcomes)
+        if not name.endswith(STUDENT)
+    ]
+    return table_of(["own kind of rows", *(outcome.case.name for outcome in outcomes)], rows)
+
+
 def goals(outcomes: Sequence[Outcome]) -> str:
     """Return what we set out to reach, and whether the mean reaches it."""
     rows = []
     for outcome in outcomes:
         for goal in outcome.case.goals:
-            found = estimate([standing.final for standing in outcome.ends[goal.name]])
+            found = goal.measured(outcome.ends)
             verdict = "reached" if 100 * found.mean >= goal.least else "**missed**"
-            wanted = f"{outcome.case.name}: {goal.name} at least {goal.least:g} ({goal.because})"
-            rows.append([wanted, found.in_percent(), verdict])
+            rows.append([f"{outcome.case.name}: {goal}", found.in_percent(signed=bool(goal.than)), verdict])
     return table_of(["goal", "measured", ""], rows)
 
 
@@ -286,8 +310,10 @@ def names_of(outcomes: Sequence[Outcome]) -> list[str]:
     return list(dict.fromkeys(name for outcome in outcomes for name in outcome.ends))
 
 
-def _accuracy(standings: Sequence[Standing] | None) -> str:
-    return estimate([standing.final for standing in standings]).in_percent() if standings else "-"
+def _accuracy(
+    standings: Sequence[Standing] | None, ask: Callable[[Standing], float] = lambda standing: standing.final
+) -> str:
+    return estimate([ask(standing) for standing in standings]).in_percent() if standings else "-"
 
 
 def _difference(ends: Ends, ours: str, theirs: str) -> str:
