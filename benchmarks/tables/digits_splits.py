@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Goal, Table, run
+from benchmarks.tables.table import CLIENTS, SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import thinned
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import PRESETS, Scenario
@@ -57,6 +57,7 @@ def case(scenario: Scenario, alpha: float, form: Form) -> Case:
         federations={OURS: scenario, **others},
         axes={} if form == "short" else AXES,
         baselines=("fedavg/tail",) if form == "short" else BASELINES,
+        settings=SHORT_SETTINGS if form == "short" else {},
         budget=2 if form == "short" else 8,
         goals=goals if alpha == 0.1 else (),
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import STUDENT, Case, Form, Goal, Table, run
+from benchmarks.tables.table import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import data, thinned
 from broker_server.settings import MethodSettings
 from broker_server.student import StudentTerms
@@ -82,6 +82,7 @@ def case(scenario: Scenario, name: str, alpha: float, *, is_short: bool = False)
         },
         axes={} if is_short else AXES,
         baselines=("fedavg/tail",) if is_short else BASELINES,
+        settings=SHORT_SETTINGS if is_short else {},
         budget=2 if is_short else 6,
         published={who: figures[alpha] for who, figures in PUBLISHED.items()} if is_known else {},
         goals=(Goal(f"{OURS}, {STUDENT}", 93.0, "FedGen 93.03"),) if is_known and alpha == 0.1 else (),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import CLIENTS, Case, Form, Goal, Table, run
+from benchmarks.tables.table import CLIENTS, SHORT_SETTINGS, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import data, thinned
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
@@ -50,6 +50,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             federations={OURS: scenario, MEAN: replace(scenario, method=replace(scenario.method, name=MEAN))},
             axes={} if is_short else AXES,
             baselines=("local-only",) if is_short else BASELINES,
+            settings=SHORT_SETTINGS if is_short else {},
             budget=1 if is_short else 5,
             goals=() if is_short else (Goal(f"{OURS}, {CLIENTS}", 77.4, "found beforehand"),),
         )

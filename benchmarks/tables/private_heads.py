@@ -35,6 +35,8 @@ SCENARIO = Scenario(
 )
 ROWS = (100, 500, 2500)
 EPSILONS = (8.0, 4.0, 2.0, 1.0)
+NO_TERMS = "no terms"
+AXES_WITHOUT = {"training.learning_rate": (1e-3, 2e-3, 5e-3), "training.probe_weight": (0.5, 1.0)}
 AXES = {"privacy.learning_rate": (1e-2, 2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
 BASELINES = ("factory-model", "local-only", "server-only", "centralised")
 PROTOCOL = """\
@@ -68,8 +70,9 @@ def case(scenario: Scenario, rows: int, epsilons: Sequence[float], form: Form) -
     return Case(
         name=f"{rows} rows",
         world=thinned(scenario, rows=rows),
-        federations={"no terms": scenario, **private},
+        federations={NO_TERMS: scenario, **private},
         axes={} if form == "short" else AXES,
+        own_axes={} if form == "short" else {NO_TERMS: AXES_WITHOUT},
         baselines=("factory-model",) if form == "short" else BASELINES,
         budget=2 if form == "short" else 4,
     )

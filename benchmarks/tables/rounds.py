@@ -12,7 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Goal, Outcome, Plan, Table, run, table_of
+from benchmarks.tables.table import (
+    CLIENTS,
+    SHORT_SETTINGS,
+    STUDENT,
+    Case,
+    Form,
+    Goal,
+    Outcome,
+    Plan,
+    Table,
+    run,
+    table_of,
+)
 from benchmarks.tables.table import report as usual
 from benchmarks.tables.worlds import thinned
 from fleet_sim.boards.terms import Attendance
@@ -68,6 +80,7 @@ def case(scenario: Scenario, name: str, alpha: float, form: Form) -> Case:
         federations={OURS: scenario, OFFLINE: replace(scenario, attendance=Attendance(offline=0.3))},
         axes={} if form == "short" else AXES,
         baselines=("fedavg/tail",) if form == "short" else BASELINES,
+        settings=SHORT_SETTINGS if form == "short" else {},
         budget=2 if form == "short" else 8,
         is_tuned_once=True,
         goals=tuple(

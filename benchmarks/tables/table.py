@@ -37,6 +37,8 @@ from fleet_sim.scenario import Scenario
 
 STUDENT, CLIENTS = "student", "mean device"
 FIRST_SEED, TUNING_SEEDS = 100, (0, 1)
+SHORT_SETTINGS = {name: Knobs(epochs=2, learning_rate=3e-2) for name in ("fedavg/tail", "local-only")}
+"""Of the short form, which tunes nothing."""
 
 Form = Literal["full", "short"]
 Ends = dict[str, list[Standing]]
@@ -73,7 +75,9 @@ class Case:
         federations: scenarios by name; the first is ours, and differences are taken to it.
         axes: values to try for the settings of federations, see `choice`.
         baselines: by their names in `fleet_sim.baselines.catalogue`.
+        settings: of baselines that are not tuned here.
         budget: settings that are tried for each federation and each baseline, at most.
+        own_axes: of federations that have others, by name.
         is_tuned_once: whether the other federations have the settings that were chosen for the first.
         published: figures that others printed, in percent, by who printed them.
         goals: of ours.
@@ -84,10 +88,16 @@ class Case:
     federations: Mapping[str, Scenario]
     axes: Axes
     baselines: tuple[str, ...]
+    settings: Mapping[str, Knobs] = field(default_factory=dict)
     budget: int = 8
+    own_axes: Mapping[str, Axes] = field(default_factory=dict)
     is_tuned_once: bool = False
     published: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
+
+    def axes_of(self, federation: str) -> Axes:
+        """Return the values to try for the settings of a federation."""
+        return self.own_axes.get(federation, self.axes)
 
 
 @dataclass(frozen=True)
@@ -195,7 +205,7 @@ def play(case: Case, plan: Plan) -> Outcome:
 
 
 def _compared(case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ...]) -> Compared:
-    comparison = Comparison(case.world, scenario, methods, plan.seeds, plan.tuning_seeds, case.budget)
+    comparison = Comparison(case.world, scenario, methods, plan.seeds, plan.tuning_seeds, case.budget, case.settings)
     return compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
 
 
@@ -207,7 +217,13 @@ def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
             continue
         tell(f"{case.name}: choosing settings of {name}")
         made[name] = chosen(
-            case.world, scenario, case.axes, case.budget, seeds=plan.tuning_seeds, folder=plan.folder, jobs=plan.jobs
+            case.world,
+            scenario,
+            case.axes_of(name),
+            case.budget,
+            seeds=plan.tuning_seeds,
+            folder=plan.folder,
+            jobs=plan.jobs,
         )
     return made
 
@@ -294,7 +310,7 @@ def settings(outcomes: Sequence[Outcome]) -> str:
     rows = []
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.choices):
         cells = [outcome.choices[name].text if name in outcome.choices else "" for outcome in outcomes]
-        grid = next(outcome.case.axes for outcome in outcomes if name in outcome.choices)
+        grid = next(outcome.case.axes_of(name) for outcome in outcomes if name in outcome.choices)
         rows.append([name, *cells, _grid({path.rpartition(".")[2]: values for path, values in grid.items()})])
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.knobs):
         cells = [_knobs(name, outcome.knobs[name]) if name in outcome.knobs else "" for outcome in outcomes]

@@ -17,6 +17,7 @@ from statistics import mean
 
 from benchmarks import payload
 from benchmarks.tables.table import (
+    SHORT_SETTINGS,
     STUDENT,
     Case,
     Ends,
@@ -105,6 +106,7 @@ def case(scenario: Scenario, family: str, *, is_short: bool = False) -> Case:
         },
         axes={} if is_short else AXES,
         baselines=BASELINES_OF_BYTES,
+        settings=SHORT_SETTINGS if is_short else {},
         budget=2 if is_short else 6,
         is_tuned_once=True,
     )
