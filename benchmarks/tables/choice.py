@@ -36,7 +36,8 @@ class Choice:
 
     @property
     def text(self) -> str:
-        return ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in self.values.items())
+        chosen_ones = ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in self.values.items())
+        return chosen_ones or "as the scenario has them"
 
     def of(self, scenario: Scenario) -> Choice:
         """Return another scenario with these values."""

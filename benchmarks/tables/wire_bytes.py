@@ -1,21 +1,21 @@
-"""T-f: what soft labels cost on the wire, beside the order-0 entropy of their codes and beside weights.
+"""T-f, second half: bytes until soft labels and weights have taught as much, over sizes of models.
 
     python -m benchmarks.tables.wire_bytes --folder FOLDER [--write]
 
 Needs no data but what packages carry. Bytes are packets as they lie on the wire, both ways, maps, offers and receipts
-included; weights are the bare numbers, without any packet, which favours them.
+included; weights are the bare numbers, without any packet, which favours them. What codecs cost beside the entropy of
+their codes: `benchmarks.tables.codecs`.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from benchmarks import payload
 from benchmarks.tables.table import (
     SHORT_SETTINGS,
     STUDENT,
@@ -34,9 +34,7 @@ from benchmarks.tables.table import (
 from benchmarks.tables.worlds import flattened, thinned
 from broker_server.student import StudentTerms
 from fd_protocol.messages import Codec
-from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.terms import TrainingTerms
-from fd_runtime.model import F32
 from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.data.terms import DataTerms
@@ -61,8 +59,6 @@ CODECS = (Codec.U8_SQRT, Codec.U4_SQRT, Codec.TOP_1)
 AXES = {"training.probe_weight": (0.25, 0.5, 1.0), "training.learning_rate": (1e-3, 2e-3, 5e-3)}
 BASELINES_OF_BYTES = ("fedavg/tail", "fedavg/tail/int8", "fedavg/tail/int4")
 SHARE_OF_WORSE = 0.97
-WORTH_IT_BYTES = 500
-MOST_ABOVE_ENTROPY = 1.25
 PROTOCOL = """\
 no published table has all of this: Sattler et al. 2022 (CFD, table III) print 0.47 MB up and 0.24 MB down against
 671 MB of FedAvg for VGG-16 on CIFAR-10 to 80 %, with arithmetic coding, where ours deflates. Here ten devices learn
@@ -114,11 +110,9 @@ def case(scenario: Scenario, family: str, *, is_short: bool = False) -> Case:
 
 def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return what a device sends and receives until both methods have learnt as much."""
-    is_short = tuple(outcome.case.name for outcome in outcomes) != FAMILIES
     return "\n\n".join(
         (
             f"{len(plan.seeds)} seeds. {chosen_how(outcomes, plan)} {table.protocol}",
-            codecs(is_short=is_short),
             "Accuracy on test rows at the end, %, ± two standard errors:",
             accuracies(outcomes),
             TARGET,
@@ -128,41 +122,6 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
             settings(outcomes),
         )
     )
-
-
-# Codecs beside entropy.
-
-
-def codecs(*, is_short: bool) -> str:
-    """Return wire bytes over the order-0 entropy of each codec, of payloads of federations that `payload` trains."""
-    tasks = [payload.digits("digits, easy", 100.0, 0.0, (64,))]
-    if not is_short:
-        tasks = [payload.mnist(), payload.digits("digits, hard", 0.1, 0.3), *tasks]
-    rows = [row for task in tasks for row in _codec_rows(task.name, payload.train(task)[0])]
-    note = (
-        f"H0: order-0 entropy of the codes. The goal is {MOST_ABOVE_ENTROPY} H0 where that is above {WORTH_IT_BYTES} B."
-    )
-    columns = ["1000 probes, 10 classes", "codec", "H0 B", "body B", "body / H0", "wire B", "wire / H0", ""]
-    return f"{note}\n\n{table_of(columns, rows)}"
-
-
-def _codec_rows(name: str, logits: F32) -> Iterator[list[str]]:
-    pairs = [tuple(SoftLabels.of(z, payload.TEMPERATURE) for z in pair) for pair in zip(*logits, strict=True)]
-    for kind, top_k, is_delta, _ in payload.CODINGS:
-        sizes = [_sizes(before, now, kind, top_k, is_delta=is_delta) for before, now in pairs]
-        entropy, body, wire = (mean(column) for column in zip(*sizes, strict=True))
-        label = kind.value + (f", k = {top_k}" if top_k else "") + (" + delta" if is_delta else "")
-        verdict = "" if entropy <= WORTH_IT_BYTES else "holds" if wire <= MOST_ABOVE_ENTROPY * entropy else "**missed**"
-        ratios = f"{body / entropy:.2f}", f"{wire / entropy:.2f}"
-        yield [name, label, f"{entropy:.0f}", f"{body:.0f}", ratios[0], f"{wire:.0f}", ratios[1], verdict]
-
-
-def _sizes(before: SoftLabels, now: SoftLabels, kind: Codec, top_k: int, *, is_delta: bool) -> tuple[float, int, int]:
-    """Return entropy, body and packets, in bytes."""
-    codes = payload.quantise(now, kind, top_k)
-    base = payload.quantise(before, kind, top_k) if is_delta else None
-    packets = payload.encode(now, kind, top_k, base)
-    return payload.entropy_bytes(codes, base), len(payload.encode_body(codes, base)), sum(map(len, packets))
 
 
 # Bytes to equal accuracy.

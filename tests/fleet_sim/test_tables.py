@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.tables import (
     architectures,
+    codecs,
     digits_splits,
     dirichlet,
     int8,
@@ -187,3 +188,13 @@ def test_worlds_without_liars_have_all_others_as_they_were():
     assert len(alone.private) == len(whole.private) - 1
     assert np.array_equal(alone.private[0].values, whole.private[1].values)
     assert np.array_equal(alone.test.values, whole.test.values)
+
+
+def test_a_codec_is_judged_by_the_entropy_of_its_codes_where_that_is_more_than_an_envelope():
+    logits = np.random.default_rng(0).normal(0, 3, (2, 2, 300, 10)).astype(np.float32)
+    rows = {row[1]: row for row in codecs.rows_of("random", logits)}
+    assert rows["u8-sqrt"][-1] == "holds"
+    assert rows["top-1"][-1] == ""
+    entropy, body, wire = (float(rows["u8-sqrt"][place]) for place in (2, 3, 5))
+    assert 0.95 * entropy < body < wire
+    assert codecs.verdict(1000, 1251) == "**missed**"
