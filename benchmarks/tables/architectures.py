@@ -15,8 +15,10 @@ from statistics import mean
 from benchmarks.tables.table import CLIENTS, Case, Form, Outcome, Plan, Table, run, table_of
 from benchmarks.tables.table import report as usual
 from benchmarks.tables.worlds import thinned
+from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate, paired
-from fleet_sim.scenario import PRESETS, Scenario
+from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
+from fleet_sim.worlds import Cut
 from model_export.pretrain import PretrainTerms
 
 SCENARIO = replace(PRESETS["new-class"], devices=9)
@@ -38,13 +40,14 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG
     if form == "short":
         short = replace(
             SCENARIO,
-            cut=replace(SCENARIO.cut, probes=100, canaries=50, test=200),
+            data=DataTerms("digits"),
+            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
             devices=4,
             rounds=2,
-            models=replace(SCENARIO.models, pretraining=PretrainTerms(epochs=5)),
+            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
             training=replace(SCENARIO.training, epochs=2),
         )
-        return [case(short, "two kinds", ("cnn-s", "mlp-s"), form)]
+        return [case(short, "two kinds", ("tab-s", "mlp-s"), form)]
     return [case(SCENARIO, name, families, form) for name, families in MIXES.items()]
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import thinned
-from fleet_sim.scenario import PRESETS, Scenario
+from fleet_sim.data.terms import DataTerms
+from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
+from fleet_sim.worlds import Cut
 from model_export.pretrain import PretrainTerms
 
 SCENARIO = PRESETS["new-class"]
@@ -34,13 +36,14 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG
     if form == "short":
         short = replace(
             SCENARIO,
-            cut=replace(SCENARIO.cut, probes=100, canaries=50, test=200),
+            data=DataTerms("digits"),
+            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
             devices=4,
             rounds=2,
-            models=replace(SCENARIO.models, pretraining=PretrainTerms(epochs=5)),
+            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
             training=replace(SCENARIO.training, epochs=2),
         )
-        return [case(short, "cnn-s", (("cnn-s",), "cnn-s"))]
+        return [case(short, "tab", (("tab-s",), "tab-s"))]
     return [case(SCENARIO, name, families) for name, families in FAMILIES.items()]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import STUDENT, Case, Form, Goal, Table, run
+from benchmarks.tables.table import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from benchmarks.tables.worlds import data, thinned
 from broker_server.rules import RuleTerms
 from broker_server.settings import MethodSettings
@@ -35,8 +35,8 @@ SCENARIO = Scenario(
     ask=SLICE,
     models=ModelTerms(("cnn-s",), "cnn-s", pretraining=None, every_layer_trains=True),
     method=MethodSettings(temperature=1.0, terms=NOBODY_LIES),
-    training=TrainingTerms(epochs=2, learning_rate=2e-3, probe_weight=0.3, warm_up_epochs=1),
-    student=StudentTerms(epochs=2, learning_rate=2e-3),
+    training=TrainingTerms(epochs=3, learning_rate=2e-3, probe_weight=0.3, warm_up_epochs=1),
+    student=StudentTerms(epochs=3, learning_rate=2e-3),
 )
 AXES = {"training.probe_weight": (0.1, 0.3, 1.0), "method.temperature": (1.0, 2.0)}
 BASELINES = ("local-only", "server-only/canaries", "fedavg/tail", "centralised")
@@ -73,8 +73,9 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
         name=f"{scenario.data.name}, a class each",
         world=thinned(scenario, rows=ROWS),
         federations=federations(scenario),
-        axes={"training.probe_weight": (3.0,)} if is_short else AXES,
+        axes={} if is_short else AXES,
         baselines=("local-only", "fedavg/tail") if is_short else BASELINES,
+        settings=SHORT_SETTINGS if is_short else {},
         budget=2 if is_short else 4,
         is_tuned_once=True,
         published=PUBLISHED,

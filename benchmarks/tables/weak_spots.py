@@ -19,10 +19,11 @@ from benchmarks.tables.table import report as usual
 from benchmarks.tables.worlds import data, thinned
 from broker_server.settings import MOST_UNCOVERED
 from fleet_sim.comparison import MakeWorld
+from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import ImageShift
-from fleet_sim.scenario import PRESETS, AttackTerms, ProbeTerms, Scenario
-from fleet_sim.worlds import World
+from fleet_sim.scenario import PRESETS, AttackTerms, ModelTerms, ProbeTerms, Scenario
+from fleet_sim.worlds import Cut, World
 from model_export.pretrain import PretrainTerms
 
 SCENARIO = replace(
@@ -45,10 +46,11 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     if form == "short":
         short = replace(
             SCENARIO,
-            cut=replace(SCENARIO.cut, probes=100, test=200),
+            data=DataTerms("digits"),
+            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
             devices=4,
             rounds=2,
-            models=replace(SCENARIO.models, families=("cnn-s",), student="cnn-s", pretraining=PretrainTerms(epochs=5)),
+            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
             training=replace(SCENARIO.training, epochs=2),
         )
         lacking = replace(short, probes=ProbeTerms(lacking=LACKING))
