@@ -85,7 +85,7 @@ def test_a_command_plays_its_short_form_and_has_a_row_for_all_that_was_played(na
 def test_a_full_form_can_be_played(name, tmp_path):
     """Scenarios and comparisons refuse to exist where they cannot be played."""
     for case in TABLES[name].cases({"mnist": tmp_path}, "full"):
-        for federation, scenario in case.federations.items():
+        for federation, scenario in list(case.federations.items())[: 1 if case.is_tuned_once else None]:
             tried = [
                 scenario,
                 *(varied(scenario, path, v) for path, vs in case.axes_of(federation).items() for v in vs),
