@@ -54,8 +54,13 @@ def _student(name: str, simulation: Simulation, lab: Lab, results: list[RoundRes
         return replace(clients, curve=curve, own=float("nan"))
     theta = StudentWeights.from_bytes(server.store.blob(student.weights)).state.theta
     logits = lab.factory_model(family).logits(theta, test)
-    found = {"calibration": _calibration(logits, test), "flipped": _flipped(simulation, logits, test)}
-    return replace(clients, curve=curve, own=float("nan"), **found)
+    return replace(
+        clients,
+        curve=curve,
+        own=float("nan"),
+        calibration=_calibration(logits, test),
+        flipped=_flipped(simulation, logits, test),
+    )
 
 
 def _clients(name: str, simulation: Simulation, lab: Lab, results: list[RoundResult]) -> Standing:
