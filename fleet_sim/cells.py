@@ -59,7 +59,8 @@ def plain(value: Any) -> Any:
 
 def _standing(item: dict[str, Any]) -> Standing:
     curve = tuple(math.nan if value is None else value for value in item["curve"])
-    return Standing(**{**numbers(item), "curve": curve, "totals": tuple(map(tuple, item["totals"]))})
+    pairs = {name: tuple(map(tuple, item.get(name, ()))) for name in ("totals", "families")}
+    return Standing(**{**numbers(item), **pairs, "curve": curve})
 
 
 def read_metrics(item: dict[str, Any]) -> RoundMetrics:

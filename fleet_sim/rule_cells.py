@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from fd_protocol.soft_labels import soften
 from fd_protocol.terms import Slice
 from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32
+from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.standings import Standing, standing_of
 from fleet_sim.cells import Cell
 from fleet_sim.factory import Equipment
@@ -23,6 +25,7 @@ from fleet_sim.federation import Simulation, disk_for
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.calibration import calibration_error
+from fleet_sim.metrics.flips import flipped_share
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.rounds import RoundMetrics, examine
 from fleet_sim.scenario import Scenario
@@ -50,21 +53,40 @@ def _student(name: str, simulation: Simulation, lab: Lab, results: list[RoundRes
     if student is None or not student.weights:
         return replace(clients, curve=curve, own=float("nan"))
     theta = StudentWeights.from_bytes(server.store.blob(student.weights)).state.theta
-    calibration = _calibration(lab.factory_model(family).logits(theta, test), test)
-    return replace(clients, curve=curve, own=float("nan"), calibration=calibration)
+    logits = lab.factory_model(family).logits(theta, test)
+    return replace(
+        clients,
+        curve=curve,
+        own=float("nan"),
+        calibration=_calibration(logits, test),
+        flipped=_flipped(simulation, logits, test),
+    )
 
 
 def _clients(name: str, simulation: Simulation, lab: Lab, results: list[RoundResult]) -> Standing:
     """The mean of the honest devices."""
-    errors = []
+    errors, flips, hits = [], [], defaultdict[str, list[float]](list)
     for device in simulation.honest:
         test = lab.rows(device.profile.family, lab.world.test)
-        errors.append(_calibration(device.core.logits(test.features), test))
-    return replace(standing_of(f"{name} FD, mean client", results), calibration=float(np.mean(errors)))
+        logits = device.core.logits(test.features)
+        errors.append(_calibration(logits, test))
+        flips.append(_flipped(simulation, logits, test))
+        hits[device.profile.family].append(accuracy(logits, test))
+    return replace(
+        standing_of(f"{name} FD, mean client", results),
+        calibration=float(np.mean(errors)),
+        flipped=float(np.mean(flips)),
+        families=tuple((family, float(np.mean(shares))) for family, shares in hits.items()) if len(hits) > 1 else (),
+    )
 
 
 def _calibration(logits: F32, rows: LabelledRows) -> float:
     return calibration_error(soften(logits, 1.0), rows.labels)
+
+
+def _flipped(simulation: Simulation, logits: F32, rows: LabelledRows) -> float:
+    attack = simulation.scenario.attack
+    return flipped_share(logits, rows.labels, attack.source, attack.target)
 
 
 def last_round(simulation: Simulation, world: World, equipment: Equipment, trust: TrustTable) -> RoundMetrics:

@@ -1,6 +1,7 @@
 """Every baseline by name: what it plays, of which part of the model, and the grid it is tuned on.
 
-    factory-model  local-only  centralised  server-only
+    factory-model  local-only  centralised
+    server-only    server-only/canaries                    the factory's labels, and those of the canaries
     fedavg/PART  fedprox/PART  fedavgm/PART  feddf/PART    PART: tail, whole; with /int8 or /int4: coarse weights
     fedavg/PART/fine-tuned                                 and every device goes on alone at the end
 
@@ -21,7 +22,7 @@ from fleet_sim.baselines.server_only import Noise, SemiSupervision
 from fleet_sim.baselines.standings import Bench, Standing
 from fleet_sim.baselines.tuning import DIVERGED, LEARNING_RATES, LOCAL_EPOCHS, Axes, Knobs
 from fleet_sim.baselines.weight_codec import WeightCodec
-from fleet_sim.worlds import World
+from fleet_sim.worlds import Samples, World
 
 Part: TypeAlias = Literal["tail", "whole"]
 _PARTS: Mapping[Part, str] = {"tail": "tail", "whole": "whole model"}
@@ -30,6 +31,7 @@ _DISTILLATION_RATE = 1e-3
 """Of Adam at FedDF's server, as in the experiments of Lin et al. 2020."""
 
 _ADAM: Axes = {"learning_rate": (5e-4, 1e-3, 2e-3, 5e-3, 2e-2), "epochs": (10, 40, 80, 160)}
+_PASSES: Axes = {"learning_rate": (3e-4, 1e-3, 3e-3), "epochs": (30, 60, 120)}
 _LOCAL: Axes = {"learning_rate": LEARNING_RATES, "epochs": LOCAL_EPOCHS}
 
 
@@ -44,7 +46,7 @@ class Baseline:
         axes: of its grid; without any there is nothing to tune.
         base: the baseline whose settings it has, or starts from where it has axes itself.
         goal: what settings are chosen by, accuracy on validation rows of all or of the device's own kind.
-        needs_factory_labels: whether a world without any cannot play it.
+        needs: labels without which a world cannot play it.
     """
 
     title: str
@@ -53,7 +55,7 @@ class Baseline:
     axes: Axes = field(default_factory=dict)
     base: str = ""
     goal: Literal["all", "own"] = "all"
-    needs_factory_labels: bool = False
+    needs: Literal["", "factory", "canaries"] = ""
 
     def standing(self, bench: Bench, knobs: Knobs) -> Standing:
         """Return where it ends; with settings that diverge on this bench, nowhere: NaN."""
@@ -72,7 +74,7 @@ class Baseline:
         return standing.own if self.goal == "own" else standing.final
 
     def is_possible(self, world: World) -> bool:
-        return len(world.factory) > 0 or not self.needs_factory_labels
+        return not self.needs or len(getattr(world, self.needs)) > 0
 
 
 Rounds: TypeAlias = Callable[[Bench, Knobs, WeightCodec], Iterator[AveragedRound]]
@@ -134,11 +136,21 @@ def _terms(knobs: Knobs) -> FitTerms:
 
 
 def _server_only(bench: Bench, knobs: Knobs) -> Standing:
+    return _by_itself(bench, knobs, bench.lab.world.factory)
+
+
+def _server_with_canaries(bench: Bench, knobs: Knobs) -> Standing:
+    world = bench.lab.world
+    return _by_itself(bench, knobs, world.factory + world.probes.take(world.canaries))
+
+
+def _by_itself(bench: Bench, knobs: Knobs, labelled: Samples) -> Standing:
+    """A server that teaches itself with the labels it has, and the probes."""
     world = bench.lab.world
     terms = SemiSupervision(passes=knobs.epochs, learning_rate=knobs.learning_rate)
     if len(world.task.sample_shape) != 3:  # no images [channels, height, width]
         terms = replace(terms, distortion=Noise())
-    return standings.play_server_only(bench, "server only", world.factory, terms)
+    return standings.play_server_only(bench, "server only", labelled, terms)
 
 
 NEW_CLASS_SETTINGS: Mapping[str, Knobs] = {
@@ -163,12 +175,9 @@ BASELINES: Mapping[str, Baseline] = {
     "centralised": Baseline(
         "centralised", lambda bench, knobs: standings.play_centralised(bench, _terms(knobs)), axes=_ADAM
     ),
-    "server-only": Baseline(
-        "server only",
-        _server_only,
-        part="whole",
-        axes={"learning_rate": (3e-4, 1e-3, 3e-3), "epochs": (30, 60, 120)},
-        needs_factory_labels=True,
+    "server-only": Baseline("server only", _server_only, part="whole", axes=_PASSES, needs="factory"),
+    "server-only/canaries": Baseline(
+        "server only, with the canaries' labels", _server_with_canaries, part="whole", axes=_PASSES, needs="canaries"
     ),
     **dict(_weights(kind, part, codec) for kind in _WEIGHTS for part in _PARTS for codec in _CODECS),
     **dict(map(_fine_tuned, _PARTS)),

@@ -44,6 +44,8 @@ class Standing:
         up_bytes, down_bytes: a device's, a round; 0 = nothing travels.
         calibration: expected calibration error on test; NaN = not asked.
         totals: as many as the curve has rounds; () = nothing travels.
+        families: mean accuracy on test of the devices of each family; () where all have one, or nobody asked.
+        flipped: share of the scenario's `attack.source` that is taken for its `attack.target`; NaN = not asked.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Standing:
     down_bytes: float = 0.0
     calibration: float = float("nan")
     totals: Totals = ()
+    families: tuple[tuple[str, float], ...] = ()
+    flipped: float = float("nan")
 
     @property
     def final(self) -> float:

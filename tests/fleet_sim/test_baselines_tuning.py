@@ -162,3 +162,17 @@ def test_the_average_that_devices_go_on_from_is_played_once(bench):
 def test_a_world_without_factory_labels_has_no_server_that_learns_by_itself():
     assert not BASELINES["server-only"].is_possible(digits(3))
     assert BASELINES["centralised"].is_possible(digits(3))
+
+
+def test_a_server_may_learn_from_its_canaries_where_it_has_some():
+    world = digits(3)
+    by_itself = BASELINES["server-only/canaries"]
+    assert not by_itself.is_possible(world)
+    assert by_itself.is_possible(replace(world, canaries=np.arange(20)))
+
+
+def test_a_server_with_canaries_knows_more_than_one_with_the_factory_labels_alone(bench):
+    world = replace(bench.lab.world, canaries=np.arange(100, 300))
+    known = Bench(Lab(world, bench.lab.bundles), bench.family, bench.rounds, bench.seed)
+    few, more = (BASELINES[name].score(known, Knobs(20, 3e-3)) for name in ("server-only", "server-only/canaries"))
+    assert more > few + 0.02

@@ -66,6 +66,14 @@ def test_rules_say_whom_they_listen_to(compared):
             assert cell.last_round is None
 
 
+def test_the_mean_device_is_the_mean_of_its_families(compared):
+    ends = [cell.standings[1] for cell in compared.cells if cell.method == "competence"]
+    for end in ends:
+        of = dict(end.families)
+        assert set(of) == {"mlp-s", "mlp-m", "mlp-l"}
+        assert (2 * of["mlp-s"] + of["mlp-m"] + of["mlp-l"]) / 4 == pytest.approx(end.final)
+
+
 def test_what_has_been_played_is_not_played_again(compared, folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     assert compare(short(), folder).cells == compared.cells

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fleet_sim.metrics.calibration import calibration_error
 from fleet_sim.metrics.estimates import estimate, paired
+from fleet_sim.metrics.flips import flipped_share
 from fleet_sim.metrics.listening import are_uncovered, by_class, contribution_shares, effective_voters, shares
 from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 
@@ -139,3 +140,13 @@ def test_coverage_is_told_for_each_class():
     assert second.voters == pytest.approx((1 + 1.6) / 2)
     assert (third.probes, third.near_devices) == (0, 0)
     assert np.isnan([third.voters, third.uncovered]).all()
+
+
+# Flips.
+
+
+def test_a_flip_counts_rows_of_the_source_that_the_target_has_and_no_others():
+    labels = np.array([7, 7, 7, 7, 1, 2])
+    claims = np.array([1, 1, 7, 2, 1, 1])
+    assert flipped_share(np.eye(10, dtype=np.float32)[claims], labels, 7, 1) == 0.5
+    assert np.isnan(flipped_share(np.eye(10, dtype=np.float32)[claims], labels, 9, 1))

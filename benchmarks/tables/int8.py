@@ -1,0 +1,68 @@
+"""T-h: federations on int8 backbones against the same on float ones.
+
+    python -m benchmarks.tables.int8 --folder FOLDER [--write]
+
+Needs no data but what packages carry. What int8 costs a model by itself is the table of `benchmarks/quantisation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Goal, Table, run
+from benchmarks.tables.worlds import thinned
+from fleet_sim.data.terms import DataTerms
+from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
+from fleet_sim.worlds import Cut
+from model_export.pretrain import PretrainTerms
+
+SCENARIO = PRESETS["new-class"]
+FAMILIES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "cnn": (("cnn-s", "cnn-m", "cnn-l"), "cnn-m"),
+    "dw": (("dw-s", "dw-m"), "dw-m"),
+}
+INT8, FLOAT = "int8", "float"
+MOST = 0.5
+PROTOCOL = """\
+none was published. The demo's world: 100 factory labels of seven digits, three digits are on devices alone, Dirichlet
+0.1; backbones are quantised after the factory's training and stay frozen, tails train in float. Settings are those of
+the preset `new-class`, for both."""
+
+
+def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG001 - packages carry the data
+    """Return a column for each kind of backbone."""
+    if form == "short":
+        short = replace(
+            SCENARIO,
+            data=DataTerms("digits"),
+            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
+            devices=4,
+            rounds=2,
+            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
+            training=replace(SCENARIO.training, epochs=2),
+        )
+        return [case(short, "tab", (("tab-s",), "tab-s"))]
+    return [case(SCENARIO, name, families) for name, families in FAMILIES.items()]
+
+
+def case(scenario: Scenario, name: str, families: tuple[tuple[str, ...], str]) -> Case:
+    models = replace(scenario.models, families=families[0], student=families[1])
+    return Case(
+        name=name,
+        world=thinned(scenario),
+        federations={
+            INT8: replace(scenario, models=models),
+            FLOAT: replace(scenario, models=replace(models, int8=False)),
+        },
+        axes={},
+        baselines=(),
+        goals=tuple(Goal(f"{INT8}, {kind}", -MOST, "ours", than=f"{FLOAT}, {kind}") for kind in (STUDENT, CLIENTS)),
+    )
+
+
+TABLE = Table("table: int8", "int8", cases, PROTOCOL)
+
+if __name__ == "__main__":
+    run(TABLE)

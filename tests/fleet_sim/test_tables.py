@@ -1,0 +1,200 @@
+"""Tables of evidence: one command each, whose short form is played here; what they say is what was played."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.tables import (
+    architectures,
+    codecs,
+    digits_splits,
+    dirichlet,
+    int8,
+    liars,
+    one_class,
+    people,
+    private_heads,
+    rounds,
+    weak_spots,
+    wire_bytes,
+)
+from benchmarks.tables.choice import chosen, varied
+from benchmarks.tables.table import (
+    TUNING_SEEDS,
+    Case,
+    Goal,
+    Outcome,
+    Plan,
+    accuracies,
+    differences,
+    goals,
+    play,
+    report,
+    run,
+)
+from fleet_sim.baselines.standings import Standing
+from fleet_sim.cells import read_cell
+from fleet_sim.comparison import Comparison
+from fleet_sim.partitions import Dirichlet, PartitionTerms
+from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.worlds import Cut, Samples, cut_world
+
+TABLES = {
+    module.__name__.rpartition(".")[2]: module.TABLE
+    for module in (
+        one_class,
+        dirichlet,
+        wire_bytes,
+        int8,
+        liars,
+        architectures,
+        rounds,
+        digits_splits,
+        weak_spots,
+        private_heads,
+        people,
+    )
+}
+SMALL = Scenario(
+    cut=Cut(probes=100, validation=100, test=200),
+    devices=3,
+    partition=PartitionTerms(dirichlet=Dirichlet(0.5)),
+    rounds=1,
+    models=ModelTerms(("mlp-s",), "mlp-s", pretraining=None, every_layer_trains=True),
+)
+RATES = {"training.learning_rate": (1e-4, 2e-2)}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_command_plays_its_short_form_and_has_a_row_for_all_that_was_played(name, tmp_path):
+    table, plan = TABLES[name], Plan(tmp_path, seeds=(100,), tuning_seeds=(0,))
+    outcomes = [play(case, plan) for case in table.cases({}, "short")]
+    text = (table.say or report)(table, outcomes, plan)
+    for outcome in outcomes:
+        for method, seeds in outcome.ends.items():
+            assert len(seeds) == 1
+            assert 0 < seeds[0].final <= 1, method
+            assert all(part in text for part in method.split(" | ")), method
+        for who, figure in outcome.case.published.items():
+            assert f"| *published:* {who} | {figure} |" in text
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_full_form_can_be_played(name, tmp_path):
+    """Scenarios and comparisons refuse to exist where they cannot be played."""
+    for case in TABLES[name].cases({"mnist": tmp_path}, "full"):
+        for federation, scenario in list(case.federations.items())[: 1 if case.is_tuned_once else None]:
+            tried = [
+                scenario,
+                *(varied(scenario, path, v) for path, vs in case.axes_of(federation).items() for v in vs),
+            ]
+            for each in tried:
+                Comparison(case.world, each, (each.method.name, *case.baselines), (100,), TUNING_SEEDS)
+
+
+def world(seed, *, test=0, validation=0):
+    """Digits; labels of test or validation rows are `test` or `validation` classes off."""
+    made = cut_world(SMALL.data.load(), SMALL.cut, SMALL.partition.partition, SMALL.devices, seed)
+
+    def off(samples, by):
+        return Samples(samples.values, (samples.labels + by) % 10)
+
+    return replace(made, test=off(made.test, test), validation=off(made.validation, validation))
+
+
+def wrong_test(seed):
+    return world(seed, test=1)
+
+
+def wrong_validation(seed):
+    return world(seed, validation=5)
+
+
+def ends_in(folder):
+    return sorted(read_cell(path).standings[0].final for path in (folder / "cells").iterdir())
+
+
+def test_settings_are_chosen_on_validation_rows_and_never_on_test_rows(tmp_path):
+    trials = {"budget": 3, "seeds": (0,)}
+    folders = {make: tmp_path / make.__name__ for make in (world, wrong_test, wrong_validation)}
+    choices = {make: chosen(make, SMALL, RATES, folder=folder, **trials) for make, folder in folders.items()}
+    assert choices[world].values == choices[wrong_test].values == {"training.learning_rate": 2e-2}
+    assert ends_in(folders[world]) == ends_in(folders[wrong_test]) != ends_in(folders[wrong_validation])
+
+
+def test_no_more_settings_are_tried_than_the_budget_has(tmp_path):
+    choice = chosen(world, SMALL, RATES, budget=2, seeds=(0,), folder=tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    assert choice.values["training.learning_rate"] in {SMALL.training.learning_rate, 1e-4}
+
+
+def test_a_table_goes_on_where_it_was_cut_short(tmp_path):
+    case = Case("digits", world, {"ours": SMALL}, axes={}, baselines=("factory-model",))
+    play(case, Plan(tmp_path, (100,), (0,)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    outcome = play(case, Plan(tmp_path, (100, 101), (0,)))
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    assert [len(seeds) for seeds in outcome.ends.values()] == [2, 2, 2]
+
+
+def outcome_of(ends, **of_case):
+    case = Case("mnist", world, {}, axes={}, baselines=(), **of_case)
+    standings = {name: [Standing(name, (final,)) for final in finals] for name, finals in ends.items()}
+    return Outcome(case, standings, {}, {}, {})
+
+
+def test_differences_are_paired_and_to_the_first():
+    outcome = outcome_of({"ours, student": [0.9, 0.8], "FedAvg": [0.8, 0.7], "centralised": [0.95, math.nan]})
+    text = differences([outcome])
+    assert "| FedAvg | +10.0 ± 0.0 |" in text
+    assert "| centralised | - |" in text
+
+
+def test_a_goal_that_is_missed_says_so():
+    ahead = Goal("int8", -0.5, "ours", than="float")
+    found = {"int8": [0.9, 0.9], "float": [0.91, 0.91]}
+    assert "**missed**" in goals([outcome_of(found, goals=(ahead,))])
+    assert "reached" in goals([outcome_of(found, goals=(replace(ahead, least=-1.5),))])
+    assert "| 90.0 ± 0.0 | **missed** |" in goals([outcome_of(found, goals=(Goal("int8", 90.1, "theirs"),))])
+
+
+def test_a_method_that_was_not_played_in_a_case_keeps_its_row():
+    text = accuracies([outcome_of({"a": [0.5]}), outcome_of({"b": [0.25]}, published={"they": "71.56 ± 2.57"})])
+    assert "| a | 50.0 | - |" in text
+    assert "| b | - | 25.0 |" in text
+    assert "| *published:* they |  | 71.56 ± 2.57 |" in text
+
+
+def test_only_a_whole_table_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["one_class", "--folder", str(tmp_path), "--short", "--write"])
+    with pytest.raises(SystemExit):
+        run(one_class.TABLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_are_counted_until_the_target_and_seeds_that_miss_it_do_not_count():
+    totals = ((10.0, 20.0), (20.0, 40.0), (30.0, 60.0))
+    seeds = [Standing("a", (0.5, 0.9, 0.9), totals=totals), Standing("a", (0.5, 0.5, 0.6), totals=totals)]
+    cost = wire_bytes.costs(seeds, 0.8)
+    assert (cost.reached, cost.rounds, cost.bytes) == (1, 2, 60)
+    assert wire_bytes.costs(seeds, 0.95).reached == 0
+
+
+def test_worlds_without_liars_have_all_others_as_they_were():
+    alone = liars.without_first(world, 1)(100)
+    whole = world(100)
+    assert len(alone.private) == len(whole.private) - 1
+    assert np.array_equal(alone.private[0].values, whole.private[1].values)
+    assert np.array_equal(alone.test.values, whole.test.values)
+
+
+def test_a_codec_is_judged_by_the_entropy_of_its_codes_where_that_is_more_than_an_envelope():
+    logits = np.random.default_rng(0).normal(0, 3, (2, 2, 300, 10)).astype(np.float32)
+    rows = {row[1]: row for row in codecs.rows_of("random", logits)}
+    assert rows["u8-sqrt"][-1] == "holds"
+    assert rows["top-1"][-1] == ""
+    entropy, body, wire = (float(rows["u8-sqrt"][place]) for place in (2, 3, 5))
+    assert 0.95 * entropy < body < wire
+    assert codecs.verdict(1000, 1251) == "**missed**"
