@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -113,9 +114,7 @@ def _books(chaos: Chaos) -> Books:
         counted = Journal(store, FEDERATION).counters().get("contribution.stored", 0)
     command = [ours("broker-server"), "verify", "--json", "--config", _settings(fleet)]
     verified = json.loads(subprocess.run(command, check=False, capture_output=True, text=True).stdout)
-    for one in chaos.unasked:
-        print(one, file=sys.stderr)
-    return balance(
+    books = balance(
         rounds,
         hearings,
         {name: receipts_in(log) for name, log in logs.items()},
@@ -123,6 +122,10 @@ def _books(chaos: Chaos) -> Books:
         unmade=sum(one["verdict"] != "same" for one in verified),
         unasked=len(chaos.unasked),
     )
+    print("\n".join((*books.suspects, *chaos.unasked)), file=sys.stderr)
+    if not books.are_balanced:  # their disks are gone with their programs
+        shutil.copytree(fleet.folder / "state", fleet.folder / "evidence")
+    return books
 
 
 def _settings(fleet: Fleet) -> Path:

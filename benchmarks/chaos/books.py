@@ -24,6 +24,7 @@ class Books:
         hanging: rounds that were never ended.
         unasked: programs that ended by themselves.
         facts: how much there was of everything.
+        suspects: devices and rounds to look at, of what is not zero.
     """
 
     lost: int
@@ -33,6 +34,7 @@ class Books:
     hanging: int
     unasked: int
     facts: Mapping[str, int]
+    suspects: tuple[str, ...] = ()
 
     @property
     def are_balanced(self) -> bool:
@@ -62,10 +64,12 @@ def balance(
     stored = Counter((one.device, one.round) for one in heard if one.status == "stored")
     of_round = Counter(number for _, number in stored)
     told = {(device, number) for device, numbers in receipts.items() for number in numbers}
+    lost = told - stored.keys()
+    miscounted = [one.number for one in rounds if one.ended_ms and one.heard != of_round[one.number]]
     return Books(
-        lost=len(told - stored.keys()),
+        lost=len(lost),
         doubled=max(counted, sum(stored.values())) - len(stored),
-        miscounted=sum(one.heard != of_round[one.number] for one in rounds if one.ended_ms),
+        miscounted=len(miscounted),
         unmade=unmade,
         hanging=sum(not one.ended_ms for one in rounds),
         unasked=unasked,
@@ -78,6 +82,10 @@ def balance(
             "contributions refused": sum(one.status == "refused" for one in heard),
             "receipts that devices have seen": len(told),
         },
+        suspects=(
+            *(f"lost: round {number} of {device}" for device, number in sorted(lost)),
+            *(f"miscounted: round {number}" for number in miscounted),
+        ),
     )
 
 
