@@ -257,13 +257,27 @@ class OutboxArea(Area):
             Path(f"{seen}.over").touch()
         return is_heard
 
+    def _nothing_waits(self, fork: Fork, place: Path, seen: str) -> bool:
+        """Wait until the device has said all that it has to say; whether it was heard."""
+        federation = self._federation
+
+        def is_said() -> bool:
+            waits = any((place / "state" / "outbox").glob("[0-9]*"))
+            return len(set(federation.server.heard)) == MESSAGES or (len(set(marks(seen))) == MESSAGES and not waits)
+
+        federation.listen(is_said, fork.is_alive)
+        return federation.listen(lambda: len(set(federation.server.heard)) == MESSAGES, fork.is_alive, 2.0)
+
     def wrong(self, place: Path, arguments: Sequence[Any]) -> str:
         seen, server = arguments[2], self._federation.server
         kept = set(marks(seen))
         Path(f"{seen}.over").unlink(missing_ok=True)
         with self.warm.started(ACT, *arguments) as fork:
-            is_heard = self._hear_all(fork, seen)
-            fork.wait()
+            is_heard = self._nothing_waits(fork, place, seen) and self._hear_all(fork, seen, self.patience_s)
+            if is_heard:
+                fork.wait()
+            else:
+                fork.kill()
         assert fork.ended is not None
         if lost := kept - set(server.heard):
             return f"lost that it had promised to keep: {lost}"
