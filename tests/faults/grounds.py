@@ -195,7 +195,7 @@ class OutboxArea(Area):
 
     name, module = "outbox", "tests.faults.outbox"
     controls = ("careless", "without_sync")
-    patience_s = 20.0
+    patience_s = 8.0
 
     def prepare(self, place: Path, act: str) -> list[Any]:
         self._federation = Federation(place)
@@ -216,8 +216,8 @@ class OutboxArea(Area):
         arguments = self.prepare(place, case.act)
         try:
             with disturbed(self.warm, case.point, case.fault, function, *arguments) as fork:
-                self._hear_all(fork, arguments[2], self.patience_s)
-                fork.wait()
+                if not self._hear_all(fork, arguments[2], self.patience_s):
+                    fork.kill()  # it waits for what it will hear in its next life
             return self.wrong(place, arguments)
         finally:
             self._federation.close()
