@@ -92,10 +92,12 @@ class Spool:
         self._in_flight: dict[int, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for half_written in folder.glob(".*"):
-            half_written.unlink()
+            with contextlib.suppress(OSError):
+                half_written.unlink()
         for path, message in listing(folder):
             self._admit(_Entry(int(path.name), message.topic, len(message.payload), message.retain))
-        self._next = max(self._entries, default=0) + 1
+        # By their names: one that cannot be read now keeps its number, and its file.
+        self._next = max((int(path.name) for path in _paths(folder)), default=0) + 1
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -119,7 +121,7 @@ class Spool:
             if len(self._in_flight) >= _WINDOW:
                 return
             message = entry.message or _read(self._path(entry.number))
-            if message is None:  # deleted by its owner, or damaged
+            if message is None:  # deleted by its owner, or damaged; what cannot be read now waits for the next start
                 del self._entries[entry.number]
             elif message.expires_at_ms and message.expires_at_ms <= now_ms:
                 self.losses.expired += 1
@@ -172,14 +174,18 @@ class Spool:
 
 def listing(folder: Path) -> Iterator[tuple[Path, Message]]:
     """Yield the waiting messages of a device that may be running meanwhile, the oldest first."""
-    for path in sorted(folder.glob("[0-9]*")) if folder.is_dir() else ():
+    for path in _paths(folder):
         message = _read(path)
         if message is not None:
             yield path, message
 
 
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9]*") if path.name.isdigit())
+
+
 def _read(path: Path) -> Message | None:
-    """Return what a file holds; None: it is gone, or damaged, and then it goes."""
+    """Return what a file holds; None: it is gone, or damaged, and then it goes, or the disk does not give it."""
     try:
         data = path.read_bytes()
         digest, body = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
@@ -192,4 +198,7 @@ def _read(path: Path) -> Message | None:
         log.warning("dropped the waiting message %s: %s", path.name, error)
         with contextlib.suppress(OSError):
             path.unlink()
+        return None
+    except OSError as error:
+        log.warning("the waiting message %s cannot be read: %s", path.name, error)
         return None

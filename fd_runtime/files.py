@@ -68,6 +68,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make durable what others may have left in memory alone: the content of a file, and that it is there."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
 def claim(folder: Path) -> Path:
     """Make `folder`, or take an empty one: artifacts are written once, never over what is there.
 

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Tests want Mosquitto, and wrong clocks. Install both where root, else say how; tests without them skip with a reason.
+# Tests want Mosquitto, wrong clocks, and faults. Install them where root, else say how; tests without them skip with a reason.
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 missing=
 command -v mosquitto >/dev/null 2>&1 || missing="mosquitto"
 command -v faketime >/dev/null 2>&1 || missing="$missing faketime"
+command -v strace >/dev/null 2>&1 || missing="$missing strace"
+command -v mkfs.ext4 >/dev/null 2>&1 || missing="$missing e2fsprogs"
 [ -f /usr/include/mosquitto_plugin.h ] || missing="$missing mosquitto-dev"  # for the broker's guard, as the next two
 [ -f /usr/include/mosquitto.h ] || missing="$missing libmosquitto-dev"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"

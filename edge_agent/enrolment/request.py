@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_CONFIG, EX_DATAERR
-from fd_runtime.files import write_atomically
+from fd_runtime.files import sync_file, write_atomically
 
 _COMMAND_S = 60.0
 
@@ -50,10 +50,11 @@ class Requests(Protocol):
 
 
 class KeyInFile:
-    """The key is a file; one that is damaged is put aside for a new one."""
+    """The key is a file, on the disk before its request exists; one that is damaged is put aside for a new one."""
 
     def make(self, device: str, key: Path) -> bytes:
         private = _load(key) or _make(key)
+        sync_file(key)  # it may be found in memory alone, where the life that made it was cut short
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
         request = x509.CertificateSigningRequestBuilder(subject).sign(private, hashes.SHA256())
         return request.public_bytes(serialization.Encoding.PEM)

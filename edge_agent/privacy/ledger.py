@@ -10,6 +10,7 @@ Rules:
 - Nothing is trained on before its charge is on the disk, and no charge is made twice: one that is open is gone on with.
 - The key lies in a file of its own beside the ledger, from before the charge until the weights are kept. Whoever finds
   the device later finds no noise that could be taken off the weights.
+- A charge that another process made is written down anew before one trains by it: it may never have reached the disk.
 - A last line without its end was never on the disk whole, so nothing was trained by it: it is cut off. Any other
   damage, or an open charge whose key is gone, is an error, and the device refuses private rounds until a person has
   looked: a guess could only lose a charge.
@@ -145,10 +146,14 @@ class Ledger:
         return self.entries()[-1]
 
     def key(self, entry: Entry) -> bytes:
-        """Return the key of an open charge.
+        """Return the key of an open charge, with both on the disk: one may train.
+
+        Whoever charged may have been killed, or failed by the disk, before ledger and key were there for good: what is
+        read here may be in memory alone. Written anew, they are on the disk.
 
         Raises:
             LedgerError: it is gone, or another.
+            OSError: it cannot be written down; do not train.
         """
         try:
             key = self._key_path.read_bytes()
@@ -156,6 +161,8 @@ class Ledger:
             key = b""
         if sha256(key).hex() != entry.charge.key_sha256:
             raise LedgerError(f"{self._key_path}: the key of a charge that is not over is gone")
+        write_atomically(self._key_path, key, mode=0o600)
+        write_atomically(self._path, b"".join(line + b"\n" for line in self._whole_lines()), mode=0o600)
         return key
 
     def close_charge(self, entry: Entry, bundle: str, theta_sha256: bytes) -> None:

@@ -20,6 +20,7 @@ from urllib.request import HTTPSHandler, Request, build_opener
 
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_TEMPFAIL
+from fd_runtime.files import sync_file
 
 _CHUNK = 1 << 16
 _DURABLE_BYTES = 1 << 22
@@ -64,7 +65,7 @@ def fetch(
     is_over: Callable[[], bool] = lambda: False,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Bring the parcel to `path`, going on from what lies there.
+    """Bring the parcel to `path`, going on from what lies there; then it is on the disk.
 
     Args:
         parcel: what to fetch.
@@ -89,6 +90,10 @@ def fetch(
     except (OSError, HTTPException) as error:  # URLError is an OSError: so are timeouts, lost links and full disks
         raise PostponedError(f"{parcel.url}: {error}") from error
     _check(parcel, path)
+    try:
+        sync_file(path)  # whoever wrote the last of it may have been killed, or was no download
+    except OSError as error:
+        raise PostponedError(str(error)) from error
 
 
 def _append(
@@ -120,7 +125,7 @@ def _append(
             file.write(chunk)
             on_bytes(len(chunk))
             unsafe += len(chunk)
-            if unsafe >= _DURABLE_BYTES or file.tell() >= parcel.size_bytes:
+            if unsafe >= _DURABLE_BYTES:
                 file.flush()
                 os.fsync(file.fileno())
                 unsafe = 0

@@ -38,7 +38,9 @@ from edge_agent.slots.machine import (
     Event,
     Healthy,
     Installed,
+    Lost,
     Nudged,
+    Offered,
     Phase,
     Refused,
     Slots,
@@ -140,6 +142,8 @@ class Keeper:
         self._changed = threading.Condition()
         self._is_closing = False
         self._failures = 0
+        self._unwritten: Offered | None = None
+        self._is_news = False
         self._began_s = time.monotonic()
         # Devices that lost power together do not ask together.
         self._asked_s = self._began_s - random.uniform(0.0, 0.5) * settings.poll_s  # noqa: S311 - only to spread
@@ -159,7 +163,13 @@ class Keeper:
         if offered.package_bytes > self._settings.max_mb * 1e6:
             log.warning("release %s has %d bytes, releases.max_mb forbids it", offered.version, offered.package_bytes)
             return
-        self.take(Nudged(offered))
+        try:
+            self.take(Nudged(offered))
+        except OSError as error:  # no reason for a device to stop: the thread takes it once the disk does
+            log.warning("release %s waits: %s", offered.version, error)
+            self._unwritten, self._is_news = offered, True
+        else:
+            self._unwritten = None
 
     def take(self, event: Event) -> None:
         """Let the state take an event, durably, before anything follows from it."""
@@ -174,8 +184,11 @@ class Keeper:
         self._on_change(after)
 
     def took_part(self) -> None:
-        """A round has ended for this device."""
-        self.take(TookPart())
+        """A round has ended for this device; where the disk does not take that, the next one tells it."""
+        try:
+            self.take(TookPart())
+        except OSError as error:
+            log.warning("the slot before stays: %s", error)
 
     def close(self) -> None:
         """End soon; what is under way goes on in the next life."""
@@ -197,6 +210,11 @@ class Keeper:
                 self._wait(_IDLE_S)
 
     def _turn(self) -> None:
+        self._is_news = False
+        if (unwritten := self._unwritten) is not None:
+            self.take(Nudged(unwritten))
+            if self._unwritten is unwritten:
+                self._unwritten = None
         self._grant()
         state = self._state
         match state.phase:
@@ -306,6 +324,9 @@ class Keeper:
 
     def _try(self, state: Slots) -> None:
         assert state.release is not None
+        if not (self._shelf.part(state.release.package).exists() or self._shelf.slot(state.release.bundle).exists()):
+            self.take(Lost())
+            return
         said = _ask(
             [*self._helpers.trial, json.dumps(asdict(state.release))],
             self._environment,
@@ -360,7 +381,7 @@ class Keeper:
         with self._changed:
             while not self._is_closing and self._state is state and (left_s := end_s - time.monotonic()) > 0:
                 self._changed.wait(min(left_s, _TURN_S))
-                if self._shelf.wish() is not None:
+                if self._is_news or self._shelf.wish() is not None:
                     return
 
 

@@ -1,6 +1,6 @@
 """Which bundle a device runs, as a pure fold: `step(state, event) -> state`.
 
-    IDLE --nudged--> DOWNLOAD --> INSTALL ----------------> REBOOT --> COMMIT --healthy--> IDLE
+    IDLE --nudged--> DOWNLOAD <-> INSTALL ----------------> REBOOT --> COMMIT --healthy--> IDLE
                         |            |  `--> COMPILING --/                |
                         |            |          |                         |
                         +--refused---+----------+--> IDLE, known bad <----+--unhealthy, or started too often: ROLLBACK
@@ -133,6 +133,11 @@ class Downloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """The package is not here any more, or not as it came: a card that rots, a file that somebody deleted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Compiling:
     """A GPU's compiler has begun with the bundle that is on trial; it takes minutes."""
 
@@ -190,6 +195,7 @@ Event: TypeAlias = (
     Started
     | Nudged
     | Downloaded
+    | Lost
     | Compiling
     | Installed
     | Refused
@@ -210,6 +216,8 @@ def step(state: Slots, event: Event) -> Slots:
             return _hear(state, offered)
         case Phase.DOWNLOAD, Downloaded():
             return replace(state, phase=Phase.INSTALL)
+        case Phase.INSTALL | Phase.COMPILING, Lost():
+            return replace(state, phase=Phase.DOWNLOAD)
         case Phase.DOWNLOAD | Phase.INSTALL | Phase.COMPILING, Refused(reason):
             return _refuse(state, reason)
         case Phase.INSTALL, Compiling():

@@ -38,6 +38,7 @@ from edge_agent.slots.shadow import Shadow, shadows
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.verify import Refused, Undecided, verify
 from fd_protocol.errors import FedistillError
+from fd_protocol.identity import sha256
 from fd_protocol.manifest import Role
 from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle, UnverifiedRuntimeError, load_bundle
@@ -142,6 +143,9 @@ def _is_there(slot: Path, offered: Offered) -> bool:
 
 def _try(equipment: Equipment, shelf: Shelf, offered: Offered, say: Say) -> TrialVerdict:
     package = shelf.part(offered.package).read_bytes()
+    if sha256(package).hex() != offered.package:  # they came whole (`download`), so it is the card
+        shelf.part(offered.package).unlink()
+        raise _OwnTroubleError("the package was damaged here: it is fetched again")
     verdict = verify(offered, equipment.settings, time.time(), package)
     if isinstance(verdict, Refused):
         raise _RefusedError(verdict.reason)

@@ -117,6 +117,36 @@ def test_what_the_broker_refuses_is_counted_and_not_sent_again(folder):
     assert not spool.confirm(wire.published[0][0])
 
 
+def test_a_file_that_the_disk_does_not_give_stops_nobody_and_keeps_its_number(folder):
+    spool = Spool(folder)
+    for number in range(3):
+        spool.put(message(number))
+    lost = sorted(folder.iterdir())[2]
+    lost.unlink()
+    lost.mkdir()  # to read a folder is an OSError, for root too
+    (folder / ".left").mkdir()
+    again, wire = Spool(folder), Wire()
+    again.put(message(9))
+    deliver(again, wire)
+    assert sent(wire) == [b"000", b"001", b"009"]
+    assert lost.is_dir()
+
+
+def test_a_file_that_cannot_be_read_any_more_waits_for_the_next_start(folder):
+    spool, wire = Spool(folder), Wire()
+    spool.put(message(0))
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    deliver(spool, wire)
+    assert (sent(wire), len(spool)) == ([], 0)
+    path.rmdir()
+    path.write_bytes(content)
+    deliver(Spool(folder), wire)
+    assert sent(wire) == [b"000"]
+
+
 def test_half_written_and_damaged_files_go_and_the_others_stay(folder):
     spool = Spool(folder)
     for number in range(3):

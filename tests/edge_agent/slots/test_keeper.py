@@ -1,5 +1,6 @@
 """From a nudge to another bundle, with a real web server and real trials; and what a bad one comes to."""
 
+import errno
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from edge_agent.slots import keeper as keepers
 from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, trial_command, verify_command
 from edge_agent.slots.machine import Nudged, Offered, Phase
 from edge_agent.slots.settings import ReleaseSettings
-from edge_agent.slots.shelf import Wish
+from edge_agent.slots.shelf import Shelf, Wish
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Release
@@ -208,6 +209,32 @@ def test_a_device_asks_now_and_then_whether_what_it_believes_is_the_latest(live,
     wait_until(lambda: life.received_bytes > 0)
     known = floor.load(shelf.folder.parent / "trust" / "floor.json")
     assert abs(known.asked_s - time.time()) < 600
+
+
+def test_a_package_that_is_lost_on_the_card_is_fetched_again(live, shop, device):  # noqa: F811
+    offered, (_, shelf) = shop.good("2.r9", epochs=9), device
+    life = live()
+    life.close()
+    shelf.save(replace(life.state, phase=Phase.INSTALL, release=offered))
+    second = live()
+    wait_until(lambda: second.state.phase is Phase.REBOOT)
+
+
+def test_a_full_disk_makes_a_release_wait_and_nobody_stop(live, shop, monkeypatch):
+    offered, save, refused = shop.good("2.r10", epochs=9), Shelf.save, []
+
+    def full(_self, state):
+        refused.append(state)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    life = live()
+    monkeypatch.setattr(Shelf, "save", full)
+    life.nudge(nudge(offered))
+    life.took_part()
+    wait_until(lambda: len(refused) > 2)  # it goes on trying
+    assert life.state.phase is Phase.IDLE
+    monkeypatch.setattr(Shelf, "save", save)
+    wait_until(lambda: life.state.phase is Phase.REBOOT)
 
 
 def test_the_owner_goes_back_by_a_wish(live, shop, device):  # noqa: F811

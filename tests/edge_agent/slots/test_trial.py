@@ -221,14 +221,15 @@ def test_under_privacy_terms_nothing_is_kept_and_nobody_is_asked(device, shop):
     assert verdict.tail == "it learns anew: privacy terms"
 
 
-def test_other_bytes_than_offered_are_refused_before_they_are_read(device, shop):
+def test_bytes_that_were_damaged_here_are_fetched_again_and_say_nothing_of_the_bundle(device, shop):
     config, shelf = device
     offered = delivered(shop, shelf, shop.good("1.r12"))
     package = shelf.part(offered.package)
     package.write_bytes(package.read_bytes()[:-1] + b"?")
     verdict = put_on_trial(config, offered)
-    assert (verdict.outcome, shelf.slot(f"{offered.bundle}.new").exists()) == (Outcome.REFUSED, False)
-    assert "was offered" in verdict.reason
+    assert (verdict.outcome, shelf.slot(f"{offered.bundle}.new").exists()) == (Outcome.POSTPONED, False)
+    assert "fetched again" in verdict.reason
+    assert not package.exists()
 
 
 def test_a_package_of_another_bundle_is_refused(device, shop):
