@@ -19,8 +19,8 @@ class Books:
     Attributes:
         lost: receipts that a device has, and the server no record of what they are for.
         doubled: contributions that counted more than once.
-        miscounted: rounds that ended with more contributions than stand in their records. Fewer there may be: what comes
-            after a round began to aggregate is stored, and its word counts in the next.
+        miscounted: rounds that ended with more contributions than stand in their records. With fewer they may: what
+            comes after a round has begun to aggregate is stored, and its word counts in the next.
         unmade: kept consensuses that `broker-server verify` did not make again.
         hanging: rounds that were never ended.
         unasked: programs that ended by themselves.

@@ -212,7 +212,7 @@ def test_a_device_asks_now_and_then_whether_what_it_believes_is_the_latest(live,
 
 
 def test_a_package_that_is_lost_on_the_card_is_fetched_again(live, shop, device):  # noqa: F811
-    offered, (_, shelf) = shop.good("2.r9", epochs=9), device
+    offered, (_, shelf) = shop.good("3.r1", epochs=9), device
     life = live()
     life.close()
     shelf.save(replace(life.state, phase=Phase.INSTALL, release=offered))
@@ -221,7 +221,7 @@ def test_a_package_that_is_lost_on_the_card_is_fetched_again(live, shop, device)
 
 
 def test_a_full_disk_makes_a_release_wait_and_nobody_stop(live, shop, monkeypatch):
-    offered, save, refused = shop.good("2.r10", epochs=9), Shelf.save, []
+    offered, save, refused = shop.good("3.r2", epochs=9), Shelf.save, []
 
     def full(_self, state):
         refused.append(state)
