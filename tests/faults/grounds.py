@@ -190,7 +190,33 @@ class SlotsArea(Area):
 _SETTLE_S = 0.05
 
 
-class OutboxArea(Area):
+class FederatedArea(Area):
+    """A device with a broker and a server, one of each at a time."""
+
+    _federation: Federation | None = None
+
+    @property
+    def federation(self) -> Federation:
+        assert self._federation is not None
+        return self._federation
+
+    def meet(self, folder: Path, public: Path | None = None) -> Federation:
+        """Return a new broker and server, in the place of those of the case before."""
+        self.leave()
+        self._federation = Federation(folder, public)
+        return self._federation
+
+    def leave(self) -> None:
+        if self._federation is not None:
+            self._federation.close()
+            self._federation = None
+
+    def close(self) -> None:
+        self.leave()
+        super().close()
+
+
+class OutboxArea(FederatedArea):
     """What a device says and nobody receipts, until the broker has it; and a round meanwhile."""
 
     name, module = "outbox", "tests.faults.outbox"
@@ -198,9 +224,9 @@ class OutboxArea(Area):
     patience_s = 8.0
 
     def prepare(self, place: Path, act: str) -> list[Any]:
-        self._federation = Federation(place)
-        self._federation.server.open(1)
-        return [str(place / "state"), self._federation.broker.port, str(place / "marks")]
+        federation = self.meet(place)
+        federation.server.open(1)
+        return [str(place / "state"), federation.broker.port, str(place / "marks")]
 
     def cases(self) -> list[Case]:
         place = self.place()
@@ -208,7 +234,7 @@ class OutboxArea(Area):
         with counting(self.warm, place / "log", ACT, *arguments) as fork:
             assert self._hear_all(fork, arguments[2])
             fork.wait()
-        self._federation.close()
+        self.leave()
         return cases(ACT, few_of_each(points_of(place / "log", self.own(place)), LOOKS))
 
     def play(self, case: Case, function: str = ACT) -> str:
@@ -220,34 +246,29 @@ class OutboxArea(Area):
                     fork.kill()  # it waits for what it will hear in its next life
             return self.wrong(place, arguments)
         finally:
-            self._federation.close()
+            self.leave()
 
     def between(self, fork: Fork, arguments: Sequence[Any]) -> None:
         self._hear_all(fork, arguments[2], 0.0)
 
     def world(self, arguments: Sequence[Any]) -> Any:
-        self._federation.listen(lambda: False, lambda: True, _SETTLE_S)  # what the broker has, the server gets
-        server, counted = self._federation.server, self._federation.counted
+        self.federation.listen(lambda: False, lambda: True, _SETTLE_S)  # what the broker has, the server gets
+        server, counted = self.federation.server, self.federation.counted
         return list(server.heard), list(server.reports), {key: list(digests) for key, digests in counted.items()}
 
     def go_back_to(self, world: Any, arguments: list[Any]) -> None:
         """A new server, which knows nothing but what was said by then."""
-        self._federation.close()
-        folder = self.place()
-        self._federation = Federation(folder)
+        federation = self.meet(self.place())
         heard, reports, counted = world
-        self._federation.server.heard += heard
-        self._federation.server.reports += reports
-        self._federation.counted |= {key: list(digests) for key, digests in counted.items()}
-        self._federation.server.open(1)
-        arguments[1] = self._federation.broker.port
-
-    def leave(self) -> None:
-        self._federation.close()
+        federation.server.heard += heard
+        federation.server.reports += reports
+        federation.counted |= {key: list(digests) for key, digests in counted.items()}
+        federation.server.open(1)
+        arguments[1] = federation.broker.port
 
     def _hear_all(self, fork: Fork, seen: str, patience_s: float = PATIENCE_S) -> bool:
         """Play the round until it is reported and everything was heard; then let the device know."""
-        federation = self._federation
+        federation = self.federation
 
         def is_all() -> bool:
             return len(set(federation.server.heard)) == MESSAGES and bool(federation.ended(1))
@@ -259,7 +280,7 @@ class OutboxArea(Area):
 
     def _nothing_waits(self, fork: Fork, place: Path, seen: str) -> bool:
         """Wait until the device has said all that it has to say; whether it was heard."""
-        federation = self._federation
+        federation = self.federation
 
         def is_said() -> bool:
             waits = any((place / "state" / "outbox").glob("[0-9]*"))
@@ -269,7 +290,7 @@ class OutboxArea(Area):
         return federation.listen(lambda: len(set(federation.server.heard)) == MESSAGES, fork.is_alive, 2.0)
 
     def wrong(self, place: Path, arguments: Sequence[Any]) -> str:
-        seen, server = arguments[2], self._federation.server
+        seen, server = arguments[2], self.federation.server
         kept = set(marks(seen))
         Path(f"{seen}.over").unlink(missing_ok=True)
         with self.warm.started(ACT, *arguments) as fork:
@@ -283,10 +304,10 @@ class OutboxArea(Area):
             return f"lost that it had promised to keep: {lost}"
         if not is_heard or fork.ended.returncode:
             return f"it did not come to its end: {server.heard} {server.reports} {fork.ended}"
-        return self._federation.wrong()
+        return self.federation.wrong()
 
 
-class DeviceArea(Area):
+class DeviceArea(FederatedArea):
     """A whole device, from its start to the report of a round."""
 
     name, module = "whole device", "tests.faults.device"
@@ -301,19 +322,19 @@ class DeviceArea(Area):
     def prepare(self, place: Path, act: str) -> list[Any]:
         for name in ("bundle", "public", "private.npz"):
             (place / name).symlink_to(self.folder / name)
-        self._federation = Federation(place, self.folder / "public")
+        federation = self.meet(place, self.folder / "public")
         quick = {"process__restart_min_s": 0.1, "process__restart_max_s": 0.3}
-        (place / "agent.toml").write_text(settings_text(self._federation.broker.port, **quick))
-        self._federation.server.open(1)
+        (place / "agent.toml").write_text(settings_text(federation.broker.port, **quick))
+        federation.server.open(1)
         return [str(place / "agent.toml")]
 
     def cases(self) -> list[Case]:
         place = self.place()
         arguments = self.prepare(place, ACT)
         with counting(self.warm, place / "log", ACT, *arguments) as fork:
-            assert self._federation.play(1, fork.is_alive)
+            assert self.federation.play(1, fork.is_alive)
             fork.stop()
-        self._federation.close()
+        self.leave()
         return cases(ACT, few_of_each(points_of(place / "log", self.own(place)), LOOKS, also_changes=True))
 
     def play(self, case: Case, function: str = ACT) -> str:
@@ -321,14 +342,14 @@ class DeviceArea(Area):
         arguments = self.prepare(place, case.act)
         try:
             with disturbed(self.warm, case.point, case.fault, function, *arguments) as fork:
-                self._federation.play(1, fork.is_alive)
+                self.federation.play(1, fork.is_alive)
                 fork.kill()
             return self.wrong(place, arguments)
         finally:
-            self._federation.close()
+            self.leave()
 
     def wrong(self, place: Path, arguments: Sequence[Any]) -> str:
-        federation = self._federation
+        federation = self.federation
         with self.warm.started(ACT, *arguments) as fork:
             is_well = federation.play(1, fork.is_alive)
             federation.server.open(2)
