@@ -19,6 +19,7 @@ from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role, new_key
 from broker_server.identity.desk import Desk
 from broker_server.identity.settings import EnrolmentSettings
+from fd_protocol.messages import Kind
 from tests.edge_agent.artifacts import write_bundle, write_private, write_public_set
 from tests.edge_agent.privacy.private_device import PROBES, bundle_folder
 from tests.edge_agent.processes import settings_text
@@ -264,6 +265,8 @@ class OutboxArea(FederatedArea):
         federation.server.reports += reports
         federation.counted |= {key: list(digests) for key, digests in counted.items()}
         federation.server.open(1)
+        if any(kind is Kind.CONTRIBUTION for _, kind in federation.counted):
+            federation.server.teach(1)  # a broker keeps the consensus; the device may have a receipt, and wait for it
         arguments[1] = federation.broker.port
 
     def _hear_all(self, fork: Fork, seen: str, patience_s: float = PATIENCE_S) -> bool:
