@@ -170,7 +170,7 @@ class Scribe:
         self._store.merge_all("devices", _HEARD, devices)
         self._store.merge_all("hearings", _HEARING, hearings[Status.STORED])
         for row in hearings[Status.REFUSED]:
-            if self._has_room(row):
+            if self._has_room(row) and not self._was_stored(row):
                 self._store.merge_all("hearings", _HEARING, [row])
         return up_bytes
 
@@ -178,6 +178,11 @@ class Scribe:
         """Return the round under which a part is written down."""
         is_ours = part.round.federation == self._federation and part.round.epoch == state.epoch
         return part.round.number if is_ours and part.round.number <= state.number else state.number
+
+    def _was_stored(self, row: tuple[Value, ...]) -> bool:
+        """Whether it came once more after its round, by a broker that had not heard that it was there."""
+        where = {**dict(zip(_HEARING.key, row, strict=False)), "status": Status.STORED.value}
+        return bool(self._store.rows("hearings", where, limit=1))
 
     def _has_room(self, row: tuple[Value, ...]) -> bool:
         where = {**dict(zip(_HEARING.key[:3], row, strict=False)), "status": Status.REFUSED.value}

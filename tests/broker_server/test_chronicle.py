@@ -108,6 +108,18 @@ def test_every_payload_of_a_round_is_told_the_refused_ones_too(world):
     assert told.up_bytes == 2 * len(stored) + len(refused), "the doubled one came over the line as well"
 
 
+def test_what_was_stored_stays_so_when_it_comes_again_long_after_its_round(world):
+    """A broker that was killed sends again what had been acknowledged; what it is refused for now was no fault."""
+    devices, payloads = fleet(world), []
+    for seed in range(4):
+        payloads += [device.contribute(seed=seed)[0] for device in devices]
+        world.wait(10)
+    devices[0].send(payloads[0], round_id=RoundId(FED, world.state.epoch, 1))
+    assert world.receipts("a")[-1].reason == "round_closed"
+    (only,) = (one for one in hearings(world) if one.device == "a")
+    assert (only.status, only.reason) == ("stored", "")
+
+
 def test_a_payload_in_parts_is_one_hearing_and_every_part_counts_its_bytes(world):
     a, _, _ = fleet(world)
     payload, _ = a.contribution()
