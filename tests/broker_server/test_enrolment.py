@@ -344,7 +344,7 @@ def test_an_address_that_guesses_is_not_listened_to_for_a_while_and_fills_no_dis
             statuses.append(counter.enrol("dev-1", "guess", key)[0])
             assert len(statuses) < 1000
         assert set(statuses) == {403, 429}
-        assert len(statuses) > 60
+        assert len(statuses) >= 60, "the first of its minute's 61 was our look whether the port is open"
         lines = [line for line in counter.desk.audit.lines() if line["device"] == "dev-1"]
         refused = [line for line in lines if line["done"] == "refused"]
         assert len(refused) <= statuses.count(403), "what is not looked at is not written down"
