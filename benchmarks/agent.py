@@ -33,10 +33,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
-from threading import Event, Thread
+from threading import Thread
 
 import numpy as np
-from gauges import proportional_mb, resident_mb, tree, used_s
+from gauges import Peak, proportional_mb, resident_mb, tree, used_s
 
 from fd_protocol import codec
 from fd_protocol.identity import RoundId, sha256
@@ -247,12 +247,12 @@ def measure(place: Place, runtime: str, public: PublicSet) -> Cost:
     try:
         settle(device)
         start_cpu_s, loaded_mb = used_s([device.pid]), sum(tree(device.pid).values())
-        with Watch(device.pid) as watch:
+        with Peak(device.pid, resident_mb, look_s=0.01) as peak:
             play_round(place, public)
         settle(device)
         supervisor_mb = tree(device.pid)[device.pid]
         idle = watch_idle(place, device.pid)
-        return Cost(median(starts_s), start_cpu_s, loaded_mb, watch.peak_mb, supervisor_mb, stop(device), idle)
+        return Cost(median(starts_s), start_cpu_s, loaded_mb, peak.mb, supervisor_mb, stop(device), idle)
     finally:
         device.kill()
 
@@ -363,27 +363,6 @@ def consensus(part: Slice) -> ConsensusBlock:
     logits = np.random.default_rng(1).standard_normal((part.count, part.classes))
     body = encode_body(quantise(SoftLabels.of(logits, 2.0), Codec.U8_SQRT))
     return ConsensusBlock(ROUND, sha256(body), 0, 1, part, 2.0, Codec.U8_SQRT, body)
-
-
-class Watch:
-    """Looks at the memory of a process tree until it is left."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak_mb = 0.0
-        self._pid, self._done = pid, Event()
-        self._thread = Thread(target=self._look)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._done.wait(0.01):
-            self.peak_mb = max(self.peak_mb, sum(tree(self._pid).values()))
 
 
 def settle(device: subprocess.Popen[str]) -> None:

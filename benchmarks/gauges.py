@@ -61,14 +61,14 @@ def together(pids: Sequence[int], size: Callable[[int], float]) -> float:
 
 
 class Peak:
-    """Looks at the PSS of a tree until it is left, and keeps the most.
+    """Looks at the memory of a tree until it is left, and keeps the most.
 
-    Not RSS: a child that has just been forked is told to have all that its parent has.
+    PSS, not RSS, where processes are forked: a child is told to have all that its parent has.
     """
 
-    def __init__(self, pid: int, look_s: float = LOOK_S) -> None:
-        self.pss_mb = 0.0
-        self._pid, self._look_s, self._done = pid, look_s, Event()
+    def __init__(self, pid: int, size: Callable[[int], float] = proportional_mb, look_s: float = LOOK_S) -> None:
+        self.mb = 0.0
+        self._pid, self._size, self._look_s, self._done = pid, size, look_s, Event()
         self._thread = Thread(target=self._look)
 
     def __enter__(self) -> Peak:
@@ -81,7 +81,7 @@ class Peak:
 
     def _look(self) -> None:
         while not self._done.wait(self._look_s):
-            self.pss_mb = max(self.pss_mb, together([self._pid], proportional_mb))
+            self.mb = max(self.mb, together([self._pid], self._size))
 
 
 def used_s(pids: Sequence[int]) -> float:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from gauges import resident_mb, together
 from matplotlib.figure import Figure
 
 from broker_server.chronicle import Chronicle
@@ -158,22 +158,11 @@ def resident(fleet: Fleet) -> Mapping[str, float]:
     """Return MB of each program: of a device, supervisor and worker."""
     found = {}
     for name, program in zip((AGGREGATOR, *fleet.devices), fleet.programs, strict=True):
-        found[name] = tree_mb(program.pid) if name == AGGREGATOR else resident_mb(program.pid)
+        tree_mb = together([program.pid], resident_mb)
+        found[name] = tree_mb if name == AGGREGATOR else resident_mb(program.pid)
         if name != AGGREGATOR:
-            found[f"{name}, worker"] = tree_mb(program.pid) - found[name]
+            found[f"{name}, worker"] = tree_mb - found[name]
     return found
-
-
-def tree_mb(pid: int) -> float:
-    """Return the MB of a process and of all its descendants."""
-    total = resident_mb(pid)
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        total += sum(tree_mb(int(child)) for child in (thread / "children").read_text().split())
-    return total
-
-
-def resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def on_disk(folder: Path) -> float:

@@ -63,7 +63,7 @@ class Ours:
             with Peak(observer.fleet.programs[1].pid) as peak:
                 marks = _play(observer)
             played = Played((), (), float("nan"), marks, rounds, 1)
-            return Alone(played, watch_idle(_side(observer.fleet), minutes), peak.pss_mb)
+            return Alone(played, watch_idle(_side(observer.fleet), minutes), peak.mb)
 
     def recover(self, rounds: int) -> Recovery:
         """Kill the server inside a round, with contributions in, and see what becomes of them.

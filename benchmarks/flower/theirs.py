@@ -68,7 +68,7 @@ class Theirs:
             with Peak(deployment.nodes[0].pid) as peak:
                 marks = self._run(deployment, app, rounds)
             played = Played((), (), float("nan"), marks, rounds, 1)
-            return Alone(played, watch_idle(_side(deployment), minutes), peak.pss_mb)
+            return Alone(played, watch_idle(_side(deployment), minutes), peak.mb)
 
     def recover(self, rounds: int) -> Recovery:
         """Kill the SuperLink inside round 3 of a run that does nothing but send, and see what becomes of it."""

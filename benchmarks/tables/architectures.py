@@ -14,12 +14,9 @@ from statistics import mean
 
 from benchmarks.tables.table import CLIENTS, Case, Form, Outcome, Plan, Table, run, table_of
 from benchmarks.tables.table import report as usual
-from benchmarks.tables.worlds import thinned
-from fleet_sim.data.terms import DataTerms
+from benchmarks.tables.worlds import on_few_digits, thinned
 from fleet_sim.metrics.estimates import estimate, paired
-from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
-from fleet_sim.worlds import Cut
-from model_export.pretrain import PretrainTerms
+from fleet_sim.scenario import PRESETS, Scenario
 
 SCENARIO = replace(PRESETS["new-class"], devices=9)
 MIXES: Mapping[str, tuple[str, ...]] = {
@@ -38,15 +35,7 @@ rows in both. Backbones are frozen and int8; `mlp-l` has none and trains all of 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG001 - packages carry the data
     """Return a column for each mix."""
     if form == "short":
-        short = replace(
-            SCENARIO,
-            data=DataTerms("digits"),
-            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
-            devices=4,
-            rounds=2,
-            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
-            training=replace(SCENARIO.training, epochs=2),
-        )
+        short = on_few_digits(SCENARIO)
         return [case(short, "two kinds", ("tab-s", "mlp-s"), form)]
     return [case(SCENARIO, name, families, form) for name, families in MIXES.items()]
 

@@ -12,11 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Goal, Table, run
-from benchmarks.tables.worlds import thinned
-from fleet_sim.data.terms import DataTerms
-from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
-from fleet_sim.worlds import Cut
-from model_export.pretrain import PretrainTerms
+from benchmarks.tables.worlds import on_few_digits, thinned
+from fleet_sim.scenario import PRESETS, Scenario
 
 SCENARIO = PRESETS["new-class"]
 FAMILIES: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -34,15 +31,7 @@ the preset `new-class`, for both."""
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG001 - packages carry the data
     """Return a column for each kind of backbone."""
     if form == "short":
-        short = replace(
-            SCENARIO,
-            data=DataTerms("digits"),
-            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
-            devices=4,
-            rounds=2,
-            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
-            training=replace(SCENARIO.training, epochs=2),
-        )
+        short = on_few_digits(SCENARIO)
         return [case(short, "tab", (("tab-s",), "tab-s"))]
     return [case(SCENARIO, name, families) for name, families in FAMILIES.items()]
 

@@ -16,15 +16,13 @@ from statistics import mean
 
 from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Outcome, Plan, Table, run, table_of
 from benchmarks.tables.table import report as usual
-from benchmarks.tables.worlds import data, thinned
+from benchmarks.tables.worlds import data, on_few_digits, thinned
 from broker_server.settings import MOST_UNCOVERED
 from fleet_sim.comparison import MakeWorld
-from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import ImageShift
-from fleet_sim.scenario import PRESETS, AttackTerms, ModelTerms, ProbeTerms, Scenario
-from fleet_sim.worlds import Cut, World
-from model_export.pretrain import PretrainTerms
+from fleet_sim.scenario import PRESETS, AttackTerms, ProbeTerms, Scenario
+from fleet_sim.worlds import World
 
 SCENARIO = replace(
     PRESETS["new-class"], cut=replace(PRESETS["new-class"].cut, new_classes=0, canaries=0), canaries=False
@@ -44,15 +42,7 @@ say that they stand everywhere and answer as they think: *mean device* is then t
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     """Return a column for each weak spot, the first without any."""
     if form == "short":
-        short = replace(
-            SCENARIO,
-            data=DataTerms("digits"),
-            cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
-            devices=4,
-            rounds=2,
-            models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
-            training=replace(SCENARIO.training, epochs=2),
-        )
+        short = on_few_digits(SCENARIO)
         lacking = replace(short, probes=ProbeTerms(lacking=LACKING))
         return [_case("none", short, form), _case("probes lack 3, 5, 8", lacking, form)]
     foreign = ProbeTerms(source=data("fashion-mnist", paths))

@@ -11,13 +11,27 @@ import numpy as np
 
 from fleet_sim.comparison import MakeWorld
 from fleet_sim.data.terms import DataTerms
-from fleet_sim.scenario import Scenario
-from fleet_sim.worlds import Samples, World
+from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.worlds import Cut, Samples, World
+from model_export.recipe import PretrainTerms
 
 
 def data(name: str, paths: Mapping[str, Path]) -> DataTerms:
     """Return a data set, where it lies or where `fleet-sim data` gets it."""
     return DataTerms(name, paths.get(name))
+
+
+def on_few_digits(scenario: Scenario) -> Scenario:
+    """Return a scenario of seconds, for a table's short form: its terms, on 8x8 digits of four devices."""
+    return replace(
+        scenario,
+        data=DataTerms("digits"),
+        cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
+        devices=4,
+        rounds=2,
+        models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
+        training=replace(scenario.training, epochs=2),
+    )
 
 
 def thinned(scenario: Scenario, *, rows: int = 0, share: float = 1.0) -> MakeWorld:
