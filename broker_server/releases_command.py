@@ -17,8 +17,8 @@ from fd_runtime.pages import Section
 from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
-_PUBLISHED = ("version", "family", "published (UTC)", "kB", "bundle", "rollout")
-_RELEASED = ("version", "verified", "round", "made (UTC)", "kB", "bundle")
+_PUBLISHED = ("bundle", "family", "version", "published (UTC)", "kB", "rollout")
+_RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB")
 _DIGITS = 12
 """Of a bundle's digest, for people."""
 
@@ -40,10 +40,10 @@ def _run(arguments: argparse.Namespace) -> int:
     sections = []
     if published:
         rows = tuple(_published_row(one, releases) for one in published)
-        standing = frozenset(one.version for one in releases.standing)
+        standing = frozenset(_name(one) for one in releases.standing)
         sections.append(Section("Published", _PUBLISHED, rows, highlighted=standing))
     if made:
-        current = {one.version for one in made if _is_current(one, releases)}
+        current = {_name(one) for one in made if _is_current(one, releases)}
         rows = tuple(_made_row(one) for one in made)
         sections.append(Section("Released by the student", _RELEASED, rows, highlighted=frozenset(current)))
     title = "What devices should run" if sections else "No release: devices run the bundle that they were born with"
@@ -52,13 +52,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _published_row(one: Published, releases: Releases) -> tuple[str, ...]:
-    sizes = kilobytes(one.package_bytes), one.bundle.hex()[:_DIGITS]
-    return one.version, one.family, utc(one.at_ms), *sizes, _rollout(one, releases) or "no more"
+    when = _rollout(one, releases) if one in releases.standing else "no more"
+    return _name(one), one.family, one.version, utc(one.at_ms), kilobytes(one.package_bytes), when
 
 
 def _made_row(one: Release) -> tuple[str, ...]:
-    sizes = kilobytes(one.package_bytes), one.bundle.hex()[:_DIGITS]
-    return one.version, "yes" if one.is_verified else "no", str(one.round.number), utc(one.at_ms), *sizes
+    is_verified = "yes" if one.is_verified else "no"
+    return _name(one), one.version, is_verified, str(one.round.number), utc(one.at_ms), kilobytes(one.package_bytes)
+
+
+def _name(one: Published | Release) -> str:
+    """Return the beginning of its digest: two families may have one version."""
+    return one.bundle.hex()[:_DIGITS]
 
 
 def _read(path: Path) -> Releases:

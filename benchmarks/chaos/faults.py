@@ -5,6 +5,7 @@ A program that has ended is started again after a second, as systemd does.
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -23,9 +24,20 @@ _AT_ONCE, _MOST_S, _RESTART_S, _STEP_S = 2, 12.0, 1.0, 0.5
 _DISK_MB = 24
 _CLOCKS = ("-1d", "+1d", "-20s", "+20s", "@1970-01-01 00:00:10")
 _RIGHT = "+0"
-_SLEEP = "import threading, time\ntime.sleep = lambda seconds: threading.Event().wait(seconds) and None\n"
+_SLEEP = """\
+import threading, time
+
+
+def sleep(seconds):
+    threading.Event().wait(seconds)
+
+
+time.sleep = sleep
+"""
 _ON_A_FULL_DISK = {73, 74}
 """EX_CANTCREAT and EX_IOERR: what a program says that is started there."""
+_GRACE_S = 5.0
+"""After a disk has room again: a program that was started before may end by it."""
 
 
 @dataclass(slots=True)
@@ -46,6 +58,8 @@ class Chaos:
     counts: Counter[str] = field(default_factory=Counter)
     unasked: list[str] = field(default_factory=list)
     _ended_s: dict[str, float] = field(default_factory=dict)
+    _killed: set[str] = field(default_factory=set)
+    _full_until_s: dict[str, float] = field(default_factory=dict)
 
     def disturb(self, seconds: float, chance: random.Random) -> None:
         """Break things for so long, two at a time at most, and mend them all."""
@@ -72,9 +86,16 @@ class Chaos:
             if (code := program.exit_code) is None:
                 self._ended_s.pop(program.name, None)
             elif time.monotonic() > self._ended_s.setdefault(program.name, time.monotonic()) + _RESTART_S:
-                if code != -signal.SIGKILL and not (code in _ON_A_FULL_DISK and program.name in self.disks):
+                if not self._may_have_ended(program.name, code):
                     self.unasked.append(f"{program.name}: {code}")
+                self._killed.discard(program.name)
                 program.start_again()
+
+    def _may_have_ended(self, name: str, code: int) -> bool:
+        """Whether it was we who killed it, or its disk is full, or was a moment ago."""
+        if code == -signal.SIGKILL:
+            return name in self._killed
+        return code in _ON_A_FULL_DISK and time.monotonic() < self._full_until_s.get(name, 0.0)
 
     def _kinds(self) -> list[tuple[str, str]]:
         return [
@@ -91,6 +112,7 @@ class Chaos:
         self.counts[kind] += 1
         match kind:
             case "kill":
+                self._killed.add(name)
                 self._program(name).kill()
                 yield
             case "kill worker":
@@ -107,9 +129,11 @@ class Chaos:
                 yield
                 set_clock(self.clocks[name], _RIGHT)
             case "full disk":
+                self._full_until_s[name] = math.inf
                 fill(self.disks[name])
                 yield
                 self.disks[name].unlink()
+                self._full_until_s[name] = time.monotonic() + _GRACE_S
             case "kill broker":
                 self.fleet.broker.kill()
                 yield

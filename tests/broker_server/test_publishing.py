@@ -277,7 +277,14 @@ def test_a_rollout_by_the_command_line(config, deliver, capsys):
         assert found in capsys.readouterr().out
     assert main(["release", "widen", "mlp-m", "--percent", "50", "--config", str(config), *WAIT]) == 1
     assert command("releases", config) == 0
-    assert "100 % of" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "100 % of" in told
+    assert "no more" not in told
+    deliver("second")
+    assert start(config, "mlp-s", "2") == 0
+    capsys.readouterr()
+    assert command("releases", config) == 0
+    assert "no more" not in capsys.readouterr().out, "each family has its own"
 
 
 def test_withdraw_by_the_command_line(config, deliver, capsys):
