@@ -222,7 +222,6 @@ class Scenario:
     def _check_without_public_set(self) -> None:
         name = self.method.name
         if self.canaries or self.attack.devices or self.ask != AskTerms():
-            name = self.method.name
             raise InvalidValueError(
                 f"{name!r} goes without a public set: there are no probes to check, lie of or choose"
             )
