@@ -17,7 +17,6 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 import argparse
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +32,7 @@ from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.comparison import Compared, Comparison, MakeWorld, compare
 from fleet_sim.metrics.estimates import Estimate, estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import Scenario
 
 STUDENT, CLIENTS = "student", "mean device"
@@ -142,6 +142,7 @@ class Table:
     say: Callable[[Table, Sequence[Outcome], Plan], str] | None = None
 
 
+@only_errors()
 def run(table: Table) -> None:
     """Play a table as the command line asks."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.tables.{table.module}")
@@ -155,7 +156,6 @@ def run(table: Table) -> None:
     asked = parser.parse_args()
     if asked.write and (asked.short or asked.only):
         parser.error("only a whole table is written")
-    logging.getLogger("model-export").setLevel(logging.ERROR)  # untrained models are the scenario's choice
     cases = table.cases(dict(_named(item) for item in asked.data), "short" if asked.short else "full")
     if asked.only:
         for case in cases:
