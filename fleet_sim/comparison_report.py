@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from fleet_sim.comparison import Compared
 from fleet_sim.listening_report import listening_sections
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.metrics.scores import SCORES, Scored
 from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 from fleet_sim.report import Curve, Report
 
@@ -42,7 +44,8 @@ def report(compared: Compared, command: str) -> Report:
 
 def sections(compared: Compared) -> tuple[Section, ...]:
     """Return every table."""
-    made = (_ends(compared), _costs(compared), _differences(compared), *_rounds(compared), _settings(compared))
+    tables = _ends(compared), _scores(compared), _costs(compared), _differences(compared)
+    made = (*tables, *_rounds(compared), _settings(compared))
     return tuple(section for section in made if section.rows)
 
 
@@ -51,14 +54,21 @@ def to_csv(compared: Compared) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ("seed", "method", "name", "all", "own", "calibration_error", "up_bytes", "down_bytes", "rounds_to_target")
+        (
+            *("seed", "method", "name", "all", "own", "calibration_error", "up_bytes", "down_bytes"),
+            "rounds_to_target",
+            *(f"{name}, {kind}" for name in _score_names(compared) for kind in _OF_SCORES),
+        )
     )
     target = target_of(compared)
     for cell in compared.cells:
         for s in cell.standings:
             numbers = (s.final, s.own, s.calibration, s.up_bytes, s.down_bytes)
             reached = rounds_to_target(s.curve, target) if _has_rounds([s]) else None
-            writer.writerow((cell.seed, cell.method, s.name, *(_number(n) for n in numbers), reached or ""))
+            names = range(len(_score_names(compared)))
+            scores = (_score(index, ask, s) for index in names for ask in _OF_SCORES.values())
+            row = (cell.seed, cell.method, s.name, *map(_number, numbers), reached or "", *map(_number, scores))
+            writer.writerow(row)
     return text.getvalue()
 
 
@@ -106,6 +116,28 @@ def _ends(compared: Compared) -> Section:
     return Section("Where they end", columns, tuple(rows), "Bytes: of a device, a round.", _ours(compared))
 
 
+def _scores(compared: Compared) -> Section:
+    """What the scenario asks for besides accuracy; shares in percent."""
+    asks = [(index, name, kind) for index, name in enumerate(_score_names(compared)) for kind in _OF_SCORES]
+    rows = [
+        (name, *(_said([_score(index, _OF_SCORES[kind], s) for s in seeds], score) for index, score, kind in asks))
+        for name, seeds in by_name(compared).items()
+        if asks
+    ]
+    columns = ("method", *(f"{score}: {kind}" for _, score, kind in asks))
+    note = "all: on test. own: mean over devices of each one's own rows; worst: of the device that is worst off."
+    return Section("What else was asked", columns, tuple(rows), note, _ours(compared))
+
+
+def _said(values: Sequence[float], score: str) -> str:
+    of = estimate(values)
+    return of.in_percent() if SCORES[score].is_share else of.plainly()
+
+
+def _score_names(compared: Compared) -> tuple[str, ...]:
+    return compared.comparison.scenario.scores.names
+
+
 def _costs(compared: Compared) -> Section:
     target = target_of(compared)
     rows = [(name, *_cost(seeds, target)) for name, seeds in by_name(compared).items() if _has_rounds(seeds)]
@@ -128,8 +160,8 @@ def _cost(seeds: Sequence[Standing], target: float) -> tuple[str, ...]:
 
 def _differences(compared: Compared) -> Section:
     """Each standing of the first method, less every other method's."""
-    known, ours = by_name(compared), _our_names(compared)
-    asks = [(name, kind, ask) for name in ours for kind, ask in _KINDS.items() if not _is_unknown(known[name], ask)]
+    known, ours, kinds = by_name(compared), _our_names(compared), _kinds(compared)
+    asks = [(name, kind, ask) for name in ours for kind, ask in kinds.items() if not _is_unknown(known[name], ask)]
     rows = [
         (
             name,
@@ -206,7 +238,24 @@ def _down(standing: Standing) -> float:
     return standing.down_bytes
 
 
-_KINDS: Mapping[str, Callable[[Standing], float]] = {"all": _final, "own": _own}
+_OF_SCORES: Mapping[str, Callable[[Scored], float]] = {
+    "all": lambda scored: scored.all,
+    "own": lambda scored: scored.own_mean,
+    "worst": lambda scored: scored.own_worst,
+}
+
+
+def _kinds(compared: Compared) -> dict[str, Callable[[Standing], float]]:
+    """Return what differences are taken of; all are shares."""
+    kinds: dict[str, Callable[[Standing], float]] = {"all": _final, "own": _own}
+    for index, name in enumerate(_score_names(compared)):
+        if SCORES[name].is_share:
+            kinds |= {f"{name}: {kind}": partial(_score, index, ask) for kind, ask in _OF_SCORES.items()}
+    return kinds
+
+
+def _score(index: int, ask: Callable[[Scored], float], standing: Standing) -> float:
+    return ask(standing.scores[index]) if standing.scores else float("nan")
 
 
 def _mean(seeds: Sequence[Standing], ask: Callable[[Standing], float]) -> float:
