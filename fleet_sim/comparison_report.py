@@ -5,21 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 
 import numpy as np
 
 from fd_runtime.pages import Section
 from fleet_sim.baselines.catalogue import BASELINES
-from fleet_sim.baselines.standings import Standing
+from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
 from fleet_sim.cells import plain
 from fleet_sim.comparison import Compared
 from fleet_sim.listening_report import listening_sections
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
-from fleet_sim.metrics.scores import SCORES, Scored
+from fleet_sim.metrics.scores import SCORES
 from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 from fleet_sim.report import Curve, Report
 
@@ -57,7 +56,7 @@ def to_csv(compared: Compared) -> str:
         (
             *("seed", "method", "name", "all", "own", "calibration_error", "up_bytes", "down_bytes"),
             "rounds_to_target",
-            *(f"{name}, {kind}" for name in _score_names(compared) for kind in _OF_SCORES),
+            *_score_columns(compared),
         )
     )
     target = target_of(compared)
@@ -65,8 +64,7 @@ def to_csv(compared: Compared) -> str:
         for s in cell.standings:
             numbers = (s.final, s.own, s.calibration, s.up_bytes, s.down_bytes)
             reached = rounds_to_target(s.curve, target) if _has_rounds([s]) else None
-            names = range(len(_score_names(compared)))
-            scores = (_score(index, ask, s) for index in names for ask in _OF_SCORES.values())
+            scores = (asked(s, what) for what in _score_columns(compared))
             row = (cell.seed, cell.method, s.name, *map(_number, numbers), reached or "", *map(_number, scores))
             writer.writerow(row)
     return text.getvalue()
@@ -118,15 +116,18 @@ def _ends(compared: Compared) -> Section:
 
 def _scores(compared: Compared) -> Section:
     """What the scenario asks for besides accuracy; shares in percent."""
-    asks = [(index, name, kind) for index, name in enumerate(_score_names(compared)) for kind in _OF_SCORES]
+    asks = [(name, f"{name}: {kind}") for name in _score_names(compared) for kind in OF_SCORES]
     rows = [
-        (name, *(_said([_score(index, _OF_SCORES[kind], s) for s in seeds], score) for index, score, kind in asks))
+        (name, *(_said([asked(s, what) for s in seeds], score) for score, what in asks))
         for name, seeds in by_name(compared).items()
         if asks
     ]
-    columns = ("method", *(f"{score}: {kind}" for _, score, kind in asks))
     note = "all: on test. own: mean over devices of each one's own rows; worst: of the device that is worst off."
-    return Section("What else was asked", columns, tuple(rows), note, _ours(compared))
+    return Section("What else was asked", ("method", *(what for _, what in asks)), tuple(rows), note, _ours(compared))
+
+
+def _score_columns(compared: Compared) -> list[str]:
+    return [f"{name}: {kind}" for name in _score_names(compared) for kind in OF_SCORES]
 
 
 def _said(values: Sequence[float], score: str) -> str:
@@ -161,19 +162,19 @@ def _cost(seeds: Sequence[Standing], target: float) -> tuple[str, ...]:
 def _differences(compared: Compared) -> Section:
     """Each standing of the first method, less every other method's."""
     known, ours, kinds = by_name(compared), _our_names(compared), _kinds(compared)
-    asks = [(name, kind, ask) for name in ours for kind, ask in kinds.items() if not _is_unknown(known[name], ask)]
+    asks = [(name, kind) for name in ours for kind in kinds if not _is_unknown(known[name], kind)]
     rows = [
         (
             name,
             *(
-                paired([ask(s) for s in known[our]], [ask(s) for s in seeds]).in_percent(signed=True)
-                for our, _, ask in asks
+                paired([asked(s, kind) for s in known[our]], [asked(s, kind) for s in seeds]).in_percent(signed=True)
+                for our, kind in asks
             ),
         )
         for name, seeds in known.items()
         if name not in ours
     ]
-    columns = ("points above", *(f"{name}: {kind}" for name, kind, _ in asks))
+    columns = ("points above", *(f"{name}: {kind}" for name, kind in asks))
     return Section("Paired differences", columns, tuple(rows))
 
 
@@ -238,32 +239,18 @@ def _down(standing: Standing) -> float:
     return standing.down_bytes
 
 
-_OF_SCORES: Mapping[str, Callable[[Scored], float]] = {
-    "all": lambda scored: scored.all,
-    "own": lambda scored: scored.own_mean,
-    "worst": lambda scored: scored.own_worst,
-}
-
-
-def _kinds(compared: Compared) -> dict[str, Callable[[Standing], float]]:
+def _kinds(compared: Compared) -> list[str]:
     """Return what differences are taken of; all are shares."""
-    kinds: dict[str, Callable[[Standing], float]] = {"all": _final, "own": _own}
-    for index, name in enumerate(_score_names(compared)):
-        if SCORES[name].is_share:
-            kinds |= {f"{name}: {kind}": partial(_score, index, ask) for kind, ask in _OF_SCORES.items()}
-    return kinds
-
-
-def _score(index: int, ask: Callable[[Scored], float], standing: Standing) -> float:
-    return ask(standing.scores[index]) if standing.scores else float("nan")
+    shares = [name for name in _score_names(compared) if SCORES[name].is_share]
+    return ["all", "own", *(f"{name}: {kind}" for name in shares for kind in OF_SCORES)]
 
 
 def _mean(seeds: Sequence[Standing], ask: Callable[[Standing], float]) -> float:
     return float(np.mean([ask(standing) for standing in seeds]))
 
 
-def _is_unknown(seeds: Sequence[Standing], ask: Callable[[Standing], float]) -> bool:
-    return bool(np.isnan(_mean(seeds, ask)))
+def _is_unknown(seeds: Sequence[Standing], what: str) -> bool:
+    return all(np.isnan(asked(standing, what)) for standing in seeds)
 
 
 def _our_names(compared: Compared) -> list[str]:

@@ -7,7 +7,7 @@ corrected by the local class prior, as the product does it, for every method ali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -64,6 +64,27 @@ class Standing:
     @property
     def final(self) -> float:
         return self.curve[-1]
+
+
+OF_SCORES: Mapping[str, Callable[[Scored], float]] = {
+    "all": lambda scored: scored.all,
+    "own": lambda scored: scored.own_mean,
+    "worst": lambda scored: scored.own_worst,
+}
+"""On test; the mean device on its own rows; the device that is worst off."""
+
+
+def asked(standing: Standing, what: str) -> float:
+    """Return "all" or "own" accuracy, or "NAME: all", "NAME: own" or "NAME: worst" of a score; NaN if nobody asked.
+
+    Raises:
+        KeyError: there is no such question.
+    """
+    if what in ("all", "own"):
+        return standing.final if what == "all" else standing.own
+    name, _, kind = what.partition(": ")
+    ask = OF_SCORES[kind]
+    return next((ask(scored) for scored in standing.scores if scored.name == name), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ def test_what_a_field_asks_besides_accuracy_is_asked_of_every_method(tmp_path):
         assert len(top_3.own) == (0 if "student" in row[0] else 4)
         assert standings[row[0]].final <= top_3.all <= 1 <= perplexity.all
     rows = list(csv.DictReader(io.StringIO(to_csv(compared))))
-    assert float(rows[-1]["top-3, own"]) == pytest.approx(standings["centralised"].scores[0].own_mean, abs=1e-5)
+    assert float(rows[-1]["top-3: own"]) == pytest.approx(standings["centralised"].scores[0].own_mean, abs=1e-5)
     differences = next(section for section in sections(compared) if section.title == "Paired differences")
     assert "competence FD, mean client: top-3: worst" in differences.columns
     assert not any("perplexity" in column for column in differences.columns)
