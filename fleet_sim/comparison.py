@@ -187,10 +187,10 @@ class _Stage:
         return self.folder / "factory" / f"{seed}-{part}-{_digest(_identity(world), self._models_of(part), seed)}"
 
     def _models_of(self, part: Part) -> ModelTerms:
-        """`whole` is for baselines alone, which know one family."""
+        """`whole` is for baselines alone, which know one family and no privacy."""
         if part == "tail":
             return self.models
-        return replace(self.models, families=(self.models.student,), every_layer_trains=True)
+        return replace(self.models, families=(self.models.student,), every_layer_trains=True, private=False)
 
     def _equipment(self, world: World, seed: int, part: Part) -> Equipment:
         return load_equipment(world, self._models_of(part), self._factory(world, seed, part))

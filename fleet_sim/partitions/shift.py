@@ -5,6 +5,7 @@ What a device's shift is follows from its number and the seed alone; `strength` 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -50,23 +51,25 @@ class ImageShift:
         brightness: added, a share of the range from black to white.
         noise: standard deviation of each pixel, a share of that range; from 0 up.
         rotation_deg: counter-clockwise; what comes into view is black.
+        blur_px: standard deviation of the spot that a point becomes, in pixels; from 0 up.
     """
 
     contrast: float = 0.0
     brightness: float = 0.0
     noise: float = 0.0
     rotation_deg: float = 0.0
+    blur_px: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.contrast, self.brightness, self.noise, self.rotation_deg) < 0:
+        if min(self.contrast, self.brightness, self.noise, self.rotation_deg, self.blur_px) < 0:
             raise InvalidValueError("a shift's figures are 0 or more")
 
     def over(self, samples: Values, task: Task) -> Distortion:
         """See `FeatureShift`. White is what preprocessing makes 1."""
         if task.sample_dtype != "uint8":
             raise InvalidValueError(f"an image shift needs uint8 images, not {task.sample_dtype}")
-        if self.rotation_deg and samples.ndim != 4:
-            raise InvalidValueError("rotation needs images [channels, height, width]")
+        if (self.rotation_deg or self.blur_px) and samples.ndim != 4:
+            raise InvalidValueError("rotation and blur need images [channels, height, width]")
         return partial(self._seen, min(255.0, round(1 / task.preprocessing.scale)))
 
     def _seen(self, white: float, samples: Values, *, device: int, seed: int, strength: float = 1.0) -> Values:
@@ -76,6 +79,8 @@ class ImageShift:
         pixels = samples.astype(np.float32)
         if self.rotation_deg:
             pixels = rotated(pixels, self.rotation_deg * rotation)
+        if self.blur_px:
+            pixels = blurred(pixels, self.blur_px * strength * rng.uniform())
         pixels = (pixels - white / 2) * (1 + self.contrast) ** contrast + white * (0.5 + self.brightness * brightness)
         if self.noise:
             pixels += self.noise * noise * white * rng.standard_normal(pixels.shape, np.float32)
@@ -129,6 +134,20 @@ def rotated(images: F32, degrees: float) -> F32:
         weight = (1 - abs(from_y - row)) * (1 - abs(from_x - column)) * is_inside
         turned += images[:, :, row.clip(0, height - 1), column.clip(0, width - 1)] * weight.astype(np.float32)
     return turned
+
+
+def blurred(images: F32, deviation_px: float) -> F32:
+    """Return images [n, channels, height, width] after a Gaussian spot, cut off at three deviations; edges go on."""
+    reach = math.ceil(3 * deviation_px)
+    if not reach:
+        return images
+    spot = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation_px) ** 2).astype(np.float32)
+    spot /= spot.sum()
+    for axis in (2, 3):
+        padded = np.pad(images, [(reach, reach) if at == axis else (0, 0) for at in range(4)], mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, len(spot), axis)
+        images = windows @ spot
+    return images
 
 
 def _deviation(samples: F32) -> F32:

@@ -6,7 +6,7 @@ import pytest
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Preprocessing, Task
 from fleet_sim.partitions import Drift, ImageShift, LabelNoise, SensorShift, class_counts, measure_skew
-from fleet_sim.partitions.shift import rotated
+from fleet_sim.partitions.shift import blurred, rotated
 
 IMAGES = Task(("a", "b"), (1, 9, 9), "uint8", Preprocessing(1 / 255))
 SENSORS = Task(("a", "b"), (3, 20), "float32")
@@ -83,6 +83,22 @@ def test_a_rotation_is_bilinear():
     np.testing.assert_allclose(rotated(images, 25), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("deviation_px", [0.4, 1.0, 2.3])
+def test_a_blur_is_gaussian_and_edges_go_on(deviation_px):
+    scipy = pytest.importorskip("scipy.ndimage")
+    images = np.random.default_rng(2).random((2, 3, 11, 14), np.float32)
+    radius = int(np.ceil(3 * deviation_px))
+    expected = scipy.gaussian_filter(images, deviation_px, mode="nearest", axes=(2, 3), radius=radius)
+    np.testing.assert_allclose(blurred(images, deviation_px), expected, atol=1e-6)
+
+
+def test_a_device_blurs_by_its_own_spot():
+    seen = ImageShift(blur_px=3.0).over(pictures(), IMAGES)(pictures(), device=4, seed=2)
+    rng = np.random.default_rng([2, 6, 4])
+    spot = 3.0 * rng.uniform(size=5)[4]  # after contrast, brightness, rotation and noise
+    np.testing.assert_array_equal(seen, np.rint(blurred(pictures().astype(np.float32), spot)).astype(np.uint8))
+
+
 def test_a_sensor_has_a_gain_and_an_offset_for_each_channel():
     waves = signals()
     gain, offset = draws_of(5, 2, 6).reshape(2, 3, 1)
@@ -108,8 +124,8 @@ def test_a_shift_refuses_samples_of_another_kind():
         ImageShift().over(signals(), SENSORS)
     with pytest.raises(InvalidValueError, match="needs float32 samples, not uint8"):
         SensorShift().over(pictures(), IMAGES)
-    with pytest.raises(InvalidValueError, match=r"rotation needs images \[channels, height, width\]"):
-        ImageShift(rotation_deg=5).over(np.zeros((2, 64), np.uint8), Task(("a", "b"), (64,), "uint8"))
+    with pytest.raises(InvalidValueError, match=r"rotation and blur need images \[channels, height, width\]"):
+        ImageShift(blur_px=1).over(np.zeros((2, 64), np.uint8), Task(("a", "b"), (64,), "uint8"))
     with pytest.raises(InvalidValueError, match="0 or more"):
         ImageShift(noise=-0.1)
 
