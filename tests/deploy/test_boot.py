@@ -150,6 +150,8 @@ def test_systemd_takes_the_unit_as_it_is_meant(running, says):
     assert peak < 192 << 20
     failed = running.ask("systemctl list-units --failed --no-legend --plain")
     says(f"  failed units: {failed.strip() or 'none'}")
+    for unit in (line.split()[0] for line in failed.splitlines()):  # of the image; why, for whoever looks into it
+        says(running.ask(f"journalctl --no-pager --output cat --lines 12 --unit {unit}"))
     assert "edge-agent" not in failed
     assert "fedistill" not in failed
 
