@@ -26,9 +26,12 @@ from typing import TypeAlias, cast
 
 from broker_server import editions, releases
 from broker_server.accepted import Accepted
+from broker_server.attendance import Attendance
 from broker_server.catching_up import CatchingUp
+from broker_server.chronicle import Chronicle
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
 from broker_server.deliveries import Deliveries
+from broker_server.delivery import Delivery
 from broker_server.editions import Editions
 from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
@@ -51,7 +54,6 @@ from broker_server.events import (
     PublishProbes,
     PublishRelease,
     ReleaseFailed,
-    RolloutHeard,
     Scheduled,
     TimeFound,
     TrainStudent,
@@ -79,7 +81,7 @@ from broker_server.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError, InvalidValueError
-from fd_protocol.messages import CommandState, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
+from fd_protocol.messages import MAX_MARKS, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
@@ -160,7 +162,9 @@ class Aggregator:
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self._clerk, self._rewrite_at_ms = Clerk(store, settings, self._scribe, lambda: self._kits), 0
-        self._errands, self._deliveries = Errands(store, settings.federation), Deliveries(store, settings.federation)
+        self._errands = Errands(store, settings.federation)
+        deliveries, chronicle = Deliveries(store, settings.federation), Chronicle(store, settings.federation)
+        self._attendance = Attendance(deliveries, chronicle, lambda tags: self._first_devices(tags)[:MAX_MARKS])
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
@@ -250,6 +254,10 @@ class Aggregator:
         """Whether time may go on: a deadline that passed while we were away waits for what was sent before it."""
         if state.round is None or not state.round.is_open or at_ms < state.round.deadline_ms:
             return True
+        return self._has_heard(at_ms)
+
+    def _has_heard(self, at_ms: int) -> bool:
+        """Whether all that was kept for us while we were away is here by now."""
         done_ms = self._catching_up.done_ms
         return done_ms is not None and at_ms >= done_ms
 
@@ -276,6 +284,7 @@ class Aggregator:
                 log.info("broker reached")
                 self._is_up = True
                 self._catching_up.come_up(self._clock())
+                self._attendance.expect_call()
                 self._forget_publishes()
                 self._send(self._errands.unheard(self._clock() / 1000))
             case LinkDown(reason):
@@ -292,12 +301,13 @@ class Aggregator:
         at_ms, orders = self._clock(), self._orders()
         wake_ms = self._wake_ms()
         is_due = (wake_ms is not None and wake_ms <= at_ms) or releases.is_due(self.state.releases, at_ms)
+        is_due = is_due or (self._has_heard(at_ms) and self._attendance.is_due(self.state.releases, at_ms))
         if not self._backlog and not is_due and not orders:
             return
         try:
             self._commit_group(tuple(self._backlog), at_ms, orders)
         except Exception as error:
-            self._deliveries.count_anew()
+            self._attendance.forget()
             if _is_of_the_disk(error) or not any(isinstance(item, Arrived) for item in self._backlog):
                 raise
             log.warning("a group of %d is taken in one by one: %r", len(self._backlog), error)
@@ -309,7 +319,7 @@ class Aggregator:
         try:
             self._commit_group((item,), at_ms)
         except Exception as error:
-            self._deliveries.count_anew()
+            self._attendance.forget()
             if _is_of_the_disk(error) or isinstance(item, Finished):
                 raise
             self._commit_group((item,), at_ms, broken=error)
@@ -324,6 +334,7 @@ class Aggregator:
     ) -> None:
         """Make the first `items` of the backlog durable as one group; `broken` is what came of trying before."""
         group = Group(self.state, at_ms, Accepted(self._store, self._settings.federation))
+        lost: list[Delivery] = []
         with self._store.transaction():
             for item in items:
                 if isinstance(item, Finished):
@@ -337,6 +348,9 @@ class Aggregator:
             group.settle()
             if self._may_tick(group.state, at_ms):
                 group.fold(ClockTicked(at_ms))
+            if self._has_heard(at_ms):
+                lost = self._attendance.watch(group.state.releases, at_ms)
+                group.fold(*self._attendance.news(group.state.releases))
             self._keep(group)
         del self._backlog[: len(items)]
         self.counters += group.counted
@@ -349,12 +363,13 @@ class Aggregator:
         for placed in orders:
             assert self._spool is not None
             self._spool.remove(placed)
+        for one in lost:
+            log.warning("%s is lost on its way to bundle %s: %s, and nothing since", one.device, one.bundle, one.words)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
         if group.orders:
             self._rewrite()
-            self._deliveries.count_anew()
             self._forget_staged()
 
     def _orders(self) -> list[Placed]:
@@ -433,22 +448,14 @@ class Aggregator:
         """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
         if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
             log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
-        if taken.command is not None and self._deliveries.hear(taken.device, taken.command, group.at_ms):
-            self._hear_of_rollouts(group)
+        if self._attendance.take(taken, group.state.releases, group.at_ms):
+            group.fold(*self._attendance.news(group.state.releases))
         if taken.presence is None or not taken.presence.online:
             return
         for errand in self._errands.meet(taken.device, taken.presence.capabilities, group.at_ms):
             log.warning("%s to %s: it %s", errand.command, taken.device, DEAF)
         if not taken.retained:
             group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
-
-    def _hear_of_rollouts(self, group: Group) -> None:
-        """Tell the state how many devices run what is under way, and how many refused it."""
-        for rollout in group.state.releases.rollouts:
-            found = self._deliveries.outcomes(rollout.bundle)
-            ended = (found.get(CommandState.SUCCESSFUL, 0), found.get(CommandState.FAILED, 0))
-            if ended != (rollout.succeeded, rollout.failed):
-                group.fold(RolloutHeard(rollout.family, rollout.bundle, *ended))
 
     def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
@@ -463,6 +470,9 @@ class Aggregator:
         self._scribe.stand(group.standings, group.state)
         if group.orders:
             self._depart(group)
+            self._attendance.forget()
+        if group.orders or _reach(group.state) != _reach(self.state):
+            self._attendance.ask(group.state, group.at_ms)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
             kept, number = self._settings.records, group.state.number
@@ -571,6 +581,11 @@ class Aggregator:
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
         return (int.from_bytes(self._entropy(8), "big") >> 1) | 1
+
+
+def _reach(state: Federation) -> list[tuple[object, ...]]:
+    """Return what says who is to change to another bundle by now."""
+    return [(one.bundle, one.share, one.tags, one.halted) for one in state.releases.rollouts]
 
 
 def _is_of_the_disk(error: Exception) -> bool:

@@ -379,12 +379,14 @@ class ReleaseFailed:
 
 @dataclass(frozen=True, slots=True)
 class RolloutHeard:
-    """So many devices of a family run a bundle by now, or refused it and went back."""
+    """So many devices of a family run a bundle by now, refused it or went back, were lost on the way, or are silent."""
 
     family: str = keyed(1)
     bundle: bytes = keyed(2)
     succeeded: int = keyed(3)
     failed: int = keyed(4)
+    lost: int = keyed(5, default=0)
+    silent: int = keyed(6, default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,11 +175,11 @@ def change_rollout(state: Releases, order: Order, at_ms: int) -> tuple[Releases,
 
 
 def hear(state: Releases, event: RolloutHeard) -> Releases:
-    """Return the state once so many devices have ended; the same where that is about another bundle."""
+    """Return the state once so many devices have ended or are silent; the same where that is about another bundle."""
     before = state.rollout_of(event.family)
     if before is None or before.bundle != event.bundle:
         return state
-    after = rollouts.heard(before, event.succeeded, event.failed)
+    after = rollouts.heard(before, event.succeeded, event.failed, event.lost, event.silent)
     return state if after == before else _with_rollout(state, after)
 
 

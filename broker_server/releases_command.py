@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from broker_server import deliveries
 from broker_server.commanding import existing_store, kilobytes, tell, utc, with_config
 from broker_server.config import Config
+from broker_server.delivery import Delivery
 from broker_server.events import Published, Release
 from broker_server.journal import Journal
 from broker_server.releases import Releases
@@ -19,6 +22,7 @@ from fd_runtime.store import Store
 
 _PUBLISHED = ("bundle", "family", "version", "published (UTC)", "kB", "rollout")
 _RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB")
+_LOST = ("device", "bundle", "last word", "heard of it (UTC)", "gone (UTC)")
 _DIGITS = 12
 """Of a bundle's digest, for people."""
 
@@ -30,12 +34,12 @@ def add_releases_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    releases = _read(arguments.config)
+    releases, lost = _read(arguments.config)
     published, made = tuple(reversed(releases.published)), tuple(reversed(releases.made))
     told = {
         "count": releases.count,
         "releases": [_facts(one, releases) for one in made],
-        "published": [_published(one, releases) for one in published],
+        "published": [_published(one, releases, lost) for one in published],
     }
     sections = []
     if published:
@@ -46,6 +50,9 @@ def _run(arguments: argparse.Namespace) -> int:
         current = {_name(one) for one in made if _is_current(one, releases)}
         rows = tuple(_made_row(one) for one in made)
         sections.append(Section("Released by the student", _RELEASED, rows, highlighted=frozenset(current)))
+    if silent := [one for found in lost.values() for one in found]:
+        rows = tuple((one.device, one.bundle[:_DIGITS], one.words, utc(one.at_ms), _utc(one.gone_ms)) for one in silent)
+        sections.append(Section("Fell silent on their way", _LOST, rows))
     title = "What devices should run" if sections else "No release: devices run the bundle that they were born with"
     tell(arguments, told, title, sections)
     return 0
@@ -66,10 +73,17 @@ def _name(one: Published | Release) -> str:
     return one.bundle.hex()[:_DIGITS]
 
 
-def _read(path: Path) -> Releases:
+def _utc(at_ms: int) -> str:
+    return utc(at_ms) if at_ms else "no: it has not ended its trial"
+
+
+def _read(path: Path) -> tuple[Releases, dict[bytes, tuple[Delivery, ...]]]:
+    """Return what should run, and who was lost on the way, by bundle."""
     config = load_toml(path, Config)
     with blame(path, "state.folder"), Store.view(existing_store(config)) as store:
-        return Journal(store, config.federation).replay().releases
+        releases = Journal(store, config.federation).replay().releases
+        bundles = [one.bundle for one in releases.rollouts if one.lost]
+        return releases, {bundle: deliveries.lost(store, config.federation, bundle) for bundle in bundles}
 
 
 def _is_current(one: Release, releases: Releases) -> bool:
@@ -88,7 +102,7 @@ def _facts(one: Release, releases: Releases) -> dict[str, Any]:
     }
 
 
-def _published(one: Published, releases: Releases) -> dict[str, Any]:
+def _published(one: Published, releases: Releases, lost: Mapping[bytes, Sequence[Delivery]]) -> dict[str, Any]:
     return {
         "version": one.version,
         "current": one in releases.standing,
@@ -97,6 +111,7 @@ def _published(one: Published, releases: Releases) -> dict[str, Any]:
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
         "rollout": _rollout(one, releases),
+        "lost": [silent.device for silent in lost.get(one.bundle, ())],
     }
 
 

@@ -40,6 +40,8 @@ def add_rollout_commands(release: argparse.ArgumentParser) -> None:
     start.add_argument("--soak", default="", metavar="S", help="seconds from one stage to the next")
     text = "share of devices that may refuse it or go back before the rollout halts by itself (10)"
     start.add_argument("--most-failed", default="", metavar="P", help=text)
+    text = "seconds that a device may be silent on its way before it counts among them (3600)"
+    start.add_argument("--patience", default="", metavar="S", help=text)
     widen = _add(commands, "widen", _change(Command.ROLLOUT_WIDEN), "for more devices")
     widen.add_argument("family")
     _add_shares(widen)
@@ -81,6 +83,7 @@ def _start(arguments: argparse.Namespace) -> int:
         rollouts.STAGES: " ".join(arguments.stages),
         rollouts.SOAK_S: arguments.soak,
         rollouts.MOST_FAILED: arguments.most_failed,
+        rollouts.PATIENCE_S: arguments.patience,
     }
     return _give(arguments, config, order_of(Command.PUBLISH.value, said))
 
