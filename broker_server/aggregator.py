@@ -19,7 +19,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
@@ -121,6 +121,7 @@ class Aggregator:
         shelf: where releases of the student are made; None = there are none.
         gate: judges the student; None = nobody does, there are no canaries to ask.
         auto_release: a student that is found better is released by itself.
+        staging: which devices begin with a release of the student, in the words of an order; none = all.
         canaries_sha256: digest of all canaries of the settings.
         make_kit: makes what is needed for another edition of the public set; None = there are no others.
     """
@@ -143,6 +144,7 @@ class Aggregator:
         shelf: Shelf | None = None,
         gate: ReleaseGate | None = None,
         auto_release: bool = False,
+        staging: Mapping[str, str] | None = None,
         canaries_sha256: bytes = b"",
         make_kit: MakeKit | None = None,
     ) -> None:
@@ -153,7 +155,7 @@ class Aggregator:
         self._store, self._link, self._clock = store, link, clock
         self._worker, self._entropy = worker or InlineWorker(), entropy
         self._on_report, self._spool, self._shelf = on_report, spool, shelf
-        self._auto_release = auto_release
+        self._auto_release, self._staging = auto_release, staging or {}
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
@@ -229,6 +231,7 @@ class Aggregator:
             self._settings.rounds.schedule(has_student=self._has_student),
             student_speaks=self._settings.method.downlink == "student",
             auto_release=self._auto_release,
+            staging=self._staging,
         )
         if schedule != self.state.schedule:
             yield Scheduled(schedule, self._clock())
@@ -520,7 +523,7 @@ class Aggregator:
     def _forget_staged(self) -> None:
         """A tag is on other devices than before: those that are among the first may be others."""
         for effect in outstanding(self.state):
-            if isinstance(effect, PublishBundle) and effect.tags:
+            if isinstance(effect, (PublishBundle, PublishRelease)) and effect.tags:
                 self._reconciler.forget(effect)
 
     def _perform(self, effect: Effect) -> None:
@@ -553,8 +556,9 @@ class Aggregator:
             case PublishBundle():
                 first = self._shelf.first if self._shelf is not None else None
                 self._publisher.bundle(effect, first, self._first_devices(effect.tags))
-            case PublishRelease(release) if self._shelf is not None:
-                self._publisher.release(self._shelf.family, self._shelf.first, release)
+            case PublishRelease() if self._shelf is not None:
+                devices = self._first_devices(effect.tags)
+                self._publisher.release(self._shelf.family, self._shelf.first, effect, devices)
             case PublishRelease():
                 pass  # what was released before lies on another server's shelf
 

@@ -21,8 +21,9 @@ from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
 _PUBLISHED = ("bundle", "family", "version", "published (UTC)", "kB", "rollout")
-_RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB")
+_RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB", "rollout")
 _LOST = ("device", "bundle", "last word", "heard of it (UTC)", "gone (UTC)")
+_Lost = Mapping[bytes, Sequence[Delivery]]
 _DIGITS = 12
 """Of a bundle's digest, for people."""
 
@@ -38,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     published, made = tuple(reversed(releases.published)), tuple(reversed(releases.made))
     told = {
         "count": releases.count,
-        "releases": [_facts(one, releases) for one in made],
+        "releases": [_facts(one, releases, lost) for one in made],
         "published": [_published(one, releases, lost) for one in published],
     }
     sections = []
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
         sections.append(Section("Published", _PUBLISHED, rows, highlighted=standing))
     if made:
         current = {_name(one) for one in made if _is_current(one, releases)}
-        rows = tuple(_made_row(one) for one in made)
+        rows = tuple(_made_row(one, releases) for one in made)
         sections.append(Section("Released by the student", _RELEASED, rows, highlighted=frozenset(current)))
     if silent := [one for found in lost.values() for one in found]:
         rows = tuple((one.device, one.bundle[:_DIGITS], one.words, utc(one.at_ms), _utc(one.gone_ms)) for one in silent)
@@ -63,9 +64,9 @@ def _published_row(one: Published, releases: Releases) -> tuple[str, ...]:
     return _name(one), one.family, one.version, utc(one.at_ms), kilobytes(one.package_bytes), when
 
 
-def _made_row(one: Release) -> tuple[str, ...]:
-    is_verified = "yes" if one.is_verified else "no"
-    return _name(one), one.version, is_verified, str(one.round.number), utc(one.at_ms), kilobytes(one.package_bytes)
+def _made_row(one: Release, releases: Releases) -> tuple[str, ...]:
+    is_verified, made = "yes" if one.is_verified else "no", (utc(one.at_ms), kilobytes(one.package_bytes))
+    return _name(one), one.version, is_verified, str(one.round.number), *made, _rollout(one, releases)
 
 
 def _name(one: Published | Release) -> str:
@@ -77,7 +78,7 @@ def _utc(at_ms: int) -> str:
     return utc(at_ms) if at_ms else "no: it has not ended its trial"
 
 
-def _read(path: Path) -> tuple[Releases, dict[bytes, tuple[Delivery, ...]]]:
+def _read(path: Path) -> tuple[Releases, _Lost]:
     """Return what should run, and who was lost on the way, by bundle."""
     config = load_toml(path, Config)
     with blame(path, "state.folder"), Store.view(existing_store(config)) as store:
@@ -90,7 +91,7 @@ def _is_current(one: Release, releases: Releases) -> bool:
     return one == releases.current and releases.own is None
 
 
-def _facts(one: Release, releases: Releases) -> dict[str, Any]:
+def _facts(one: Release, releases: Releases, lost: _Lost) -> dict[str, Any]:
     return {
         "version": one.version,
         "current": _is_current(one, releases),
@@ -99,10 +100,12 @@ def _facts(one: Release, releases: Releases) -> dict[str, Any]:
         "made": _time(one.at_ms),
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
+        "rollout": _rollout(one, releases),
+        "lost": _names(one, lost),
     }
 
 
-def _published(one: Published, releases: Releases, lost: Mapping[bytes, Sequence[Delivery]]) -> dict[str, Any]:
+def _published(one: Published, releases: Releases, lost: _Lost) -> dict[str, Any]:
     return {
         "version": one.version,
         "current": one in releases.standing,
@@ -111,14 +114,20 @@ def _published(one: Published, releases: Releases, lost: Mapping[bytes, Sequence
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
         "rollout": _rollout(one, releases),
-        "lost": [silent.device for silent in lost.get(one.bundle, ())],
+        "lost": _names(one, lost),
     }
 
 
-def _rollout(one: Published, releases: Releases) -> str:
+def _rollout(one: Published | Release, releases: Releases) -> str:
     """How far it is, for what stands now."""
     found = releases.rollout_of(one.family)
-    return found.words if found is not None and found.bundle == one.bundle and one in releases.standing else ""
+    stands = one in releases.standing if isinstance(one, Published) else _is_current(one, releases)
+    return found.words if found is not None and found.bundle == one.bundle and stands else ""
+
+
+def _names(one: Published | Release, lost: _Lost) -> list[str]:
+    """Who fell silent on the way to it."""
+    return [silent.device for silent in lost.get(one.bundle, ())]
 
 
 def _time(at_ms: int) -> str:

@@ -21,6 +21,7 @@ said (`deliveries`); here are counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -33,6 +34,8 @@ PATIENCE_S = "patience_s"
 """Arguments of the orders that start a rollout and widen it."""
 USUAL_PATIENCE_S = 3600
 """A trial ends within half an hour (`releases.trial_s`, `health_s` of the agent), and a boot takes minutes."""
+STAGING = (SHARE, TAGS, STAGES, SOAK_S, MOST_FAILED, PATIENCE_S)
+_WHO = (SHARE, TAGS, STAGES)
 MOST_STAGES = 16
 
 
@@ -115,7 +118,7 @@ class Rollout:
         return f"{state}; {self.succeeded} run it, {self.failed} refused it or went back{silent}"
 
 
-def started_by(said: dict[str, str], family: str, bundle: bytes, at_ms: int) -> Rollout:
+def started_by(said: Mapping[str, str], family: str, bundle: bytes, at_ms: int) -> Rollout:
     """Return the rollout that an order starts; without a word about it all devices are meant at once.
 
     Raises:
@@ -132,6 +135,13 @@ def started_by(said: dict[str, str], family: str, bundle: bytes, at_ms: int) -> 
         most_failed=_share(said.get(MOST_FAILED, "10")),
         patience_ms=round(1000 * float(said.get(PATIENCE_S, str(USUAL_PATIENCE_S)))),
     )
+
+
+def staged_as(usual: Mapping[str, str], said: Mapping[str, str]) -> dict[str, str]:
+    """Return how a rollout is staged by an order where something is usual: who begins is said as a whole."""
+    says_who = any(name in said for name in _WHO)
+    kept = {name: text for name, text in usual.items() if not (says_who and name in _WHO)}
+    return {**kept, **{name: text for name, text in said.items() if name in STAGING}}
 
 
 def widen(rollout: Rollout, said: dict[str, str], at_ms: int) -> Rollout:

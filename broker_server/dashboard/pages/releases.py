@@ -10,7 +10,8 @@ from broker_server.chronicle import RoundRecord
 from broker_server.dashboard.reading import Look
 from broker_server.deliveries import stored
 from broker_server.delivery import Delivery, Standing, id_of
-from broker_server.events import Release
+from broker_server.events import Published, Release
+from broker_server.releases import Releases
 from broker_server.rollouts import Rollout
 
 _ROUNDS = 20
@@ -65,7 +66,7 @@ class ReleasesPage:
         releases: what the student was released as, the current one first.
         count: how many releases there ever were.
         is_limited: whether the settings name the bundles that may join.
-        published: what stands for each family by an operator's word, and how far it is.
+        published: what stands for each family, by an operator's word or of the student, and how far it is.
     """
 
     is_verifiable: bool
@@ -108,17 +109,24 @@ def _underway(look: Look) -> tuple[Underway, ...]:
     releases = look.state.releases
     said = list(stored(look.chronicle.store, look.chronicle.federation)) if releases.rollouts else []
     found = []
-    for standing in releases.standing:
+    own = [releases.current] if releases.current is not None and releases.own is None else []
+    for standing in (*releases.standing, *own):
         rollout = releases.rollout_of(standing.family)
-        if rollout is None:
+        if rollout is None or rollout.bundle != standing.bundle:
             continue
         mine = [one for one in said if one.bundle == id_of(standing.bundle)]
-        older = [one for one in releases.published if one.family == standing.family][:-1]
-        before = older[-1].version if older else ""
+        before = _before(standing, releases)
         begun = sum(one.standing in _ON_THE_WAY for one in mine)
         last, lost = _last(mine, Standing.FAILED), _last(mine, Standing.LOST)
         found.append(Underway(rollout, standing.version, before, begun, last, lost))
     return tuple(found)
+
+
+def _before(standing: Published | Release, releases: Releases) -> str:
+    if isinstance(standing, Release):
+        return releases.before.version if releases.before is not None else ""
+    older = [one for one in releases.published if one.family == standing.family][:-1]
+    return older[-1].version if older else ""
 
 
 def _last(said: Iterable[Delivery], standing: Standing) -> tuple[Delivery, ...]:
