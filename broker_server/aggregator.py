@@ -367,7 +367,7 @@ class Aggregator:
             assert self._spool is not None
             self._spool.remove(placed)
         for one in lost:
-            log.warning("%s is lost on its way to bundle %s: %s, and nothing since", one.device, one.bundle, one.words)
+            log.warning("%s is lost on its way to bundle %s; its last word: %s", one.device, one.bundle, one.words)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)

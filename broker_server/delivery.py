@@ -84,7 +84,7 @@ class Delivery:
     @property
     def words(self) -> str:
         """What came of it, for people."""
-        return self.reason or self.result.get("outcome", "") or self.step or "it was asked, and said nothing"
+        return self.reason or self.result.get("outcome", "") or self.step or "nothing since it was asked"
 
 
 def id_of(bundle: bytes) -> str:
