@@ -109,7 +109,7 @@ def _underway(look: Look) -> tuple[Underway, ...]:
     releases = look.state.releases
     said = list(stored(look.chronicle.store, look.chronicle.federation)) if releases.rollouts else []
     found = []
-    own = [releases.current] if releases.current is not None and releases.own is None else []
+    own: list[Published | Release] = [releases.current] if releases.current is not None and releases.own is None else []
     for standing in (*releases.standing, *own):
         rollout = releases.rollout_of(standing.family)
         if rollout is None or rollout.bundle != standing.bundle:
