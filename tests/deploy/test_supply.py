@@ -69,6 +69,10 @@ def test_an_export_may_be_a_folder_and_must_not_be_empty(tmp_path):
             [{"introduced": "0"}, {"fixed": "1.0"}, {"introduced": "3.0"}, {"fixed": "3.1"}],
             {"0.9": True, "2.0": False, "3.0": True, "3.1": False},
         ),
+        (  # as PyPA's database writes two lines of releases into one range
+            [{"introduced": "2.0.0"}, {"fixed": "2.0.7"}, {"introduced": "0"}, {"fixed": "1.26.18"}],
+            {"1.26.17": True, "1.26.18": False, "2.0.6": True, "2.0.7": False},
+        ),
     ],
 )
 def test_ranges_are_read_as_osv_says(events, versions):
