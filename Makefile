@@ -42,15 +42,16 @@ broker-guard:
 	@mkdir -p dist
 	$(CC) -shared -fPIC -O2 -Wall -Wextra -o dist/fedistill_guard.so deploy/mosquitto/guard/guard.c
 
-# Bills of materials (CycloneDX 1.6) of every package in dist/sbom, by its lock.
-sbom: | $(VENV)/bin/python
+# Bills of materials (CycloneDX 1.6) of every package in dist/sbom, by its lock, with licences.
+sbom: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
 	@mkdir -p dist/sbom
 	@for lock in deploy/deb/locks/fedistill-*.txt; do \
 		out=dist/sbom/$$(basename $$lock .txt).cdx.json; \
 		$(BIN)/cyclonedx-py requirements $$lock --pyproject pyproject.toml --output-reproducible --of JSON -o $$out 2>/dev/null \
-		&& echo $$out || exit 1; \
+		|| exit 1; \
 	done
+	@$(BIN)/python -m deploy.supply complete dist/sbom/fedistill-*.cdx.json
 
 # Known vulnerabilities of what is locked, by OSV's export of PyPI, without a network: make audit OSV=all.zip
 audit: $(VENV)/.dev

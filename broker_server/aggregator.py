@@ -19,16 +19,19 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
 from broker_server import editions, releases
 from broker_server.accepted import Accepted
+from broker_server.attendance import Attendance
 from broker_server.catching_up import CatchingUp
+from broker_server.chronicle import Chronicle
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
 from broker_server.deliveries import Deliveries
+from broker_server.delivery import Delivery
 from broker_server.editions import Editions
 from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
 from broker_server.events import (
@@ -51,7 +54,6 @@ from broker_server.events import (
     PublishProbes,
     PublishRelease,
     ReleaseFailed,
-    RolloutHeard,
     Scheduled,
     TimeFound,
     TrainStudent,
@@ -79,7 +81,7 @@ from broker_server.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError, InvalidValueError
-from fd_protocol.messages import CommandState, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
+from fd_protocol.messages import MAX_MARKS, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
@@ -119,6 +121,7 @@ class Aggregator:
         shelf: where releases of the student are made; None = there are none.
         gate: judges the student; None = nobody does, there are no canaries to ask.
         auto_release: a student that is found better is released by itself.
+        staging: which devices begin with a release of the student, in the words of an order; none = all.
         canaries_sha256: digest of all canaries of the settings.
         make_kit: makes what is needed for another edition of the public set; None = there are no others.
     """
@@ -141,6 +144,7 @@ class Aggregator:
         shelf: Shelf | None = None,
         gate: ReleaseGate | None = None,
         auto_release: bool = False,
+        staging: Mapping[str, str] | None = None,
         canaries_sha256: bytes = b"",
         make_kit: MakeKit | None = None,
     ) -> None:
@@ -151,7 +155,7 @@ class Aggregator:
         self._store, self._link, self._clock = store, link, clock
         self._worker, self._entropy = worker or InlineWorker(), entropy
         self._on_report, self._spool, self._shelf = on_report, spool, shelf
-        self._auto_release = auto_release
+        self._auto_release, self._staging = auto_release, staging or {}
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
         self._backlog: list[Arrived | Finished] = []
@@ -160,7 +164,9 @@ class Aggregator:
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
         self._clerk, self._rewrite_at_ms = Clerk(store, settings, self._scribe, lambda: self._kits), 0
-        self._errands, self._deliveries = Errands(store, settings.federation), Deliveries(store, settings.federation)
+        self._errands = Errands(store, settings.federation)
+        deliveries, chronicle = Deliveries(store, settings.federation), Chronicle(store, settings.federation)
+        self._attendance = Attendance(deliveries, chronicle, lambda tags: self._first_devices(tags)[:MAX_MARKS])
         self.counters = self._journal.counters()
         self._reconciler: Reconciler[Federation, Event, Effect] = Reconciler(
             self._journal.replay(), step, outstanding, self._write, self._perform
@@ -225,6 +231,7 @@ class Aggregator:
             self._settings.rounds.schedule(has_student=self._has_student),
             student_speaks=self._settings.method.downlink == "student",
             auto_release=self._auto_release,
+            staging=self._staging,
         )
         if schedule != self.state.schedule:
             yield Scheduled(schedule, self._clock())
@@ -250,6 +257,10 @@ class Aggregator:
         """Whether time may go on: a deadline that passed while we were away waits for what was sent before it."""
         if state.round is None or not state.round.is_open or at_ms < state.round.deadline_ms:
             return True
+        return self._has_heard(at_ms)
+
+    def _has_heard(self, at_ms: int) -> bool:
+        """Whether all that was kept for us while we were away is here by now."""
         done_ms = self._catching_up.done_ms
         return done_ms is not None and at_ms >= done_ms
 
@@ -276,6 +287,7 @@ class Aggregator:
                 log.info("broker reached")
                 self._is_up = True
                 self._catching_up.come_up(self._clock())
+                self._attendance.expect_call()
                 self._forget_publishes()
                 self._send(self._errands.unheard(self._clock() / 1000))
             case LinkDown(reason):
@@ -292,12 +304,13 @@ class Aggregator:
         at_ms, orders = self._clock(), self._orders()
         wake_ms = self._wake_ms()
         is_due = (wake_ms is not None and wake_ms <= at_ms) or releases.is_due(self.state.releases, at_ms)
+        is_due = is_due or (self._has_heard(at_ms) and self._attendance.is_due(self.state.releases, at_ms))
         if not self._backlog and not is_due and not orders:
             return
         try:
             self._commit_group(tuple(self._backlog), at_ms, orders)
         except Exception as error:
-            self._deliveries.count_anew()
+            self._attendance.forget()
             if _is_of_the_disk(error) or not any(isinstance(item, Arrived) for item in self._backlog):
                 raise
             log.warning("a group of %d is taken in one by one: %r", len(self._backlog), error)
@@ -309,7 +322,7 @@ class Aggregator:
         try:
             self._commit_group((item,), at_ms)
         except Exception as error:
-            self._deliveries.count_anew()
+            self._attendance.forget()
             if _is_of_the_disk(error) or isinstance(item, Finished):
                 raise
             self._commit_group((item,), at_ms, broken=error)
@@ -324,6 +337,7 @@ class Aggregator:
     ) -> None:
         """Make the first `items` of the backlog durable as one group; `broken` is what came of trying before."""
         group = Group(self.state, at_ms, Accepted(self._store, self._settings.federation))
+        lost: list[Delivery] = []
         with self._store.transaction():
             for item in items:
                 if isinstance(item, Finished):
@@ -337,6 +351,9 @@ class Aggregator:
             group.settle()
             if self._may_tick(group.state, at_ms):
                 group.fold(ClockTicked(at_ms))
+            if self._has_heard(at_ms):
+                lost = self._attendance.watch(group.state.releases, at_ms)
+                group.fold(*self._attendance.news(group.state.releases))
             self._keep(group)
         del self._backlog[: len(items)]
         self.counters += group.counted
@@ -349,12 +366,13 @@ class Aggregator:
         for placed in orders:
             assert self._spool is not None
             self._spool.remove(placed)
+        for one in lost:
+            log.warning("%s is lost on its way to bundle %s; its last word: %s", one.device, one.bundle, one.words)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
         if group.orders:
             self._rewrite()
-            self._deliveries.count_anew()
             self._forget_staged()
 
     def _orders(self) -> list[Placed]:
@@ -433,22 +451,14 @@ class Aggregator:
         """Write down how far a command is; a device that comes back is asked again for what it has not answered."""
         if taken.command is not None and self._errands.hear(taken.device, taken.command, group.at_ms):
             log.info("%s of %s: %s", taken.command.command, taken.device, taken.command.state.value)
-        if taken.command is not None and self._deliveries.hear(taken.device, taken.command, group.at_ms):
-            self._hear_of_rollouts(group)
+        if self._attendance.take(taken, group.state.releases, group.at_ms):
+            group.fold(*self._attendance.news(group.state.releases))
         if taken.presence is None or not taken.presence.online:
             return
         for errand in self._errands.meet(taken.device, taken.presence.capabilities, group.at_ms):
             log.warning("%s to %s: it %s", errand.command, taken.device, DEAF)
         if not taken.retained:
             group.errands += self._errands.unheard(group.at_ms / 1000, taken.device)
-
-    def _hear_of_rollouts(self, group: Group) -> None:
-        """Tell the state how many devices run what is under way, and how many refused it."""
-        for rollout in group.state.releases.rollouts:
-            found = self._deliveries.outcomes(rollout.bundle)
-            ended = (found.get(CommandState.SUCCESSFUL, 0), found.get(CommandState.FAILED, 0))
-            if ended != (rollout.succeeded, rollout.failed):
-                group.fold(RolloutHeard(rollout.family, rollout.bundle, *ended))
 
     def _set_aside(self, arrived: Arrived, error: Exception, group: Group) -> None:
         reason = error.reason if isinstance(error, DecodeError) else "error"
@@ -463,6 +473,9 @@ class Aggregator:
         self._scribe.stand(group.standings, group.state)
         if group.orders:
             self._depart(group)
+            self._attendance.forget()
+        if group.orders or _reach(group.state) != _reach(self.state):
+            self._attendance.ask(group.state, group.at_ms)
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
             kept, number = self._settings.records, group.state.number
@@ -510,7 +523,7 @@ class Aggregator:
     def _forget_staged(self) -> None:
         """A tag is on other devices than before: those that are among the first may be others."""
         for effect in outstanding(self.state):
-            if isinstance(effect, PublishBundle) and effect.tags:
+            if isinstance(effect, (PublishBundle, PublishRelease)) and effect.tags:
                 self._reconciler.forget(effect)
 
     def _perform(self, effect: Effect) -> None:
@@ -543,8 +556,9 @@ class Aggregator:
             case PublishBundle():
                 first = self._shelf.first if self._shelf is not None else None
                 self._publisher.bundle(effect, first, self._first_devices(effect.tags))
-            case PublishRelease(release) if self._shelf is not None:
-                self._publisher.release(self._shelf.family, self._shelf.first, release)
+            case PublishRelease() if self._shelf is not None:
+                devices = self._first_devices(effect.tags)
+                self._publisher.release(self._shelf.family, self._shelf.first, effect, devices)
             case PublishRelease():
                 pass  # what was released before lies on another server's shelf
 
@@ -571,6 +585,11 @@ class Aggregator:
     def _new_epoch(self) -> int:
         """63 random bits, not zero."""
         return (int.from_bytes(self._entropy(8), "big") >> 1) | 1
+
+
+def _reach(state: Federation) -> list[tuple[object, ...]]:
+    """Return what says who is to change to another bundle by now."""
+    return [(one.bundle, one.share, one.tags, one.halted) for one in state.releases.rollouts]
 
 
 def _is_of_the_disk(error: Exception) -> bool:

@@ -11,7 +11,7 @@ Every order is answered once, and has a row among the commands. What an order do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 
@@ -23,7 +23,7 @@ from broker_server.federation import Answer, Federation, answered
 from broker_server.journal import Journal
 from broker_server.kits import Kits
 from broker_server.releases import published_by
-from broker_server.rollouts import started_by
+from broker_server.rollouts import staged_as, started_by
 from broker_server.round import Phase
 from broker_server.scribe import Scribe
 from broker_server.settings import Settings
@@ -112,6 +112,8 @@ class Clerk:
     def _problem(self, order: Order, state: Federation, at_ms: int) -> str:
         if order.command == Command.PUBLISH:
             return self._problem_of_bundle(order, at_ms)
+        if order.command == Command.RELEASE:
+            return _problem_of_staging(staged_as(state.schedule.staging, order.arguments), at_ms)
         if order.command not in (Command.PROBES_STAGE, Command.PROBES_ROTATE):
             return ""
         try:
@@ -126,7 +128,7 @@ class Clerk:
     def _problem_of_bundle(self, order: Order, at_ms: int) -> str:
         try:
             published = published_by(order, at_ms)
-            started_by(dict(order.arguments), published.family, published.bundle, at_ms)
+            started_by(order.arguments, published.family, published.bundle, at_ms)
         except (FedistillError, ValueError, KeyError) as error:
             return f"no bundle to publish: {error}"
         if self.settings.bundles and published.bundle.hex() not in self.settings.bundles:
@@ -154,6 +156,15 @@ class Clerk:
         if Chronicle(self.store, self.settings.federation).device(device) is None:
             raise UnknownDeviceError(device)
         self.store.merge("devices", {"fed": self.settings.federation, "device": device}, lower({"tags": tags}))
+
+
+def _problem_of_staging(staging: Mapping[str, str], at_ms: int) -> str:
+    """Return what is wrong with the words of a rollout, whose bundle is yet to be made; empty: nothing."""
+    try:
+        started_by(staging, "", b"", at_ms)
+    except (FedistillError, ValueError) as error:
+        return f"no rollout can be so: {error}"
+    return ""
 
 
 def is_about_a_device(order: Order) -> bool:

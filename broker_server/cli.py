@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("dashboard", "packages"):
         commands.choices[name].add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     add_order_commands(commands)
-    add_rollout_commands(commands.choices["release"])
+    add_rollout_commands(commands)
     add_publish_command(commands)
     add_releases_command(commands)
     add_record_commands(commands)

@@ -21,6 +21,7 @@ from broker_server.dashboard.settings import DashboardSettings
 from broker_server.identity.settings import EnrolmentSettings
 from broker_server.package_settings import PackageSettings
 from broker_server.release_gate import ReleaseGate
+from broker_server.rollouts import MOST_FAILED, PATIENCE_S, SHARE, SOAK_S, STAGES, TAGS, USUAL_PATIENCE_S, started_by
 from broker_server.settings import Settings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
@@ -96,14 +97,37 @@ class ReleaseSettings:
     Attributes:
         automatic: a student that is found better is released by itself.
         margin, level: what better means, see `release_gate`.
+        percent, tags, stages, soak_s, most_failed, patience_s: which devices begin with it, and what halts it, see
+            `rollouts`; shares in percent.
     """
 
     automatic: bool = True
     margin: float = ReleaseGate().margin
     level: float = ReleaseGate().level
+    percent: float = 100.0
+    tags: tuple[str, ...] = ()
+    stages: tuple[float, ...] = ()
+    soak_s: float = 0.0
+    most_failed: float = 10.0
+    patience_s: float = float(USUAL_PATIENCE_S)
 
     def __post_init__(self) -> None:
-        ReleaseGate(self.margin, self.level)  # refuses to exist where the numbers are wrong
+        ReleaseGate(self.margin, self.level)  # both refuse to exist where the numbers are wrong
+        started_by(self.staging, "", b"", 0)
+
+    @property
+    def staging(self) -> dict[str, str]:
+        """How a release is staged, in the words of an order; what is usual goes without saying."""
+        words = {
+            SHARE: f"{self.percent:g}",
+            TAGS: " ".join(self.tags),
+            STAGES: " ".join(f"{share:g}" for share in self.stages),
+            SOAK_S: f"{self.soak_s:g}",
+            MOST_FAILED: f"{self.most_failed:g}",
+            PATIENCE_S: f"{self.patience_s:g}",
+        }
+        usual = {SHARE: "100", SOAK_S: "0", MOST_FAILED: "10", PATIENCE_S: f"{USUAL_PATIENCE_S:g}"}
+        return {name: text for name, text in words.items() if text != usual.get(name, "")}
 
     @property
     def gate(self) -> ReleaseGate:

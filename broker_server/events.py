@@ -44,6 +44,7 @@ class Schedule:
         warm_up: whether rounds publish no consensus until one has been made.
         student_speaks: what goes out is what the student says after it has learnt the consensus.
         auto_release: a student that is found better than the current release becomes the next one.
+        staging: which devices begin with a release of the student, in the words of an order (`rollouts`); none = all.
     """
 
     pause_ms: int = keyed(1, default=0)
@@ -55,6 +56,7 @@ class Schedule:
     warm_up: bool = keyed(7, default=False)
     student_speaks: bool = keyed(31, default=False)
     auto_release: bool = keyed(32, default=False)
+    staging: Mapping[str, str] = field(default_factory=dict, metadata={"key": 33})
 
     def opens_like(self, other: Schedule) -> bool:
         """Whether the next round opens by the same rule."""
@@ -317,6 +319,7 @@ class Release:
         package, package_bytes: SHA-256 and size of the package that devices are to get.
         is_verified: a paired test found it better than the one before.
         at_ms: when it was made.
+        family: of the devices that it is for; empty = a server from before rollouts of the student made it: for all.
     """
 
     number: int = keyed(1)
@@ -328,6 +331,7 @@ class Release:
     package_bytes: int = keyed(7)
     is_verified: bool = keyed(8)
     at_ms: int = keyed(9)
+    family: str = keyed(10, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,12 +383,14 @@ class ReleaseFailed:
 
 @dataclass(frozen=True, slots=True)
 class RolloutHeard:
-    """So many devices of a family run a bundle by now, or refused it and went back."""
+    """So many devices of a family run a bundle by now, refused it or went back, were lost on the way, or are silent."""
 
     family: str = keyed(1)
     bundle: bytes = keyed(2)
     succeeded: int = keyed(3)
     failed: int = keyed(4)
+    lost: int = keyed(5, default=0)
+    silent: int = keyed(6, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,9 +495,20 @@ class MakeRelease:
 
 @dataclass(frozen=True, slots=True)
 class PublishRelease:
-    """Effect: the broker retains which release devices should run; None = the bundle that they were born with."""
+    """Effect: the broker retains which release devices should run; None = the bundle that they were born with.
+
+    Attributes:
+        release: the release.
+        before: what those run that are not among the first; None = likewise.
+        share, tags: who is among the first; 1 = all.
+        is_halted: nobody else begins with it.
+    """
 
     release: Release | None
+    before: Release | None = None
+    share: float = 1.0
+    tags: tuple[str, ...] = ()
+    is_halted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

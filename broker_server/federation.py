@@ -64,7 +64,7 @@ from broker_server.events import (
     TrainStudent,
 )
 from broker_server.releases import Candidate, Releases
-from broker_server.rollouts import started_by
+from broker_server.rollouts import staged_as, started_by
 from broker_server.round import Phase, Round
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId
@@ -385,7 +385,7 @@ def _learn(state: Federation, event: StudentTrained) -> Federation:
         return state
     if state.releases.own is not None:  # which stands until it is withdrawn
         return state
-    candidate = Candidate(event.round, event.weights, is_verified=True)
+    candidate = Candidate(event.round, event.weights, is_verified=True, staging=state.schedule.staging)
     return replace(state, releases=releases.propose(state.releases, candidate))
 
 
@@ -427,7 +427,7 @@ def _obey(state: Federation, event: Ordered) -> tuple[Federation, Answer]:
         case Order(command=Command.ROUND_NOW):
             return state, answer(f"{open_round} is open: it must end first", obeyed=False)
         case Order(command=Command.RELEASE):
-            return _release(state, answer)
+            return _release(state, event.order, answer)
         case Order(command=Command.PUBLISH):
             return _publish(state, event, answer)
         case Order(command=Command.ROLLOUT_WIDEN | Command.ROLLOUT_HALT | Command.ROLLOUT_RESUME):
@@ -465,7 +465,7 @@ def lacking_staged(state: Federation) -> list[str]:
 
 def _publish(state: Federation, event: Ordered, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
     new = releases.published_by(event.order, event.at_ms)
-    rollout = started_by(dict(event.order.arguments), new.family, new.bundle, event.at_ms)
+    rollout = started_by(event.order.arguments, new.family, new.bundle, event.at_ms)
     try:
         after = releases.publish(state.releases, new, rollout)
     except InvalidValueError as error:
@@ -490,22 +490,27 @@ def _change_rollout(state: Federation, event: Ordered, answer: Callable[..., Ans
 
 def _withdrawn_family(state: Federation, order: Order) -> str | None:
     """Return the family whose published bundle an order is about; None: it is about a release of the student."""
-    own = state.releases.own
-    return order.arguments.get("family") or (own.family if own is not None else None)
+    own, current = state.releases.own, state.releases.current
+    said = order.arguments.get("family", "")
+    if own is None and current is not None and said == current.family:
+        return None
+    return said or (own.family if own is not None else None)
 
 
-def _release(state: Federation, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
+def _release(state: Federation, order: Order, answer: Callable[..., Answer]) -> tuple[Federation, Answer]:
     """What the canaries have not found better is released all the same, as not verified."""
     student, own = state.student, state.releases.own
     if student is None or not student.weights:
         return state, answer("the student has learnt nothing yet", obeyed=False)
     if own is not None:
         return state, answer(f"{own.version} is published for its family: withdraw it first", obeyed=False)
-    after = releases.propose(state.releases, Candidate(student.round, student.weights, student.is_better))
-    if after is state.releases:
-        why = "is on its way" if after.candidate is not None else "is current already"
-        return state, answer(f"a release of the student after round {student.round.number} {why}", obeyed=False)
-    return replace(state, releases=after), answer(f"the student after round {student.round.number} is released")
+    name = f"the student after round {student.round.number}"
+    if why := releases.objection(state.releases, student.weights, by_order=True):
+        return state, answer(f"a release of {name} {why}", obeyed=False)
+    staging = staged_as(state.schedule.staging, order.arguments)
+    candidate = Candidate(student.round, student.weights, student.is_better, staging)
+    after = releases.propose(state.releases, candidate, by_order=True)
+    return replace(state, releases=after), answer(f"{name} is released")
 
 
 def _may_open(state: Federation) -> bool:

@@ -154,7 +154,7 @@ class Ingest:
             return Taken()
         if command.command != name:
             raise DecodeError("invalid", f"a command {command.command} on another's topic")
-        return Taken(device=device, command=command)
+        return Taken(device=device, command=command, retained=arrived.retained)
 
     def _foreign(self, presence: DeviceState) -> str:
         if presence.task != self.probes.task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +78,12 @@ def _render(settings: MosquittoSettings, folder: Path, acl_path: Path) -> str:
         max_connections=settings.max_connections,
         memory_limit_bytes=settings.memory_limit_bytes,
     )
+
+
+def packaged_guard() -> Path | None:
+    """Return the guard of our Debian package, where this program runs from there."""
+    path = Path(sys.prefix, "mosquitto", "fedistill_guard.so")
+    return path if path.is_file() else None
 
 
 def find_mosquitto() -> Path:

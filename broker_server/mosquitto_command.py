@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker_server.mosquitto import MosquittoSettings, write_config
+from broker_server.mosquitto import MosquittoSettings, packaged_guard, write_config
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.link import TlsFiles
 
@@ -26,7 +26,11 @@ def add_mosquitto_command(subparsers: Subparsers) -> None:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a broker is for others
     parser.add_argument("--port", type=int, default=8883)
     parser.add_argument("--shards", type=int, default=1, help="[rounds] shards of the federation")
-    parser.add_argument("--guard", type=Path, help="the broker's plugin of deploy/mosquitto/guard, where it was built")
+    text = "the broker's plugin of deploy/mosquitto/guard; that of the Debian package is taken without a word"
+    guard = parser.add_mutually_exclusive_group()
+    guard.add_argument("--guard", type=Path, default=packaged_guard(), help=text)
+    text = "none: a device may subscribe to what it likes (docs/security.md)"
+    guard.add_argument("--no-guard", dest="guard", action="store_const", const=None, help=text)
     parser.add_argument("--user", default="mosquitto", help="whom it becomes when root starts it")
     parser.set_defaults(run=_run)
 
@@ -43,11 +47,15 @@ def _run(arguments: argparse.Namespace) -> int:
         shards=arguments.shards,
         guard=arguments.guard,
     )
+    if settings.guard is not None and not settings.guard.is_file():
+        raise InvalidValueError(f"{settings.guard} is missing: deploy/mosquitto/README.md says how it is made")
     for path in (settings.tls.ca, settings.tls.certificate, settings.tls.key, settings.crl):
         if not path.is_file():
             raise InvalidValueError(
                 f"{path} is missing: `broker-server ca sign PKI {name} --role broker --out {folder}`"
             )
     config = write_config(settings, federation=arguments.federation, aggregator=arguments.aggregator)
+    if settings.guard is None:
+        sys.stderr.write("without the guard: a device can fill the broker's memory with subscriptions\n")
     sys.stdout.write(f"mosquitto -c {config}\n")
     return 0

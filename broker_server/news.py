@@ -35,10 +35,9 @@ def news(before: Federation, after: Federation) -> Iterator[str]:
         yield f"student: {_listed(after.student.metrics)}"
     if after.editions != before.editions:
         yield from _of_editions(before.editions, after.editions)
-    if after.releases.rollouts != before.releases.rollouts:
-        yield from _of_rollouts(before.releases, after.releases)
-    elif after.releases != before.releases:
+    if _of_student(after.releases) != _of_student(before.releases):
         yield from _of_releases(before.releases, after.releases)
+    yield from _of_rollouts(before.releases, after.releases)
 
 
 def _of_round(before: Round | None, after: Round) -> Iterator[str]:
@@ -75,6 +74,10 @@ def _of_rollouts(before: Releases, after: Releases) -> Iterator[str]:
             rollout.halted,
         ):
             yield f"rollout of {rollout.bundle.hex()[:12]} to family {rollout.family}: {rollout.words}"
+
+
+def _of_student(releases: Releases) -> tuple[object, ...]:
+    return releases.candidate, releases.made, releases.count
 
 
 def _of_releases(before: Releases, after: Releases) -> Iterator[str]:

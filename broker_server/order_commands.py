@@ -17,7 +17,6 @@ _HELP = {
     Command.RESUME: "open rounds again",
     Command.ABORT: "end the open round without a consensus",
     Command.ROUND_NOW: "open a round at once, whatever the schedule says",
-    Command.RELEASE: "release the student as it is; start | widen | halt | resume: a bundle for some devices first",
     Command.WITHDRAW: "take back what was released or published last; what was before is current again",
 }
 WAIT_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from broker_server.events import PublishBundle
+from broker_server.events import PublishBundle, PublishRelease
 from broker_server.events import Published as PublishedBundle
 from broker_server.events import Release as Made
 from broker_server.round import Round
@@ -51,9 +51,19 @@ class Publisher:
         for index, block in enumerate(blocks):
             self.link.publish(self.topics.consensus(index), block, retain=True)
 
-    def release(self, family: str, first: Bundle, current: Made | None) -> None:
-        """Publish which bundle devices of `family` should run; None: the `first`."""
-        self._retain(self.topics.release(family), _of_student(family, first, current))
+    def release(self, family: str, first: Bundle, effect: PublishRelease, devices: Sequence[str]) -> None:
+        """Publish which release of the student devices of `family` should run: all of them, or some first.
+
+        Args:
+            family: of the student.
+            first: bundle that its devices were born with: what they run where there is no release.
+            effect: what, and for whom.
+            devices: as in `bundle`.
+        """
+        message = _of_student(family, first, effect.release)
+        if effect.share < 1.0 or effect.is_halted:
+            message = _staged(_of_student(family, first, effect.before), message, effect, devices)
+        self._retain(self.topics.release(family), message)
 
     def bundle(self, effect: PublishBundle, first: Bundle | None, devices: Sequence[str]) -> None:
         """Publish which bundle devices of a family should run, by an operator's word: all of them, or some first.
@@ -66,16 +76,7 @@ class Publisher:
         published = effect.published
         message = _of_published(published)
         if effect.share < 1.0 or effect.is_halted:
-            staged = StagedRelease(
-                published.bundle,
-                published.version,
-                published.package,
-                published.package_bytes,
-                published.parent,
-                0.0 if effect.is_halted else effect.share,
-            )
-            marks = () if effect.is_halted else tuple(staged.mark(device) for device in devices[:MAX_MARKS])
-            message = replace(_behind(effect, first), staged=replace(staged, named=marks))
+            message = _staged(_behind(effect, first), message, effect, devices)
         self._retain(self.topics.release(published.family), message)
 
     def probes(self, notice: ProbeNotice) -> None:
@@ -93,6 +94,14 @@ class Publisher:
 
     def _retain(self, topic: str, message: object) -> int:
         return self.link.publish(topic, codec.encode(message), retain=True)
+
+
+def _staged(behind: Release, new: Release, effect: PublishBundle | PublishRelease, devices: Sequence[str]) -> Release:
+    """What devices hear where some are to run `new` and the others `behind`; halted: nobody begins."""
+    share = 0.0 if effect.is_halted else effect.share
+    staged = StagedRelease(new.bundle, new.version, new.package, new.package_bytes, new.parent, share)
+    marks = () if effect.is_halted else tuple(staged.mark(device) for device in devices[:MAX_MARKS])
+    return replace(behind, staged=replace(staged, named=marks))
 
 
 def _of_student(family: str, first: Bundle, current: Made | None) -> Release:

@@ -7,7 +7,9 @@
                                                                                     family
 
 Rules:
-- One candidate at a time; what the fleet runs already is none.
+- One candidate at a time; what the fleet runs already is none, and neither are weights that a halted release had.
+- A release of the student is for some devices first, or for all, as anything else is (`rollouts`). While it is on its
+  way no other is made; after it was halted only an order makes one, which takes its place.
 - A release that was found better than the one before on labelled probes is verified; another, which only an operator
   can order, is not, and says so for ever.
 - The last few are remembered, so that a bad one can be taken back; behind them stands the bundle that devices were born
@@ -24,7 +26,8 @@ What is deliberately absent: bundles and packages (the shelf's), the test (`rele
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from broker_server import rollouts
 from broker_server.events import (
@@ -46,15 +49,17 @@ from fd_protocol.identity import RoundId
 from fd_protocol.schema import keyed
 
 _REMEMBERED = 4
+_BAD = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Weights of the student, by digest, that shall be released."""
+    """Weights of the student, by digest, that shall be released; `staging` says to whom first, as an order does."""
 
     round: RoundId = keyed(1)
     weights: bytes = keyed(2)
     is_verified: bool = keyed(3, default=False)
+    staging: Mapping[str, str] = field(default_factory=dict, metadata={"key": 4})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ class Releases:
     Attributes:
         published: of all families, the last one last.
         has_published_own: something was, once, for the student's family: its devices must hear what stands now.
-        rollouts: of what is published for each family now; a family without one is from before there were any.
+        rollouts: of what is published or released for each family now; one without is for all.
+        bad: weights of releases that were halted, and then withdrawn or replaced.
     """
 
     candidate: Candidate | None = keyed(1, default=None)
@@ -73,16 +79,35 @@ class Releases:
     published: tuple[Published, ...] = keyed(4, default=())
     has_published_own: bool = keyed(5, default=False)
     rollouts: tuple[Rollout, ...] = keyed(6, default=())
+    bad: tuple[bytes, ...] = keyed(7, default=())
 
     @property
     def current(self) -> Release | None:
-        """What the fleet should run; None: the bundle that it was born with."""
+        """What the fleet should run, or begins to; None: the bundle that it was born with."""
         return self.made[-1] if self.made else None
 
     @property
+    def before(self) -> Release | None:
+        """What it ran before that; None: the bundle that it was born with."""
+        return self.made[-2] if len(self.made) > 1 else None
+
+    @property
+    def own_rollout(self) -> Rollout | None:
+        """How far the student's current release is; None: there is none, or it is for all."""
+        if self.current is None:
+            return None
+        found = self.rollout_of(self.current.family)
+        return found if found is not None and found.bundle == self.current.bundle else None
+
+    @property
     def weights(self) -> bytes:
-        """Digest of what the fleet should run; empty = the bundle's own."""
-        return self.current.weights if self.current else b""
+        """Digest of the weights that another student is compared with; empty = the bundle's own.
+
+        Those of the current release, or where it is halted of the one before: it is what most of the fleet runs.
+        """
+        is_halted = self.own_rollout is not None and self.own_rollout.halted
+        runs = self.before if is_halted else self.current
+        return runs.weights if runs else b""
 
     @property
     def standing(self) -> tuple[Published, ...]:
@@ -105,11 +130,25 @@ class Releases:
         return frozenset([*candidate, *(release.weights for release in self.made)])
 
 
-def propose(state: Releases, candidate: Candidate) -> Releases:
-    """Return the state in which `candidate` is to be released; the same where there is one, or it runs already."""
-    if state.candidate is not None or candidate.weights == state.weights:
-        return state
-    return replace(state, candidate=candidate)
+def propose(state: Releases, candidate: Candidate, *, by_order: bool = False) -> Releases:
+    """Return the state in which `candidate` is to be released; the same where `objection` has one."""
+    return state if objection(state, candidate.weights, by_order=by_order) else replace(state, candidate=candidate)
+
+
+def objection(state: Releases, weights: bytes, *, by_order: bool = False) -> str:
+    """Return why a student with these weights is not released, in words that follow its name; empty: it may be."""
+    current, rollout = state.current, state.own_rollout
+    if state.candidate is not None:
+        return "is on its way"
+    if current is not None and weights == current.weights and rollout is not None and rollout.halted:
+        return f"is halted ({rollout.halted}): resume it, or withdraw it"
+    if weights == state.weights or (current is not None and weights == current.weights):
+        return "is current already"
+    if weights in state.bad:
+        return "was halted before: it must learn something else first"
+    if rollout is not None and not rollout.is_for_all and not (rollout.halted and by_order):
+        return f"waits: {current.version if current else ''} is for {rollout.words}"
+    return ""
 
 
 def published_by(order: Order, at_ms: int) -> Published:
@@ -145,7 +184,7 @@ def publish(state: Releases, new: Published, rollout: Rollout | None = None) -> 
     others = [one for one in state.published if one.family != new.family]
     same = [one for one in state.published if one.family == new.family]
     if under_way is not None and under_way.halted:  # what follows a bad one does not fall back on it
-        same = same[:-1]
+        state, same = _without_halted(state), [one for one in same if one.bundle != under_way.bundle]
     kept = (*others, *same[1 - _REMEMBERED :], new)
     after = replace(state, published=kept, has_published_own=state.has_published_own or new.is_own)
     return _with_rollout(after, rollout or Rollout(new.family, new.bundle, since_ms=new.at_ms))
@@ -175,11 +214,11 @@ def change_rollout(state: Releases, order: Order, at_ms: int) -> tuple[Releases,
 
 
 def hear(state: Releases, event: RolloutHeard) -> Releases:
-    """Return the state once so many devices have ended; the same where that is about another bundle."""
+    """Return the state once so many devices have ended or are silent; the same where that is about another bundle."""
     before = state.rollout_of(event.family)
     if before is None or before.bundle != event.bundle:
         return state
-    after = rollouts.heard(before, event.succeeded, event.failed)
+    after = rollouts.heard(before, event.succeeded, event.failed, event.lost, event.silent)
     return state if after == before else _with_rollout(state, after)
 
 
@@ -192,6 +231,14 @@ def ticked(state: Releases, at_ms: int) -> Releases:
 def is_due(state: Releases, at_ms: int) -> bool:
     """Whether a stage begins now."""
     return any(rollouts.is_due(one, at_ms) for one in state.rollouts)
+
+
+def _without_halted(state: Releases) -> Releases:
+    """Return the state without the student's current release, where that is halted: it is known bad from then on."""
+    rollout = state.own_rollout
+    if rollout is None or not rollout.halted:
+        return state
+    return replace(state, made=state.made[:-1], bad=(*state.bad, state.made[-1].weights)[-_BAD:])
 
 
 def _with_rollout(state: Releases, new: Rollout) -> Releases:
@@ -218,8 +265,12 @@ def take_back(state: Releases, family: str) -> tuple[Releases, str]:
 
 
 def withdraw(state: Releases) -> Releases:
-    """Return the state in which the release before the current one is current again."""
-    return replace(state, made=state.made[:-1])
+    """Return the state in which the release before the current one is current again, for all."""
+    gone = state.current
+    after = _without_halted(state)
+    made = after.made if after is not state else state.made[:-1]
+    others = tuple(one for one in state.rollouts if gone is None or one.bundle != gone.bundle)
+    return replace(after, made=made, rollouts=others)
 
 
 def step(state: Releases, event: ReleaseMade | ReleaseFailed) -> Releases:
@@ -227,8 +278,14 @@ def step(state: Releases, event: ReleaseMade | ReleaseFailed) -> Releases:
     candidate = state.candidate
     match event:
         case ReleaseMade(release) if candidate is not None and candidate.weights == release.weights:
-            made = (*state.made, release)[-_REMEMBERED:]
-            return replace(state, candidate=None, made=made, count=state.count + 1)
+            known = _without_halted(state)
+            made = (*known.made, release)[-_REMEMBERED:]
+            after = replace(known, candidate=None, made=made, count=state.count + 1)
+            if not release.family:
+                return after
+            return _with_rollout(
+                after, rollouts.started_by(candidate.staging, release.family, release.bundle, release.at_ms)
+            )
         case ReleaseFailed(weights) if candidate is not None and candidate.weights == weights:
             return replace(state, candidate=None)
     return state
@@ -238,11 +295,19 @@ def outstanding(state: Releases) -> tuple[Effect, ...]:
     """Return what must be brought about: the candidate's release, and that the fleet knows the current one."""
     effects: list[Effect] = [_nudge(state, one) for one in state.standing]
     if state.own is None and (state.count or state.has_published_own):
-        effects.append(PublishRelease(state.current))
+        effects.append(_nudge_of_student(state))
     if state.candidate is not None:
         one = state.candidate
         effects.append(MakeRelease(state.count + 1, one.round, one.weights, one.is_verified))
     return tuple(effects)
+
+
+def _nudge_of_student(state: Releases) -> PublishRelease:
+    """What devices of the student's family hear: the release, and where it is for some first, what the others run."""
+    rollout = state.own_rollout
+    if rollout is None or rollout.is_for_all:
+        return PublishRelease(state.current)
+    return PublishRelease(state.current, state.before, rollout.share, rollout.tags, bool(rollout.halted))
 
 
 def _nudge(state: Releases, published: Published) -> PublishBundle:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from broker_server import deliveries
 from broker_server.commanding import existing_store, kilobytes, tell, utc, with_config
 from broker_server.config import Config
+from broker_server.delivery import Delivery
 from broker_server.events import Published, Release
 from broker_server.journal import Journal
 from broker_server.releases import Releases
@@ -18,7 +21,9 @@ from fd_runtime.starting import blame
 from fd_runtime.store import Store
 
 _PUBLISHED = ("bundle", "family", "version", "published (UTC)", "kB", "rollout")
-_RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB")
+_RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB", "rollout")
+_LOST = ("device", "bundle", "last word", "heard of it (UTC)", "gone (UTC)")
+_Lost = Mapping[bytes, Sequence[Delivery]]
 _DIGITS = 12
 """Of a bundle's digest, for people."""
 
@@ -30,12 +35,12 @@ def add_releases_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    releases = _read(arguments.config)
+    releases, lost = _read(arguments.config)
     published, made = tuple(reversed(releases.published)), tuple(reversed(releases.made))
     told = {
         "count": releases.count,
-        "releases": [_facts(one, releases) for one in made],
-        "published": [_published(one, releases) for one in published],
+        "releases": [_facts(one, releases, lost) for one in made],
+        "published": [_published(one, releases, lost) for one in published],
     }
     sections = []
     if published:
@@ -44,8 +49,11 @@ def _run(arguments: argparse.Namespace) -> int:
         sections.append(Section("Published", _PUBLISHED, rows, highlighted=standing))
     if made:
         current = {_name(one) for one in made if _is_current(one, releases)}
-        rows = tuple(_made_row(one) for one in made)
+        rows = tuple(_made_row(one, releases) for one in made)
         sections.append(Section("Released by the student", _RELEASED, rows, highlighted=frozenset(current)))
+    if silent := [one for found in lost.values() for one in found]:
+        rows = tuple((one.device, one.bundle[:_DIGITS], one.words, utc(one.at_ms), _utc(one.gone_ms)) for one in silent)
+        sections.append(Section("Fell silent on their way", _LOST, rows))
     title = "What devices should run" if sections else "No release: devices run the bundle that they were born with"
     tell(arguments, told, title, sections)
     return 0
@@ -56,9 +64,9 @@ def _published_row(one: Published, releases: Releases) -> tuple[str, ...]:
     return _name(one), one.family, one.version, utc(one.at_ms), kilobytes(one.package_bytes), when
 
 
-def _made_row(one: Release) -> tuple[str, ...]:
-    is_verified = "yes" if one.is_verified else "no"
-    return _name(one), one.version, is_verified, str(one.round.number), utc(one.at_ms), kilobytes(one.package_bytes)
+def _made_row(one: Release, releases: Releases) -> tuple[str, ...]:
+    is_verified, made = "yes" if one.is_verified else "no", (utc(one.at_ms), kilobytes(one.package_bytes))
+    return _name(one), one.version, is_verified, str(one.round.number), *made, _rollout(one, releases)
 
 
 def _name(one: Published | Release) -> str:
@@ -66,17 +74,24 @@ def _name(one: Published | Release) -> str:
     return one.bundle.hex()[:_DIGITS]
 
 
-def _read(path: Path) -> Releases:
+def _utc(at_ms: int) -> str:
+    return utc(at_ms) if at_ms else "no: it has not ended its trial"
+
+
+def _read(path: Path) -> tuple[Releases, _Lost]:
+    """Return what should run, and who was lost on the way, by bundle."""
     config = load_toml(path, Config)
     with blame(path, "state.folder"), Store.view(existing_store(config)) as store:
-        return Journal(store, config.federation).replay().releases
+        releases = Journal(store, config.federation).replay().releases
+        bundles = [one.bundle for one in releases.rollouts if one.lost]
+        return releases, {bundle: deliveries.lost(store, config.federation, bundle) for bundle in bundles}
 
 
 def _is_current(one: Release, releases: Releases) -> bool:
     return one == releases.current and releases.own is None
 
 
-def _facts(one: Release, releases: Releases) -> dict[str, Any]:
+def _facts(one: Release, releases: Releases, lost: _Lost) -> dict[str, Any]:
     return {
         "version": one.version,
         "current": _is_current(one, releases),
@@ -85,10 +100,12 @@ def _facts(one: Release, releases: Releases) -> dict[str, Any]:
         "made": _time(one.at_ms),
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
+        "rollout": _rollout(one, releases),
+        "lost": _names(one, lost),
     }
 
 
-def _published(one: Published, releases: Releases) -> dict[str, Any]:
+def _published(one: Published, releases: Releases, lost: _Lost) -> dict[str, Any]:
     return {
         "version": one.version,
         "current": one in releases.standing,
@@ -97,13 +114,20 @@ def _published(one: Published, releases: Releases) -> dict[str, Any]:
         "package_bytes": one.package_bytes,
         "bundle": one.bundle.hex(),
         "rollout": _rollout(one, releases),
+        "lost": _names(one, lost),
     }
 
 
-def _rollout(one: Published, releases: Releases) -> str:
+def _rollout(one: Published | Release, releases: Releases) -> str:
     """How far it is, for what stands now."""
     found = releases.rollout_of(one.family)
-    return found.words if found is not None and found.bundle == one.bundle and one in releases.standing else ""
+    stands = one in releases.standing if isinstance(one, Published) else _is_current(one, releases)
+    return found.words if found is not None and found.bundle == one.bundle and stands else ""
+
+
+def _names(one: Published | Release, lost: _Lost) -> list[str]:
+    """Who fell silent on the way to it."""
+    return [silent.device for silent in lost.get(one.bundle, ())]
 
 
 def _time(at_ms: int) -> str:

@@ -1,10 +1,10 @@
-"""`broker-server release start | widen | halt | resume`: a bundle for some devices first, and then for all.
+"""`broker-server release [start | widen | halt | resume]`: a bundle for some devices first, and then for all.
 
     start FAMILY VERSION --percent 5 --tag canary --stages 25 100 --soak 86400
     widen FAMILY --percent 25     halt FAMILY     resume FAMILY
 
-Without a word after it, `release` releases the student. What is started must be vouched for (`publish_command`), and be
-of the federation's task. The rules are in `rollouts`.
+Without such a word `release` releases the student, to whom the same options say, or else `[release]` of the settings.
+What is started must be vouched for (`publish_command`), and be of the federation's task. The rules are in `rollouts`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from broker_server.commanding import with_config
 from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.events import Command, Order
-from broker_server.giving import have_done, order_of
+from broker_server.giving import ask_server, have_done, order_of
 from broker_server.order_commands import add_wait, tell_answer
 from broker_server.vouching import needed_trust
 from fd_protocol.errors import DecodeError, InvalidValueError
@@ -28,18 +28,17 @@ from fd_runtime.packages import described
 from fd_runtime.tuf_targets import Target
 
 
-def add_rollout_commands(release: argparse.ArgumentParser) -> None:
-    """Add `start`, `widen`, `halt` and `resume` to `release`."""
+def add_rollout_commands(subparsers: Any) -> None:
+    """Add `release`, which releases the student, with `start`, `widen`, `halt` and `resume` below it."""
+    text = "release the student as it is; start | widen | halt | resume: a bundle for some devices first"
+    release = subparsers.add_parser("release", help=text)
+    add_wait(with_config(release, _release))
+    _add_staging(release)
     commands = release.add_subparsers(metavar="start|widen|halt|resume")
     start = _add(commands, "start", _start, "tell devices of a family to run a bundle, some of them first")
     start.add_argument("family")
     start.add_argument("version", help="of a bundle that is vouched for, or the beginning of its digest")
-    _add_shares(start)
-    text = "further shares of the devices, in percent: the next one begins when the last has gone well"
-    start.add_argument("--stages", nargs="+", default=[], metavar="P", help=text)
-    start.add_argument("--soak", default="", metavar="S", help="seconds from one stage to the next")
-    text = "share of devices that may refuse it or go back before the rollout halts by itself (10)"
-    start.add_argument("--most-failed", default="", metavar="P", help=text)
+    _add_staging(start)
     widen = _add(commands, "widen", _change(Command.ROLLOUT_WIDEN), "for more devices")
     widen.add_argument("family")
     _add_shares(widen)
@@ -62,6 +61,36 @@ def _add_shares(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tag", action="append", default=[], help=text)
 
 
+def _add_staging(parser: argparse.ArgumentParser) -> None:
+    _add_shares(parser)
+    text = "further shares of the devices, in percent: the next one begins when the last has gone well"
+    parser.add_argument("--stages", nargs="+", default=[], metavar="P", help=text)
+    parser.add_argument("--soak", default="", metavar="S", help="seconds from one stage to the next")
+    text = "share of devices that may refuse it or go back before the rollout halts by itself (10)"
+    parser.add_argument("--most-failed", default="", metavar="P", help=text)
+    text = "seconds that a device may be silent on its way before it counts among them (3600)"
+    parser.add_argument("--patience", default="", metavar="S", help=text)
+
+
+def _staging(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what was said of who begins, and what halts it; a tag alone means those devices and no others."""
+    return {
+        rollouts.SHARE: arguments.percent or ("0" if arguments.tag else ""),
+        rollouts.TAGS: " ".join(arguments.tag),
+        rollouts.STAGES: " ".join(arguments.stages),
+        rollouts.SOAK_S: arguments.soak,
+        rollouts.MOST_FAILED: arguments.most_failed,
+        rollouts.PATIENCE_S: arguments.patience,
+    }
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    """Of the student: the server itself must be there, to make the bundle."""
+    config = load_toml(arguments.config, Config)
+    order = order_of(Command.RELEASE.value, _staging(arguments))
+    return tell_answer(arguments, order, ask_server(arguments.config, config, order, arguments.wait))
+
+
 def _start(arguments: argparse.Namespace) -> int:
     equipment = load_equipment(arguments.config)
     config, own = equipment.config, equipment.bundle
@@ -76,11 +105,7 @@ def _start(arguments: argparse.Namespace) -> int:
         "package_bytes": str(target.package_bytes),
         "parent": facts.parent or "",
         "own": "yes" if facts.family == own.manifest.family else "",
-        rollouts.SHARE: arguments.percent or ("0" if arguments.tag else ""),
-        rollouts.TAGS: " ".join(arguments.tag),
-        rollouts.STAGES: " ".join(arguments.stages),
-        rollouts.SOAK_S: arguments.soak,
-        rollouts.MOST_FAILED: arguments.most_failed,
+        **_staging(arguments),
     }
     return _give(arguments, config, order_of(Command.PUBLISH.value, said))
 

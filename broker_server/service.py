@@ -66,6 +66,7 @@ def run(path: Path, *, version: str) -> None:
                 shelf=Shelf(equipment.bundle, config.state.releases, trust),
                 gate=kit.gate,
                 auto_release=config.release.automatic,
+                staging=config.release.staging,
                 canaries_sha256=equipment.canaries_sha256,
                 make_kit=workshop.other,
             )

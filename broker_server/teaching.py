@@ -86,6 +86,7 @@ class Releasing:
             package_bytes=shelved.package_bytes,
             is_verified=effect.is_verified,
             at_ms=self.clock(),
+            family=self.shelf.family,
         )
         return Finished((ReleaseMade(release),))
 

@@ -102,6 +102,10 @@ class RestartWantedError(FedistillError):
     """The device is to begin another life, with the settings of then."""
 
 
+class SwitchWantedError(RestartWantedError):
+    """The device is to begin another life, with another bundle: nobody knows yet whether it will come up with that."""
+
+
 class Agent:
     """One device. `presence.begin_life` has counted this life, and the link carries its will.
 

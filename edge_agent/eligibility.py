@@ -29,6 +29,7 @@ class Profile:
         has_store: it has other private rows besides, whose epoch the worker tells; the sum of both is the device's.
         trains_privately: bundle and runtime have a clipping graph: it can work under privacy terms.
         is_private: its owner asks for privacy terms, whatever an offer does.
+        follows_releases: it goes to the bundles that the federation names, by itself.
     """
 
     device: str
@@ -45,6 +46,7 @@ class Profile:
     has_store: bool = False
     trains_privately: bool = False
     is_private: bool = False
+    follows_releases: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.device, "device")

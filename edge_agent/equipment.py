@@ -83,6 +83,7 @@ class Equipment:
             has_store=self.settings.store is not None,
             trains_privately=self.trains_privately,
             is_private=self.is_private,
+            follows_releases=self.settings.releases.are_followed,
         )
 
     @property

@@ -13,6 +13,8 @@ from fd_runtime.store import Store
 CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters", "commands")
 PRIVACY = "dp"
 """Capability of a device that can work under privacy terms."""
+RELEASES = "releases"
+"""Capability of a device that follows releases, and says how far it is with each."""
 SESSION_S = 300
 """How long the broker queues for a device that is away: longer than a line is cut for a moment, and no more.
 
@@ -49,10 +51,15 @@ def birth(profile: Profile, boot: int, agent: str, *, problem: str = "") -> Devi
         task=profile.task,
         family=profile.family,
         runtime=profile.runtime,
-        capabilities=(*CAPABILITIES, PRIVACY) if profile.trains_privately else CAPABILITIES,
+        capabilities=_capabilities(profile),
         problem=problem,
         public_sets=profile.public_sets[-MAX_PUBLIC_SETS:],
     )
+
+
+def _capabilities(profile: Profile) -> tuple[str, ...]:
+    known = {PRIVACY: profile.trains_privately, RELEASES: profile.follows_releases}
+    return (*CAPABILITIES, *(name for name, has in known.items() if has))
 
 
 def will(boot: int) -> DeviceState:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TypeAlias, cast
 
 from edge_agent import logs, presence, remote_config
-from edge_agent.agent import Agent, Inbox, RestartWantedError
+from edge_agent.agent import Agent, Inbox, RestartWantedError, SwitchWantedError
 from edge_agent.commands.assembly import Tools, make_desk
 from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.diagnosis import Seen, summary, waiting
@@ -210,7 +210,7 @@ def _go_round(
     data_use: DataUse,
     identity: IdentityKeeper | None,
 ) -> None:
-    """Turn after turn until somebody stops us; raises RestartWantedError where another bundle is to run."""
+    """Turn after turn until somebody stops us; raises SwitchWantedError where another bundle is to run."""
     pump_s, told = min(_PUMP_S, house.herald.pause_s), Slots()
 
     def turn() -> None:
@@ -222,7 +222,7 @@ def _go_round(
             told = keeper.state
             _tell(agent, settings, told)
         if keeper.state.awaits_restart and agent.is_quiet:
-            raise RestartWantedError("another bundle is to run")
+            raise SwitchWantedError("another bundle is to run")
 
     try:
         house.stop.loop(turn, agent.wake)
@@ -230,7 +230,7 @@ def _go_round(
         if keeper.state.phase is not Phase.COMMIT:
             raise
         keeper.take(Unhealthy(f"the worker refuses the bundle (status {error.exit_code})"))
-        raise RestartWantedError("the bundle before is to run") from error
+        raise SwitchWantedError("the bundle before is to run") from error
 
 
 def _reservations(equipment: Equipment, profile: Profile, data_use: DataUse) -> Reservations:
@@ -313,7 +313,10 @@ Farewell: TypeAlias = Callable[[type[BaseException] | None, BaseException | None
 
 
 def _farewell(agent: Agent) -> Farewell:
-    """Say goodbye to the fleet when the device is stopped, and nothing where it goes on with another life."""
+    """Say goodbye to the fleet when the device is stopped, and nothing where it goes on with another life.
+
+    To another bundle it does: were that to end the device, the broker would hold it to be there for ever.
+    """
 
     def leave(kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         if kind is not RestartWantedError:

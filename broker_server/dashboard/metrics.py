@@ -33,6 +33,15 @@ _CONSENSUS = {
 
 
 _GAIN = "Accuracy of a device by now less what it had at first, on canaries or on its own hold-out, 0..1."
+_ROLLOUT = (
+    ("share", "Share of a family's devices that should run its last bundle by now.", ["family"]),
+    ("halted", "Whether no further device begins with it.", ["family"]),
+    (
+        "devices",
+        "Devices that run it, refused it or went back, fell silent on their way, may have.",
+        ["family", "standing"],
+    ),
+)
 _INFLUENCE = "Accuracy on canaries that the last consensus has for a device, less that without it, 0..1."
 
 
@@ -52,6 +61,7 @@ class FederationCollector(Collector):
         yield from self._consensus()
         yield from self._gains()
         yield from self._editions()
+        yield from self._rollouts()
         yield from self._counters()
         yield from self._files()
 
@@ -115,6 +125,18 @@ class FederationCollector(Collector):
         if editions.staged is not None:
             text = "Devices online that do not have the staged set."
             yield _gauge("staged_lacking", text, len(lacking_staged(self._look.state)))
+
+    def _rollouts(self) -> Iterator[Metric]:
+        """What stands for each family of devices."""
+        share, halted, devices = (
+            GaugeMetricFamily(f"fedistill_rollout_{name}", text, labels=labels) for name, text, labels in _ROLLOUT
+        )
+        for one in self._look.state.releases.rollouts:
+            share.add_metric([one.family], one.share)
+            halted.add_metric([one.family], float(bool(one.halted)))
+            for standing in ("succeeded", "failed", "lost", "silent"):
+                devices.add_metric([one.family, standing], getattr(one, standing))
+        yield from (share, halted, devices)
 
     def _counters(self) -> Iterator[Metric]:
         counters = self._look.counters

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.deb import building, locking
+from deploy.deb import building, guard, locking
 from deploy.deb.catalogue import MACHINES, PACKAGES, PYTHONS, ROOT, targets
 
 
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except subprocess.CalledProcessError as error:  # which has said why
         print(f"deploy.deb: exit code {error.returncode} of {' '.join(error.cmd[:4])} ...", file=sys.stderr)
         return 1
-    except (building.TooLargeError, FileNotFoundError) as error:
+    except (building.TooLargeError, guard.NoCompilerError, FileNotFoundError) as error:
         print(f"deploy.deb: {error}", file=sys.stderr)
         return 1
     return 0

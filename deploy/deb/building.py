@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.deb import control, staging, wheels
+from deploy.deb import control, guard, staging, wheels
 from deploy.deb.catalogue import MAX_BYTES, ROOT, Target
 from deploy.deb.versions import debian_version
 
@@ -37,8 +37,12 @@ def build(chosen: list[Target], out: Path, *, revision: int = 1) -> Iterator[Deb
 
     Raises:
         TooLargeError: one takes more than `MAX_BYTES`.
-        subprocess.CalledProcessError: pip or dpkg-deb failed, and said why.
+        guard.NoCompilerError: the broker's guard cannot be compiled here.
+        subprocess.CalledProcessError: pip, the compiler or dpkg-deb failed, and said why.
     """
+    for target in chosen:
+        if target.package.has_broker:
+            guard.check(target.architecture)  # before minutes of wheels
     out.mkdir(parents=True, exist_ok=True)
     epoch = source_date()
     with tempfile.TemporaryDirectory(prefix="deb-") as name:
@@ -55,7 +59,8 @@ def _build(target: Target, own: Path, work: Path, out: Path, *, epoch: int, revi
     options = wheels.tags(target)
     fetched = wheels.download(target.lock, options, work / "wheels")
     wheels.install([*fetched, own], options, site)
-    staging.stage(target, site, root)
+    plugin = guard.compile_guard(target.architecture, work / "guard") if target.package.has_broker else None
+    staging.stage(target, site, root, plugin)
     version = debian_version(own.name.split("-")[1], revision, target.python.name)
     control.write(target, root, version=version, glibc=wheels.oldest_glibc(fetched))
     deb = out / f"{target.package.name}_{version}_{target.architecture}.deb"

@@ -63,6 +63,7 @@ class Package:
     user:     whom it runs as; also the name of its folders in /etc and /var/lib.
     suggests: Debian packages that it can use; modules of Debian's Python are within its reach.
     constraints: by the system's NumPy, what its wheels must be beside pyproject.toml.
+    has_broker: it stands beside Mosquitto: the broker's guard, and units for the broker, go along.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Package:
     summary: str
     description: str
     constraints: dict[int, str] = field(default_factory=dict)
+    has_broker: bool = False
 
 
 AGENT = Package(
@@ -107,8 +109,9 @@ SERVER = Package(
     summary="federated distillation: the server",
     description=(
         "Runs the rounds of a federation beside an MQTT broker: consensus, student, certificates, dashboard. Holds all"
-        " that it needs but for Python and the broker."
+        " that it needs but for Python and the broker, and a guard for that."
     ),
+    has_broker=True,
 )
 PACKAGES = {package.name: package for package in (AGENT, SERVER)}
 

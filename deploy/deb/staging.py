@@ -5,6 +5,7 @@
     usr/lib/NAME/pyvenv.cfg                        that it is in an environment (PEP 405), so children are too
     usr/lib/NAME/lib/python3.X/site-packages       our modules first, then those of Debian's Python
     usr/lib/systemd/system  etc/default  etc/USER  usr/share/doc/NAME
+    usr/lib/NAME/mosquitto  usr/share/NAME/mosquitto   the server's: the broker's guard; a sandbox for the broker
 
 Owners, modes and times are made the same here, whatever the builder's umask and clock.
 """
@@ -76,8 +77,11 @@ License: see-METADATA
 """
 
 
-def stage(target: Target, site: Path, root: Path) -> None:
-    """Lay the tree of `target` out below `root`, around the modules that lie in `site`; takes `site` away."""
+def stage(target: Target, site: Path, root: Path, guard: Path | None = None) -> None:
+    """Lay the tree of `target` out below `root`, around the modules that lie in `site`; takes `site` away.
+
+    guard: of the broker, for a package that stands beside one.
+    """
     package = target.package
     home = root / target.home
     (root / target.site).parent.mkdir(parents=True)
@@ -96,10 +100,22 @@ def stage(target: Target, site: Path, root: Path) -> None:
     (root / "etc/default").mkdir(parents=True)
     shutil.copyfile(HERE / "defaults" / package.program, root / "etc/default" / package.program)
     (root / "etc" / package.user).mkdir()
+    if guard is not None:
+        _stage_broker(target, guard, root)
     papers = root / "usr/share/doc" / package.name
     papers.mkdir(parents=True)
     (papers / "copyright").write_text(_COPYRIGHT.format(site=target.site), encoding="utf-8")
     (papers / "changelog.gz").write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), mtime=0))
+
+
+def _stage_broker(target: Target, guard: Path, root: Path) -> None:
+    """What the broker loads, and what its administrator copies: nothing of it touches a broker that is there."""
+    (root / target.home / "mosquitto").mkdir()
+    shutil.copyfile(guard, root / target.home / "mosquitto" / guard.name)
+    shared = root / "usr/share" / target.package.name / "mosquitto"
+    shared.mkdir(parents=True)
+    shutil.copyfile(ROOT / "deploy/mosquitto/README.md", shared / "README.md")
+    shutil.copytree(ROOT / "deploy/mosquitto/systemd", shared / "systemd")
 
 
 def prune(site: Path, modules: tuple[str, ...]) -> None:

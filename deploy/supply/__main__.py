@@ -1,4 +1,4 @@
-"""`python -m deploy.supply licences | audit`; `make sbom` makes the bills of materials, by cyclonedx-bom."""
+"""`python -m deploy.supply licences | audit | complete`; `make sbom` makes the bills of materials, by cyclonedx-bom."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from deploy.supply.audit import audit
+from deploy.supply.bills import complete
 from deploy.supply.licences import DOCS, LOCKS, libraries, table
 
 
@@ -19,8 +20,18 @@ def main() -> int:
     known = commands.add_parser("audit", help="look for known vulnerabilities, without a network")
     known.add_argument("database", type=Path, help="OSV's export of PyPI: all.zip, or a folder of its JSON files")
     known.set_defaults(run=_audit)
+    bills = commands.add_parser("complete", help="put licences into bills of materials, and whose they are")
+    bills.add_argument("bills", type=Path, nargs="+", metavar="PACKAGE-pyVERSION-ARCHITECTURE.cdx.json")
+    bills.set_defaults(run=_complete)
     arguments = parser.parse_args()
     return int(arguments.run(arguments))
+
+
+def _complete(arguments: argparse.Namespace) -> int:
+    for path in arguments.bills:
+        complete(path)
+        print(path)
+    return 0
 
 
 def _licences(arguments: argparse.Namespace) -> int:

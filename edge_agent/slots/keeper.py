@@ -156,7 +156,7 @@ class Keeper:
 
     def nudge(self, release: Release) -> None:
         """Hear what the federation wants its devices to run."""
-        if not self._settings.automatic or self._settings.url is None:
+        if not self._settings.are_followed:
             log.info("release %s is not followed: releases.url or releases.automatic", release.version)
             return
         offered = wanted(release, self._device, self._state)
@@ -312,7 +312,7 @@ class Keeper:
             log.warning("releases: %s", said.get("reason") or said)
 
     def _until_poll_s(self) -> float:
-        if self._settings.url is None or not self._settings.automatic or self.is_data_spent:
+        if not self._settings.are_followed or self.is_data_spent:
             return _IDLE_S
         return self._asked_s + self._settings.poll_s - time.monotonic()
 

@@ -39,6 +39,11 @@ class ReleaseSettings:
     memory_mb: float | None = None
     poll_s: float = 86_400.0
 
+    @property
+    def are_followed(self) -> bool:
+        """Whether the device goes to the bundles that the federation names."""
+        return self.automatic and self.url is not None
+
     def __post_init__(self) -> None:
         if min(self.max_mb, self.trial_s, self.health_s, self.poll_s) <= 0:
             raise InvalidValueError("max_mb, trial_s, health_s and poll_s are positive")

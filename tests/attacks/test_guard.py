@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
-from deploy.deb.catalogue import ROOT
+from deploy.deb.guard import compile_guard, missing
 from tests.attacks.ground import MALLORY, TOPICS, WITNESS, ground
 from tests.attacks.raw import SESSION_EXPIRY, SUBACK, HungUpError, RawClient, connect, subscribe
 from tests.attacks.victims import victims
 from tests.support.brokers import needs_mosquitto
 
-SOURCE = ROOT / "deploy" / "mosquitto" / "guard" / "guard.c"
+ARCHITECTURE = "amd64"
 HOUR = bytes((SESSION_EXPIRY,)) + (3600).to_bytes(4, "big")
 pytestmark = [
     pytest.mark.system,
     needs_mosquitto,
-    pytest.mark.skipif(
-        shutil.which("cc") is None
-        or not all(Path("/usr/include", name).exists() for name in ("mosquitto.h", "mosquitto_plugin.h")),
-        reason="gcc, mosquitto-dev and libmosquitto-dev are not all installed",
-    ),
+    pytest.mark.skipif(bool(missing(ARCHITECTURE)), reason=f"not installed: {' '.join(missing(ARCHITECTURE))}"),
 ]
 
 
 @pytest.fixture(scope="module")
 def guard(tmp_path_factory):
-    plugin = tmp_path_factory.mktemp("guard") / "guard.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", plugin, SOURCE], check=True)
-    return plugin
+    """As the server's package holds it."""
+    return compile_guard(ARCHITECTURE, tmp_path_factory.mktemp("guard"))
 
 
 def codes(client, *filters):

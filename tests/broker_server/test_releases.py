@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.config import ReleaseSettings
+from broker_server.deliveries import find
+from broker_server.delivery import Standing
 from broker_server.events import (
     ClockTicked,
     EpochBegun,
@@ -19,11 +22,13 @@ from broker_server.events import (
     Release,
     ReleaseFailed,
     ReleaseMade,
+    RolloutHeard,
     Schedule,
     StudentTrained,
     TrainStudent,
 )
 from broker_server.federation import Federation, from_snapshot, named_blobs, outstanding, step, to_snapshot
+from broker_server.orders import Spool, new_order, place_order
 from broker_server.release_gate import ReleaseGate
 from broker_server.releases import Candidate, Releases, propose
 from broker_server.settings import MethodSettings
@@ -34,13 +39,14 @@ from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Role
+from fd_protocol.messages import CommandState
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.packages import unpack
 from fd_runtime.space import preprocessed
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.broker_server.artifacts import TASK, three_kinds
-from tests.broker_server.builders import EPOCH, made, opened, round_id, stored
+from tests.broker_server.builders import EPOCH, FED, made, opened, round_id, stored
 from tests.broker_server.world import TOPICS, World, fleet
 
 TEACHING = Schedule(has_student=True, auto_release=True)
@@ -65,8 +71,8 @@ def released(weights=THETA, number=1, **more):
     return ReleaseMade(Release(number, round_id(), weights, **{**known, "is_verified": True, "at_ms": 0, **more}))
 
 
-def ordered(command, name="one"):
-    return Ordered(Order(name, 0, "ann", "operator", command), 0)
+def ordered(command, name="one", **said):
+    return Ordered(Order(name, 0, "ann", "operator", command, said), 0)
 
 
 # The rules.
@@ -161,6 +167,115 @@ def test_numbers_of_releases_never_come_back_and_few_are_remembered():
 def test_one_candidate_at_a_time():
     state = propose(Releases(), Candidate(round_id(), THETA))
     assert propose(state, Candidate(round_id(2), OTHER)) is state
+
+
+# Some devices first.
+
+FAMILY = "mlp-s"
+STAGED = Schedule(has_student=True, auto_release=True, staging={"percent": "10", "stages": "50 100", "soak_s": "60"})
+
+
+def staged(*events, schedule=STAGED):
+    """A first release for all, then one that begins with a tenth."""
+    first = told(*CLOSED, taught(is_better=True), released(family=FAMILY), schedule=schedule)
+    first = step(first, ordered("rollout-widen", "all", family=FAMILY, percent="100"))
+    more = (*after(2), taught(OTHER, 2, is_better=True), released(OTHER, 2, family=FAMILY))
+    return reduce(step, (*more, *events), first)
+
+
+def nudge_of(state):
+    (effect,) = effects(state, PublishRelease)
+    return effect
+
+
+def heard(succeeded, failed, weights=OTHER, **more):
+    return RolloutHeard(FAMILY, sha256(b"b" + weights), succeeded, failed, **more)
+
+
+def test_a_release_of_the_student_begins_with_some_and_the_others_run_the_one_before():
+    state = staged()
+    effect = nudge_of(state)
+    assert (effect.release.version, effect.before.version) == ("1.r2", "1.r1")
+    assert (effect.share, effect.is_halted) == (0.1, False)
+    assert from_snapshot(to_snapshot(state)) == state
+
+
+def test_it_widens_by_itself_as_anything_else_does():
+    state = staged(heard(3, 0), ClockTicked(60_000))
+    assert nudge_of(state).share == 0.5
+    assert nudge_of(step(state, ClockTicked(120_000))) == PublishRelease(released(OTHER, 2, family=FAMILY).release)
+
+
+def test_devices_that_go_back_or_fall_silent_halt_it():
+    for event in (heard(1, 1), heard(1, 0, lost=1)):
+        effect = nudge_of(staged(event))
+        assert effect.is_halted
+        assert effect.before.version == "1.r1"
+
+
+def test_while_one_is_on_its_way_no_other_is_made_and_after_a_halt_only_by_order():
+    third = sha256(b"third")
+    learnt = (*after(3), taught(third, 3, is_better=True))
+    assert not effects(staged(*learnt), MakeRelease)
+    busy = staged(*learnt, ordered("release"))
+    assert "1.r2 is for 10 % of devices" in busy.answers[-1].outcome
+    halted = staged(heard(0, 1), *learnt)
+    assert not effects(halted, MakeRelease)
+    (making,) = effects(step(halted, ordered("release", percent="20")), MakeRelease)
+    assert (making.number, making.weights) == (3, third)
+
+
+def test_what_follows_a_halted_release_takes_its_place_and_its_weights_never_come_back():
+    third = sha256(b"third")
+    state = staged(heard(0, 1), *after(3), taught(third, 3), ordered("release", percent="20"))
+    state = step(state, released(third, 3, family=FAMILY))
+    effect = nudge_of(state)
+    assert (effect.release.version, effect.before.version, effect.share) == ("1.r3", "1.r1", 0.2)
+    again = reduce(
+        step, (*after(4), taught(OTHER, 4), ordered("rollout-widen", "w", family=FAMILY, percent="100")), state
+    )
+    refused = step(again, ordered("release", "again"))
+    assert "halted before" in refused.answers[-1].outcome
+    assert not effects(refused, MakeRelease)
+
+
+def test_a_halted_release_is_resumed_or_withdrawn_and_withdrawn_it_is_known_bad():
+    halted = staged(heard(0, 1))
+    assert "is halted" in step(halted, ordered("release", "x")).answers[-1].outcome
+    assert not nudge_of(step(halted, ordered("rollout-resume", "y", family=FAMILY))).is_halted
+    for said in ({}, {"family": FAMILY}):
+        back = step(halted, ordered("withdraw", "z", **said))
+        assert back.answers[-1].outcome == "1.r2 withdrawn, 1.r1 is current"
+        assert nudge_of(back) == PublishRelease(released(family=FAMILY).release)
+        assert back.releases.bad == (OTHER,)
+    assert staged(ordered("withdraw", "z")).releases.bad == ()  # nothing was wrong with it
+
+
+def test_another_student_is_compared_with_what_most_of_the_fleet_runs():
+    for event, runs in ((heard(1, 0), OTHER), (heard(0, 1), THETA)):
+        (training,) = effects(staged(event, *after(3)), TrainStudent)
+        assert training.released == runs
+
+
+def test_an_order_says_as_a_whole_who_begins():
+    state = told(*CLOSED, taught(), ordered("release", tags="canary", percent="0"), schedule=STAGED)
+    assert state.releases.candidate.staging == {"percent": "0", "tags": "canary", "soak_s": "60"}
+
+
+def test_what_is_published_for_its_family_waits_for_a_release_under_way_and_follows_a_halted_one():
+    bundle = {"bundle": sha256(b"2").hex(), "version": "2", "package": sha256(b"p2").hex(), "package_bytes": "9"}
+    order = ordered("publish", "p", family=FAMILY, own="yes", **bundle)
+    assert "under way" in step(staged(), order).answers[-1].outcome
+    state = step(staged(heard(0, 1)), order)
+    assert state.answers[-1].is_obeyed
+    assert [one.version for one in state.releases.made] == ["1.r1"]
+    assert state.releases.bad == (OTHER,)
+
+
+def test_a_release_of_an_earlier_server_is_for_all():
+    old = told(*CLOSED, taught(is_better=True), released())
+    assert old.releases.rollouts == ()
+    assert nudge_of(old).share == 1.0
 
 
 # What goes out.
@@ -282,6 +397,57 @@ def test_a_server_releases_a_student_that_has_become_better_and_takes_it_back_wh
     assert not nudge(world, family).package
 
 
+def test_a_student_is_staged_through_a_whole_server_and_halted_by_devices(first, samples, tmp_path):
+    """One device of three is a canary; it goes back, and the others never begin. The operator withdraws it."""
+    shelf, family = Shelf(first, tmp_path / "shelf"), first.manifest.family
+    world = World(
+        tmp_path / "s.db",
+        student=student_of(first, samples),
+        shelf=shelf,
+        gate=ReleaseGate(),
+        auto_release=True,
+        staging={"percent": "0", "tags": "canary"},
+        spool=Spool(tmp_path / "orders"),
+    )
+    follows = {"family": family, "bundle": first.digest, "capabilities": ("u8-sqrt", "commands", "releases")}
+    devices = [world.device(name, **follows) for name in "abc"]
+    give(world, "tag", device="a", tags="canary")
+    for device in devices:
+        device.contribute(probabilities=truth_of(samples))
+    told = nudge(world, family)
+    assert (told.bundle, told.package) == (first.digest, b"")
+    assert told.staged.bundle == world.state.releases.current.bundle
+    assert [told.staged.is_for(name) for name in "abc"] == [True, False, False]
+    assert find(world.store, FED, "a").standing is Standing.ASKED
+    assert find(world.store, FED, "b") is None
+    back = messages.Command(told.staged.bundle.hex()[:32], "model", CommandState.FAILED, 1, reason="a clear loss")
+    world.arrive(TOPICS.command("a", "model"), codec.encode(back))
+    world.settle()
+    halted = nudge(world, family)
+    assert (halted.staged.share, halted.staged.named) == (0.0, ())
+    world.restart()
+    assert nudge(world, family) == halted
+    assert give(world, "withdraw", family=family).is_obeyed
+    assert nudge(world, family).staged is None
+    assert nudge(world, family).bundle == first.digest
+
+
+def give(world, command, **said):
+    placed = new_order(command, who="ada", at_ms=world.now_ms, arguments=said)
+    place_order(world.server._spool.folder, placed)
+    world.settle()
+    return world.state.answer_to(placed.id)
+
+
+def test_an_order_to_release_that_cannot_be_staged_is_refused_by_a_whole_server(first, samples, tmp_path):
+    world = World(tmp_path / "s.db", student=student_of(first, samples), spool=Spool(tmp_path / "orders"))
+    play_round(world, samples)
+    refused = give(world, "release", percent="50", stages="20")
+    assert not refused.is_obeyed
+    assert "each stage is wider" in refused.outcome
+    assert world.state.releases.candidate is None
+
+
 def test_a_student_that_is_as_good_as_the_current_release_is_not_released_again(first, samples, tmp_path):
     world = World(
         tmp_path / "s.db",
@@ -315,6 +481,23 @@ def test_a_server_without_a_shelf_says_that_it_has_none(first, samples, tmp_path
     world.server._reconciler.submit([ordered("release")])
     world.settle()
     assert world.state.releases == Releases()
+
+
+def test_settings_say_how_a_release_is_staged_and_nothing_where_all_is_usual():
+    assert ReleaseSettings().staging == {}
+    settings = ReleaseSettings(
+        percent=5, tags=("canary",), stages=(25, 100), soak_s=86_400, most_failed=5, patience_s=60
+    )
+    assert settings.staging == {
+        "percent": "5",
+        "tags": "canary",
+        "stages": "25 100",
+        "soak_s": "86400",
+        "most_failed": "5",
+        "patience_s": "60",
+    }
+    with pytest.raises(InvalidValueError):
+        ReleaseSettings(percent=50, stages=(20,))
 
 
 def test_releases_are_listed(first, samples, tmp_path, capsys):

@@ -5,8 +5,11 @@ from dataclasses import replace
 from functools import reduce
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from broker_server.deliveries import Deliveries, find
+from broker_server.deliveries import Deliveries, find, lost
+from broker_server.delivery import Standing
 from broker_server.events import ClockTicked, Order, Ordered, PublishBundle, RolloutHeard
 from broker_server.federation import Federation, from_snapshot, outstanding, step, to_snapshot
 from broker_server.orders import Spool, new_order, place_order
@@ -14,8 +17,9 @@ from broker_server.rollouts import Rollout, heard, resume, started_by, ticked, w
 from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
-from fd_protocol.messages import Command, CommandState, Release
-from tests.broker_server.builders import FED
+from fd_protocol.messages import Command, CommandState, DeviceState, Release
+from fd_runtime.link import LinkDown, LinkUp
+from tests.broker_server.builders import FED, TASK
 from tests.broker_server.test_publishing import effects, order, told
 from tests.broker_server.world import TOPICS, World, fleet
 
@@ -154,6 +158,46 @@ def test_it_gets_no_narrower(state, said):
     assert rollout(after) == rollout(state)
 
 
+def test_devices_that_are_lost_count_as_those_that_went_back():
+    assert not heard(started(), 9, 0, lost=1).halted
+    halted = heard(started(), 8, 0, lost=1)
+    assert halted.halted == "1 of 9 devices refused it, went back or fell silent"
+    assert "1 fell silent" in halted.words
+    assert heard(started(), 8, 1, lost=1).halted.startswith("2 of 10")
+
+
+def test_silence_alone_halts_nothing_but_no_stage_begins_while_too_many_are_silent():
+    staged = started(**STAGED)
+    assert not heard(staged, 1, 0, silent=5).halted
+    assert ticked(heard(staged, 9, 0, silent=2), 10_000_000).share == 0.05
+    assert ticked(heard(staged, 9, 0, silent=1), 10_000_000).share == 0.25
+
+
+def test_who_was_lost_before_it_was_resumed_is_forgiven_and_may_come_back():
+    again = resume(heard(started(), 1, 0, lost=2), 5)
+    assert not heard(again, 1, 0, lost=2).halted
+    back = heard(again, 2, 0, lost=1)
+    assert (back.forgiven, back.bad) == (1, 0)
+    assert heard(back, 2, 1, lost=1).halted
+
+
+COUNTS = st.integers(0, 40)
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS, st.floats(0.0, 1.0))
+def test_it_halts_where_the_bad_are_more_than_their_share_of_the_judged_and_only_there(
+    succeeded, failed, lost, silent, most_failed
+):
+    before = replace(started(**STAGED), most_failed=most_failed)
+    after = heard(before, succeeded, failed, lost, silent)
+    bad, judged = failed + lost, succeeded + failed + lost
+    assert bool(after.halted) is (bad > 0 and bad > most_failed * judged)
+    assert heard(after, succeeded, failed, lost, silent) == after
+    assert not heard(resume(after, 5), succeeded, failed, lost, silent).halted
+    if ticked(after, 10**9) is not after:  # whoever is silent now may be lost later: the next stage could bear it
+        assert not heard(before, succeeded, failed, lost + silent).halted
+
+
 def test_an_order_about_no_rollout_is_refused(state):
     for command in ("rollout-widen", "rollout-halt", "rollout-resume"):
         assert not step(state, ordered(command, family="mlp-s")).answers[-1].is_obeyed
@@ -289,6 +333,160 @@ def test_a_forgotten_device_is_forgotten_here_too(world):
     give(world, "forget", device="a")
     assert find(world.store, FED, "a") is None
     assert Deliveries(world.store, FED).outcomes(BUNDLE) == {}
+
+
+# Devices that fall silent.
+
+FOLLOWING = {"family": FAMILY, "bundle": sha256(b"bundle 1"), "capabilities": ("u8-sqrt", "commands", "releases")}
+PATIENT = {"percent": "100", "patience_s": "60"}
+
+
+@pytest.fixture
+def following(tmp_path):
+    """Three devices that follow releases, and bundle 1 for all; all that the broker kept was heard."""
+    world = World(tmp_path / "server.db", spool=Spool(tmp_path / "orders"))
+    for name in "abc":
+        world.device(name, **FOLLOWING)
+    publish(world, 1)
+    world.wait(3)
+    return world
+
+
+def gone(world, device, boot=1, **how):
+    world.arrive(TOPICS.state(device), codec.encode(DeviceState(boot, online=False)), **how)
+    world.settle()
+
+
+def standing(world, device):
+    found = find(world.store, FED, device)
+    return found and found.standing
+
+
+def counts(world):
+    found = rollout(world.state)
+    return found.succeeded, found.failed, found.lost, found.silent
+
+
+def test_a_device_that_dies_in_its_trial_halts_the_rollout(following, caplog):
+    publish(following, 2, **PATIENT)
+    assert [standing(following, name) for name in "abc"] == [Standing.ASKED] * 3
+    say(following, "a", CommandState.EXECUTING, step="commit")
+    gone(following, "a")
+    assert counts(following) == (0, 0, 0, 1)
+    following.wait(59)
+    assert not rollout(following.state).halted
+    with caplog.at_level("WARNING"):
+        following.wait(1)
+    assert counts(following) == (0, 0, 1, 0)
+    assert "1 of 1 devices" in rollout(following.state).halted
+    assert heard_by_devices(following).staged.share == 0.0
+    assert "a is lost on its way" in caplog.text
+    assert [one.device for one in lost(following.store, FED, BUNDLE)] == ["a"]
+
+
+def test_a_device_that_was_away_already_counts_neither_way(following):
+    gone(following, "c")
+    publish(following, 2, **PATIENT)
+    following.wait(10_000)
+    assert standing(following, "c") is None
+    assert counts(following) == (0, 0, 0, 0)
+    following.device("c", **FOLLOWING)  # it comes, and is asked
+    assert standing(following, "c") is Standing.ASKED
+    gone(following, "c")
+    following.wait(60)
+    assert counts(following) == (0, 0, 1, 0)
+
+
+def test_whom_nobody_asked_is_not_missed(following):
+    following.device("older", family=FAMILY, bundle=sha256(b"bundle 1"))
+    following.device("stranger", **{**FOLLOWING, "family": "mlp-s"})
+    publish(following, 2, **PATIENT)
+    following.device("done", **{**FOLLOWING, "bundle": BUNDLE})
+    assert [standing(following, name) for name in ("older", "stranger", "done")] == [None] * 3
+    say(following, "older", CommandState.EXECUTING, step="download")  # its first word is enough
+    gone(following, "older")
+    following.wait(60)
+    assert standing(following, "older") is Standing.LOST
+
+
+def test_those_that_are_not_among_the_first_are_asked_when_it_widens(following):
+    following.store.merge("devices", {"fed": FED, "device": "b"}, {"tags": json.dumps(["canary"])})
+    publish(following, 2, tags="canary", percent="0")
+    assert [standing(following, name) for name in "abc"] == [None, Standing.ASKED, None]
+    give(following, "tag", device="c", tags="canary")
+    assert standing(following, "c") is Standing.ASKED
+    give(following, "rollout-widen", family=FAMILY, percent="100")
+    assert standing(following, "a") is Standing.ASKED
+
+
+def test_a_device_that_comes_back_is_missed_no_more(following):
+    publish(following, 2, **PATIENT)
+    gone(following, "a")
+    following.wait(60)
+    assert rollout(following.state).halted
+    following.device("a", **FOLLOWING)
+    assert counts(following) == (0, 0, 0, 0)
+    say(following, "a", CommandState.SUCCESSFUL)
+    assert counts(following) == (1, 0, 0, 0)
+    assert rollout(following.state).halted  # somebody looks, and resumes
+
+
+def test_patience_goes_on_over_a_restart_of_the_server(following):
+    publish(following, 2, **PATIENT)
+    say(following, "a", CommandState.EXECUTING, step="install")
+    gone(following, "a")
+    following.wait(40)
+    following.restart()
+    assert counts(following) == (0, 0, 0, 1)
+    following.wait(19)
+    assert counts(following) == (0, 0, 0, 1)
+    following.wait(1)
+    assert counts(following) == (0, 0, 1, 0)
+    following.restart()
+    assert counts(following) == (0, 0, 1, 0)
+    assert rollout(following.state).halted
+
+
+def test_a_server_that_was_away_hears_first_what_the_broker_kept(following):
+    """`a` came back meanwhile, `b` went: the one is not missed, and patience with the other begins now."""
+    publish(following, 2, **PATIENT)
+    gone(following, "a")
+    following.now_ms += 100_000_000
+    following.restart()
+    assert counts(following) == (0, 0, 0, 1)  # nothing was heard yet
+    back = DeviceState(2, online=True, task=TASK, **FOLLOWING)
+    following.arrive(TOPICS.state("a"), codec.encode(back), retained=True)
+    gone(following, "b", retained=True)
+    following.wait(3)
+    assert counts(following) == (0, 0, 0, 1)
+    assert standing(following, "b") is Standing.SILENT
+    following.wait(60)
+    assert [one.device for one in lost(following.store, FED, BUNDLE)] == ["b"]
+
+
+def test_who_went_before_his_word_was_read_is_found_by_the_roll_call(following):
+    publish(following, 2, percent="0", tags="none", patience_s="60")
+    gone(following, "a")
+    following.restart()
+    command = Command(BUNDLE.hex()[:32], "model", CommandState.EXECUTING, 1, step="install")
+    following.arrive(TOPICS.command("a", "model"), codec.encode(command), retained=True)
+    following.settle()
+    assert standing(following, "a") is Standing.UNDER_WAY
+    following.wait(3)
+    assert standing(following, "a") is Standing.SILENT
+
+
+def test_while_the_broker_is_away_nobody_is_lost(following):
+    publish(following, 2, **PATIENT)
+    gone(following, "a")
+    following.link.events.put(LinkDown("gone"))
+    following.wait(1000)
+    assert counts(following) == (0, 0, 0, 1)
+    following.link.events.put(LinkUp(session_present=True, max_packet_bytes=1 << 16))
+    following.settle()
+    assert counts(following) == (0, 0, 0, 1)
+    following.wait(3)
+    assert counts(following) == (0, 0, 1, 0)
 
 
 def test_other_commands_are_no_deliveries(world):

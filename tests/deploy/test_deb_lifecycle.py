@@ -260,6 +260,9 @@ def test_the_containers_of_compose_are_a_server_that_devices_can_enrol_at(debs, 
     root.run(*setup, user="fedistill-server")
     root.run(*setup, user="fedistill-server", code=73)  # once
     assert sorted(path.name for path in root.path("/root-key").iterdir()) == ["root.key"]
+    # The broker below does not start without the guard that it is told of.
+    told = root.path("/var/lib/fedistill-server/broker/mosquitto.conf").read_text()
+    assert "plugin /usr/lib/fedistill-server/mosquitto/fedistill_guard.so\n" in told
 
     small_bundle(tmp_path / "bundle")
     build_public_set(tmp_path / "public_set", pictures(40, seed=5)[0], PICTURES, seed=3)

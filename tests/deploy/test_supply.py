@@ -7,6 +7,7 @@ import pytest
 
 from deploy.deb import wheels
 from deploy.supply.audit import audit, is_affected
+from deploy.supply.bills import complete, completed
 from deploy.supply.licences import DOCS, LOCKS, Library, libraries
 
 LOCK = LOCKS / "fedistill-server-py3.11-amd64.txt"
@@ -24,6 +25,51 @@ def test_other_licences_may_not(licence):
 def test_the_documentation_names_every_library_and_no_other():
     named = [line.split(" | ")[0].strip("| ") for line in DOCS.read_text().splitlines() if line.startswith("| ")]
     assert named[1:] == [one.name for one in libraries()], "run `python -m deploy.supply licences --write`"
+
+
+def bill_of(folder, *libraries, lock=LOCK.stem):
+    """What cyclonedx-bom writes of a lock, as far as it matters here."""
+    components = [{"bom-ref": f"L{n}", "name": name, "type": "library"} for n, name in enumerate(libraries)]
+    own = {"bom-ref": "root-component", "name": "fedistill", "type": "library", "version": "0.1.0"}
+    told = {"bomFormat": "CycloneDX", "specVersion": "1.6", "metadata": {"component": own}, "components": components}
+    path = folder / f"{lock}.cdx.json"
+    path.write_text(json.dumps(told))
+    return path
+
+
+def test_a_bill_says_whose_it_is_and_under_which_licences(tmp_path):
+    path = bill_of(tmp_path, "starlette", "PyYAML", "tomli")
+    complete(path)
+    once = path.read_bytes()
+    told = json.loads(once)
+    own = told["metadata"]["component"]
+    assert (own["bom-ref"], own["name"], own["type"]) == ("root-component", "fedistill-server", "application")
+    assert own["purl"] == "pkg:deb/fedistill/fedistill-server@0.1.0?arch=amd64"
+    licences = {one["name"]: one["licenses"] for one in told["components"]}
+    assert licences == {
+        "starlette": [{"expression": "BSD-3-Clause"}],
+        "PyYAML": [{"expression": "MIT"}],
+        "tomli": [{"expression": "MIT"}],
+    }
+    complete(path)
+    assert path.read_bytes() == once
+
+
+def test_what_is_no_bill_of_a_package_is_not_completed(tmp_path):
+    with pytest.raises(ValueError, match="no lock of a package"):
+        complete(bill_of(tmp_path, lock="build"))
+    with pytest.raises(LookupError, match="no-such-library"):
+        complete(bill_of(tmp_path, "no-such-library"))
+    (tmp_path / "x.cdx.json").write_text("[]")
+    with pytest.raises(ValueError, match="no bill"):
+        complete(tmp_path / "x.cdx.json")
+
+
+def test_every_library_of_every_lock_has_a_licence_for_its_bill():
+    for lock in LOCKS.glob("fedistill-*.txt"):
+        components = [{"name": name} for name in wheels.read_lock(lock)]
+        bill = {"metadata": {"component": {"version": "1"}}, "components": components}
+        assert all(one["licenses"][0]["expression"] for one in completed(bill, lock.stem)["components"])
 
 
 def entry(name, *, identity="OSV-1", versions=(), events=(), **more):
@@ -68,6 +114,10 @@ def test_an_export_may_be_a_folder_and_must_not_be_empty(tmp_path):
         (
             [{"introduced": "0"}, {"fixed": "1.0"}, {"introduced": "3.0"}, {"fixed": "3.1"}],
             {"0.9": True, "2.0": False, "3.0": True, "3.1": False},
+        ),
+        (  # as PyPA's database writes two lines of releases into one range
+            [{"introduced": "2.0.0"}, {"fixed": "2.0.7"}, {"introduced": "0"}, {"fixed": "1.26.18"}],
+            {"1.26.17": True, "1.26.18": False, "2.0.6": True, "2.0.7": False},
         ),
     ],
 )

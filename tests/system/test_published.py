@@ -105,10 +105,15 @@ def sign(trust, bundle, parent=None):
     assert model_export([*map(str, workstation), *(["--parent", str(parent.folder)] if parent else [])]) == 0
 
 
+def published(server):
+    """What stands for the family, as a program reads it."""
+    (one,) = json.loads(operator(server, "releases", "--json", waits=False))["published"]
+    return one
+
+
 def how_far(server):
     """How far the rollout is, as the operator reads it."""
-    (one,) = json.loads(operator(server, "releases", "--json", waits=False))["published"]
-    return one["rollout"]
+    return published(server)["rollout"]
 
 
 def slots(device):
@@ -171,3 +176,25 @@ def test_a_bundle_that_devices_refuse_halts_its_rollout(server, device, factory,
     wait_until(lambda: "halted" in how_far(server))
     assert offered.bundle in slots(device).known_bad
     assert slots(device).active == ""
+
+
+def test_a_device_that_dies_with_the_new_bundle_halts_its_rollout_and_is_named(
+    server, device, factory, trust, tmp_path
+):
+    """Its agent is killed while the bundle has yet to prove itself, and never starts again."""
+    second = release(factory, learnt(factory, 7), tmp_path / "second", version="2")
+    text = device.config.read_text().replace("health_s = 1.0", "health_s = 600.0")
+    device.config.write_text(text)
+    device.start()
+    device.wait_for_standing(lambda standing: standing.vitals.is_connected)
+    sign(trust, second)
+    operator(server, "publish", trust.signed, waits=False)
+    operator(server, "release", "start", "mlp-s", "2", "--patience", "5")
+    wait_until(lambda: slots(device).phase is Phase.COMMIT)
+    device.kill()
+    wait_until(lambda: published(server)["lost"] == [DEVICE])
+    assert "halted (1 of 1 devices" in how_far(server)
+    assert DEVICE in operator(server, "releases", waits=False)
+    device.start()  # somebody pulled the plug and put it in again: it goes back by itself, or on with its trial
+    wait_until(lambda: not published(server)["lost"])
+    assert "halted" in how_far(server)

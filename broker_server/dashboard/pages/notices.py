@@ -45,6 +45,13 @@ def of_server(look: Look) -> Iterator[Notice]:
     if not look.has_trust_canaries:
         text = "No canaries: nothing is known against any device, and nobody can say how right the consensus is."
         yield Notice(Level.NOTE, text)
+    for one in look.state.releases.rollouts:
+        if one.halted:
+            text = f"The rollout of {one.bundle.hex()[:12]} to family {one.family} is halted: {one.halted}."
+            yield Notice(Level.BAD, text, "RolloutHalted")
+        elif one.lost:
+            text = f"On their way to {one.bundle.hex()[:12]}, {one.lost} devices of family {one.family} fell silent."
+            yield Notice(Level.WARNING, text, "DevicesLostInRollout")
     ill = [device.device for device in look.chronicle.ill_devices()]
     if ill:
         yield Notice(Level.WARNING, f"Online, but with a problem: {_listed(ill)}.", "DevicesWithProblems")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from broker_server.chronicle import RoundRecord
 from broker_server.dashboard.reading import Look
-from broker_server.deliveries import Delivery, stored
-from broker_server.events import Release
+from broker_server.deliveries import stored
+from broker_server.delivery import Delivery, Standing, id_of
+from broker_server.events import Published, Release
+from broker_server.releases import Releases
 from broker_server.rollouts import Rollout
-from fd_protocol.messages import BUNDLE_ID_CHARACTERS, CommandState
 
 _ROUNDS = 20
 _TOLD = ("device", "online", "bundle", "family", "replaced_by")
 _LAST = 5
-"""Devices whose words are shown, of those that refused a bundle."""
+"""Devices that are named, of those that refused a bundle, and of those that were lost on the way to it."""
+_ON_THE_WAY = (Standing.ASKED, Standing.UNDER_WAY, Standing.SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,9 @@ class Underway:
         rollout: how far it is.
         version: of the bundle.
         before: version of what the others run; empty = what they were born with.
-        under_way: devices that have begun with it and have not ended.
+        under_way: devices that were asked, or have begun with it, and have not ended; the silent ones too.
         last: what devices that failed said, the last first.
+        lost: devices that fell silent on their way, the last heard first.
     """
 
     rollout: Rollout
@@ -47,6 +51,7 @@ class Underway:
     before: str
     under_way: int
     last: tuple[Delivery, ...]
+    lost: tuple[Delivery, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class ReleasesPage:
         releases: what the student was released as, the current one first.
         count: how many releases there ever were.
         is_limited: whether the settings name the bundles that may join.
-        published: what stands for each family by an operator's word, and how far it is.
+        published: what stands for each family, by an operator's word or of the student, and how far it is.
     """
 
     is_verifiable: bool
@@ -104,18 +109,28 @@ def _underway(look: Look) -> tuple[Underway, ...]:
     releases = look.state.releases
     said = list(stored(look.chronicle.store, look.chronicle.federation)) if releases.rollouts else []
     found = []
-    for standing in releases.standing:
+    own: list[Published | Release] = [releases.current] if releases.current is not None and releases.own is None else []
+    for standing in (*releases.standing, *own):
         rollout = releases.rollout_of(standing.family)
-        if rollout is None:
+        if rollout is None or rollout.bundle != standing.bundle:
             continue
-        mine = [one for one in said if one.bundle == standing.bundle.hex()[:BUNDLE_ID_CHARACTERS]]
-        failed = [one for one in mine if one.state is CommandState.FAILED]
-        older = [one for one in releases.published if one.family == standing.family][:-1]
-        before = older[-1].version if older else ""
-        begun = sum(one.state is CommandState.EXECUTING for one in mine)
-        last = tuple(sorted(failed, key=lambda one: -one.at_ms)[:_LAST])
-        found.append(Underway(rollout, standing.version, before, begun, last))
+        mine = [one for one in said if one.bundle == id_of(standing.bundle)]
+        before = _before(standing, releases)
+        begun = sum(one.standing in _ON_THE_WAY for one in mine)
+        last, lost = _last(mine, Standing.FAILED), _last(mine, Standing.LOST)
+        found.append(Underway(rollout, standing.version, before, begun, last, lost))
     return tuple(found)
+
+
+def _before(standing: Published | Release, releases: Releases) -> str:
+    if isinstance(standing, Release):
+        return releases.before.version if releases.before is not None else ""
+    older = [one for one in releases.published if one.family == standing.family][:-1]
+    return older[-1].version if older else ""
+
+
+def _last(said: Iterable[Delivery], standing: Standing) -> tuple[Delivery, ...]:
+    return tuple(sorted((one for one in said if one.standing is standing), key=lambda one: -one.at_ms)[:_LAST])
 
 
 def _running(look: Look, bundles: tuple[str, ...]) -> tuple[Running, ...]:

@@ -15,12 +15,15 @@ from broker_server.config import ArtifactSettings, Config, StateSettings
 from broker_server.dashboard.expiry import Expiry, expiries
 from broker_server.dashboard.pages import notices
 from broker_server.dashboard.settings import DashboardSettings
+from broker_server.events import RolloutHeard
 from broker_server.identity.settings import EnrolmentSettings
 from fd_protocol.competence import FAR
+from fd_protocol.identity import sha256
 from fd_runtime.starting import BrokerSettings
 from tests.broker_server.dashboard.stage import Stage
 from tests.broker_server.dashboard.test_pages import play_gains, stage_other
 from tests.broker_server.test_editions import BOTH
+from tests.broker_server.test_publishing import order as published
 from tests.broker_server.world import fleet
 
 ROOT = Path(__file__).parents[3]
@@ -33,6 +36,7 @@ MANUAL = (ROOT / "docs/dashboard.md").read_text()
 EXPIRIES = (Expiry("aggregator", "", 5_000, ""), Expiry("crl", "", 6_000, ""))
 ONLY_WITH_A_STUDENT = {"fedistill_student_accuracy"}
 ONLY_WITH_A_LOCK = {"fedistill_server_up"}
+ONLY_WITH_A_ROLLOUT = {f"fedistill_rollout_{name}" for name in ("share", "halted", "devices")}
 
 
 @pytest.fixture
@@ -94,6 +98,19 @@ def test_a_staged_set_and_who_lacks_it_are_told(tmp_path):
     assert [values[f"fedistill_{name}", ()] for name in ("edition", "staged", "staged_lacking")] == [1, 1, 1]
 
 
+def test_a_rollout_is_told_by_family_with_those_that_fell_silent(tmp_path):
+    stage = Stage(tmp_path)
+    heard = RolloutHeard("cnn-m", sha256(b"bundle 2"), 5, 1, lost=2, silent=3)
+    stage.world.server._reconciler.submit([published(1), published(2, percent="50"), heard])
+    values = told(stage)
+    family = ("family", "cnn-m")
+    assert values["fedistill_rollout_share", (family,)] == 0.5
+    assert values["fedistill_rollout_halted", (family,)] == 1
+    standings = ("succeeded", "failed", "lost", "silent")
+    assert [values["fedistill_rollout_devices", (family, ("standing", one))] for one in standings] == [5, 1, 2, 3]
+    assert {name for name, _ in values} >= ONLY_WITH_A_ROLLOUT
+
+
 def test_counters_move_when_a_round_ends_and_go_on_after_a_restart(stage):
     before = told(stage)
     assert before["fedistill_quorum_missed_total", ()] == 1
@@ -126,7 +143,7 @@ def names_in(expression):
 
 
 def all_names(stage):
-    return {name for name, _ in told(stage)} | ONLY_WITH_A_STUDENT | ONLY_WITH_A_LOCK
+    return {name for name, _ in told(stage)} | ONLY_WITH_A_STUDENT | ONLY_WITH_A_LOCK | ONLY_WITH_A_ROLLOUT
 
 
 def test_every_alert_speaks_of_metrics_that_exist(stage):

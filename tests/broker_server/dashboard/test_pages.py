@@ -318,6 +318,22 @@ def test_the_releases_page_tells_how_far_a_rollout_is_and_why_devices_went_back(
         assert part in told, part
 
 
+def test_who_fell_silent_on_the_way_is_named_and_the_first_page_says_that_it_halted(tmp_path):
+    stage = Stage(tmp_path / "state").play()
+    world = stage.world
+    order = published(2, percent="50", patience_s="60").order
+    world.server._reconciler.submit([Ordered(order, world.now_ms)])
+    trying = Command(sha256(b"bundle 2").hex()[:32], "model", CommandState.EXECUTING, 1, step="commit")
+    world.arrive(TOPICS.command("a", "model"), codec.encode(trying))
+    world.settle()
+    assert "Fell silent on" not in words(stage, "/releases")
+    world.wait(61)
+    told = words(stage, "/releases")
+    for part in ("halted: 1 of 1 devices", "Fell silent on their way to 2", "a: commit"):
+        assert part in told, part
+    assert "is halted: 1 of 1 devices" in words(stage, "/")
+
+
 def test_the_releases_page_tells_what_the_student_was_released_as(tmp_path):
     stage = Stage(tmp_path / "state", learns=True).play()
     state, world = stage.world.state, stage.world
