@@ -9,7 +9,6 @@ command -v mkfs.ext4 >/dev/null 2>&1 || missing="$missing e2fsprogs"
 [ -f /usr/include/mosquitto_plugin.h ] || missing="$missing mosquitto-dev"  # for the broker's guard, as the next two
 [ -f /usr/include/mosquitto.h ] || missing="$missing libmosquitto-dev"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
-command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 || missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "Installing $missing (apt-get) for the tests with a real broker ..."
