@@ -13,7 +13,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import logging
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from publish import publish
 from edge_agent import presence
 from fleet_sim.factory import Equipment, equip
 from fleet_sim.federation import Simulation
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import World, digits
 
@@ -30,13 +30,12 @@ DEVICES, SEED = 4, 0
 SESSIONS = {"14 days, as agents had it": 14 * 86_400, "5 minutes": presence.SESSION_S}
 
 
+@only_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    for name in ("broker-server", "edge-agent", "model-export"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     world = digits(SEED, devices=DEVICES)
     with TemporaryDirectory() as folder:
         equipment = equip(world, PRESETS["digits"].models, SEED, Path(folder))

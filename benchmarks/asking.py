@@ -14,7 +14,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from publish import publish
 
 from fleet_sim.factory import equip
 from fleet_sim.federation import Simulation
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, AskTerms
 
 SCENARIO = PRESETS["digits"]
@@ -41,14 +41,13 @@ WAYS = {
 }
 
 
+@only_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    for name in ("broker-server", "edge-agent"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     measured = {way: [] for way in WAYS}
     for seed in range(arguments.seeds):
         for way, row in play(seed, arguments.rounds):

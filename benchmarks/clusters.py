@@ -13,7 +13,6 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 import argparse
-import logging
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +27,7 @@ from fleet_sim.federation import Simulation
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.partitions import Dirichlet, PartitionTerms
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, Scenario
 from fleet_sim.worlds import Cut, Samples, World
 
@@ -41,14 +41,13 @@ METHODS = {
 WORLDS = {"two camps": (100.0, True), "alpha 0.5": (0.5, False), "alpha 0.1": (0.1, False)}
 
 
+@only_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    for name in ("broker-server", "edge-agent", "model-export"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     cells: dict[tuple[str, str], list[tuple[RoundResult, float]]] = {}
     for column, (alpha, has_camps) in WORLDS.items():
         scenario = scenario_of(alpha, asked.rounds)

@@ -12,7 +12,6 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 import argparse
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,14 @@ from pathlib import Path
 from fd_runtime.pages import Section
 from fleet_sim.comparison import DEFAULT_METHODS, Comparison, compare
 from fleet_sim.comparison_report import sections
+from fleet_sim.quiet import only_errors
 from fleet_sim.run import read_scenario
 from fleet_sim.scenario import PRESETS, Scenario
 
 FIRST_SEED = 100
 
 
+@only_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", help="a preset, or a file")
@@ -36,7 +37,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS))
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
-    logging.getLogger("model-export").setLevel(logging.ERROR)  # untrained models are the scenario's choice
     scenario = scenario_of(asked.scenario, asked.data)
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + asked.seeds))
     plan = Comparison(scenario.world, scenario, tuple(asked.methods), seeds, budget=asked.budget)

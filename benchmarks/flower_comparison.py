@@ -16,7 +16,6 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE
 
 import argparse
 import json
-import logging
 import platform
 import shutil
 import signal
@@ -45,6 +44,7 @@ from fleet_sim.baselines.standings import Bench
 from fleet_sim.baselines.tuning import best, grid
 from fleet_sim.factory import build_bundles
 from fleet_sim.lab import Lab
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, Scenario
 from fleet_sim.worlds import World, new_class
 
@@ -81,6 +81,7 @@ WHOLE = Size(5, 10, 15, 3, 10, 6, 5.0)
 SHORT = Size(2, 2, 3, 2, 2, 4, 0.1)
 
 
+@only_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tune", action="store_true")
@@ -92,7 +93,6 @@ def main() -> None:
     parser.add_argument("--torch-index", help="a package index that has torch without CUDA")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it has started is ended
-    logging.getLogger("model-export").setLevel(logging.ERROR)
     command = "python benchmarks/flower_comparison.py"
     if asked.tune:
         section, command, body = "flower, settings of FedAvg", f"{command} --tune", "\n".join(tune())

@@ -18,7 +18,6 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 import argparse
-import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -42,6 +41,7 @@ from fleet_sim.factory import Equipment, equip
 from fleet_sim.federation import Simulation
 from fleet_sim.lab import Lab, own_shares
 from fleet_sim.metrics.estimates import estimate
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
 from fleet_sim.worlds import Cut, World
 
@@ -56,14 +56,13 @@ FROZEN = "Frozen int8 backbone (tab-m; 100 factory labels of seven classes, thre
 WHOLE = "Every layer trains (mlp-m, no factory labels)"
 
 
+@only_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    for name in ("broker-server", "edge-agent", "model-export"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     measured: dict[str, dict[str, list[Figures]]] = {}
     for world_name, scenario in scenarios(asked.rounds).items():
         rows = measured[world_name] = {}

@@ -9,29 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fd_runtime.files import write_atomically
+from fleet_sim.tables.page import publish as publish_on
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
-def publish(section: str, command: str, body: str, page: Path = PAGE) -> None:
-    """Replace the section, or add it at the end of the page.
-
-    Raises:
-        ValueError: the page has the section's first mark and not its last.
-    """
-    begin, end = f"<!-- begin {section} -->", f"<!-- end {section} -->"
-    text = page.read_text(encoding="utf-8") if page.exists() else "# Benchmarks\n"
-    fresh = f"{begin}\n    {command}\n\n{body.strip()}\n{end}"
-    if begin in text:
-        before, _, rest = text.partition(begin)
-        _, mark, after = rest.partition(end)
-        if not mark:
-            raise ValueError(f"{page} lacks {end}")
-        text = before + fresh + after
-    else:
-        text = f"{text.rstrip()}\n\n{fresh}\n"
-    write_atomically(page, text.encode())
+def publish(section: str, command: str, body: str) -> None:
+    """Replace the section of docs/benchmarks.md, or add it at the end."""
+    publish_on(section, command, body, PAGE)
 
 
 def main(section: str, script: str, *options: str) -> None:

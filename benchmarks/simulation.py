@@ -17,7 +17,6 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import argparse
-import logging
 import resource
 import tempfile
 import time
@@ -33,6 +32,7 @@ from fleet_sim.factory import equip
 from fleet_sim.federation import Simulation
 from fleet_sim.lanes import Lanes
 from fleet_sim.processes import each_in_its_own
+from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, MeasuringTerms, Scenario
 from fleet_sim.worlds import Samples, World
 
@@ -99,9 +99,9 @@ def scenario(fleet: Fleet) -> Scenario:
     )
 
 
+@only_errors()
 def measure(fleet: Fleet, tell: Callable[[int], None]) -> Cost:
     """Play `fleet`; tells each round's number."""
-    logging.getLogger("broker-server").setLevel(logging.ERROR)
     world, terms = mnist(fleet.data, fleet.devices), scenario(fleet)
     with tempfile.TemporaryDirectory() as folder:
         equipment = equip(world, terms.models, 0, Path(folder))

@@ -12,6 +12,7 @@ from fd_runtime.files import write_atomically
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.metrics.listening import ClassCoverage
 from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.metrics.scores import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,13 @@ def plain(value: Any) -> Any:
 def _standing(item: dict[str, Any]) -> Standing:
     curve = tuple(math.nan if value is None else value for value in item["curve"])
     pairs = {name: tuple(map(tuple, item.get(name, ()))) for name in ("totals", "families")}
-    return Standing(**{**numbers(item), **pairs, "curve": curve})
+    scores = tuple(_scored(each) for each in item.get("scores", ()))
+    return Standing(**{**numbers(item), **pairs, "curve": curve, "scores": scores})
+
+
+def _scored(item: dict[str, Any]) -> Scored:
+    own = tuple(math.nan if value is None else value for value in item["own"])
+    return Scored(**{**numbers(item), "own": own})
 
 
 def read_metrics(item: dict[str, Any]) -> RoundMetrics:

@@ -197,8 +197,8 @@ class _Stage:
 
     def _bench(self, world: World, seed: int, part: Part, judged: World) -> Bench:
         """Return where baselines are played: in `world`, judged as in `judged`."""
-        bundles = self._equipment(world, seed, part).bundles
-        return Bench(Lab(judged, bundles), self.models.student, self.comparison.scenario.rounds, seed)
+        bundles, scenario = self._equipment(world, seed, part).bundles, self.comparison.scenario
+        return Bench(Lab(judged, bundles), self.models.student, scenario.rounds, seed, scoring=scenario.scores)
 
     # Tuning.
 
@@ -243,7 +243,7 @@ class _Stage:
             path = self._cell(place, _identity(world), scenario)
             return _kept(path, lambda: play_rule(scenario, world, self._equipment(world, seed, "tail"), seed))
         baseline, knobs = BASELINES[name], _settings(name, chosen)
-        path = self._cell(place, _identity(world), self.models, scenario.rounds, knobs)
+        path = self._cell(place, _identity(world), self.models, scenario.rounds, knobs, scenario.scores)
 
         def play() -> Cell:
             return Cell(seed, name, (baseline.standing(self._bench(world, seed, baseline.part, world), knobs),))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
 
 from fd_runtime.pages import Section
 from fleet_sim.baselines.catalogue import BASELINES
-from fleet_sim.baselines.standings import Standing
+from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
 from fleet_sim.cells import plain
 from fleet_sim.comparison import Compared
 from fleet_sim.listening_report import listening_sections
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.metrics.scores import SCORES
 from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 from fleet_sim.report import Curve, Report
 
@@ -42,7 +43,8 @@ def report(compared: Compared, command: str) -> Report:
 
 def sections(compared: Compared) -> tuple[Section, ...]:
     """Return every table."""
-    made = (_ends(compared), _costs(compared), _differences(compared), *_rounds(compared), _settings(compared))
+    tables = _ends(compared), _scores(compared), _costs(compared), _differences(compared)
+    made = (*tables, *_rounds(compared), _settings(compared))
     return tuple(section for section in made if section.rows)
 
 
@@ -51,14 +53,20 @@ def to_csv(compared: Compared) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ("seed", "method", "name", "all", "own", "calibration_error", "up_bytes", "down_bytes", "rounds_to_target")
+        (
+            *("seed", "method", "name", "all", "own", "calibration_error", "up_bytes", "down_bytes"),
+            "rounds_to_target",
+            *_score_columns(compared),
+        )
     )
     target = target_of(compared)
     for cell in compared.cells:
         for s in cell.standings:
             numbers = (s.final, s.own, s.calibration, s.up_bytes, s.down_bytes)
             reached = rounds_to_target(s.curve, target) if _has_rounds([s]) else None
-            writer.writerow((cell.seed, cell.method, s.name, *(_number(n) for n in numbers), reached or ""))
+            scores = (asked(s, what) for what in _score_columns(compared))
+            row = (cell.seed, cell.method, s.name, *map(_number, numbers), reached or "", *map(_number, scores))
+            writer.writerow(row)
     return text.getvalue()
 
 
@@ -106,6 +114,31 @@ def _ends(compared: Compared) -> Section:
     return Section("Where they end", columns, tuple(rows), "Bytes: of a device, a round.", _ours(compared))
 
 
+def _scores(compared: Compared) -> Section:
+    """What the scenario asks for besides accuracy; shares in percent."""
+    asks = [(name, f"{name}: {kind}") for name in _score_names(compared) for kind in OF_SCORES]
+    rows = [
+        (name, *(_said([asked(s, what) for s in seeds], score) for score, what in asks))
+        for name, seeds in by_name(compared).items()
+        if asks
+    ]
+    note = "all: on test. own: mean over devices of each one's own rows; worst: of the device that is worst off."
+    return Section("What else was asked", ("method", *(what for _, what in asks)), tuple(rows), note, _ours(compared))
+
+
+def _score_columns(compared: Compared) -> list[str]:
+    return [f"{name}: {kind}" for name in _score_names(compared) for kind in OF_SCORES]
+
+
+def _said(values: Sequence[float], score: str) -> str:
+    of = estimate(values)
+    return of.in_percent() if SCORES[score].is_share else of.plainly()
+
+
+def _score_names(compared: Compared) -> tuple[str, ...]:
+    return compared.comparison.scenario.scores.names
+
+
 def _costs(compared: Compared) -> Section:
     target = target_of(compared)
     rows = [(name, *_cost(seeds, target)) for name, seeds in by_name(compared).items() if _has_rounds(seeds)]
@@ -128,20 +161,20 @@ def _cost(seeds: Sequence[Standing], target: float) -> tuple[str, ...]:
 
 def _differences(compared: Compared) -> Section:
     """Each standing of the first method, less every other method's."""
-    known, ours = by_name(compared), _our_names(compared)
-    asks = [(name, kind, ask) for name in ours for kind, ask in _KINDS.items() if not _is_unknown(known[name], ask)]
+    known, ours, kinds = by_name(compared), _our_names(compared), _kinds(compared)
+    asks = [(name, kind) for name in ours for kind in kinds if not _is_unknown(known[name], kind)]
     rows = [
         (
             name,
             *(
-                paired([ask(s) for s in known[our]], [ask(s) for s in seeds]).in_percent(signed=True)
-                for our, _, ask in asks
+                paired([asked(s, kind) for s in known[our]], [asked(s, kind) for s in seeds]).in_percent(signed=True)
+                for our, kind in asks
             ),
         )
         for name, seeds in known.items()
         if name not in ours
     ]
-    columns = ("points above", *(f"{name}: {kind}" for name, kind, _ in asks))
+    columns = ("points above", *(f"{name}: {kind}" for name, kind in asks))
     return Section("Paired differences", columns, tuple(rows))
 
 
@@ -206,15 +239,18 @@ def _down(standing: Standing) -> float:
     return standing.down_bytes
 
 
-_KINDS: Mapping[str, Callable[[Standing], float]] = {"all": _final, "own": _own}
+def _kinds(compared: Compared) -> list[str]:
+    """Return what differences are taken of; all are shares."""
+    shares = [name for name in _score_names(compared) if SCORES[name].is_share]
+    return ["all", "own", *(f"{name}: {kind}" for name in shares for kind in OF_SCORES)]
 
 
 def _mean(seeds: Sequence[Standing], ask: Callable[[Standing], float]) -> float:
     return float(np.mean([ask(standing) for standing in seeds]))
 
 
-def _is_unknown(seeds: Sequence[Standing], ask: Callable[[Standing], float]) -> bool:
-    return bool(np.isnan(_mean(seeds, ask)))
+def _is_unknown(seeds: Sequence[Standing], what: str) -> bool:
+    return all(np.isnan(asked(standing, what)) for standing in seeds)
 
 
 def _our_names(compared: Compared) -> list[str]:

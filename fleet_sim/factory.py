@@ -9,8 +9,9 @@ from zlib import crc32
 
 import numpy as np
 
+from broker_server.canaries import read_canaries
 from broker_server.settings import ProbeSet
-from fd_protocol.canaries import LabelledProbes
+from fd_protocol.canaries import CANARIES_NAME, Canaries
 from fd_protocol.manifest import Task
 from fd_runtime.artifacts import Bundle, PublicSet, load_bundle, load_public_set
 from fleet_sim.scenario import ModelTerms
@@ -19,6 +20,7 @@ from model_export.building import build
 from model_export.public_set import build_public_set
 from model_export.quantisation import QuantisationTerms
 from model_export.recipe import TAIL, FactoryData, Recipe
+from model_export.samples import Samples as Hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,14 @@ class Equipment:
         public: the public set.
         public_probes: its probes, with the labels that nobody in the federation knows.
         bundles: by family.
-        canaries: positions in the public set.
+        canaries: what the server knows of the public set, if the scenario lets it.
     """
 
     task: Task
     public: PublicSet
     public_probes: Samples
     bundles: Mapping[str, Bundle]
-    canaries: LabelledProbes
+    canaries: Canaries
 
     @property
     def probes(self) -> ProbeSet:
@@ -49,8 +51,13 @@ _ORDER = "probe-order.npy"
 
 def equip(world: World, models: ModelTerms, seed: int, folder: Path, *, tflite: bool = False) -> Equipment:
     """Build everything that the devices and the server of `world` start from, into the new `folder`."""
-    built = build_public_set(folder / "public-set", world.probes.values, world.task, seed=seed)
-    np.save(folder / _ORDER, built.order, allow_pickle=False)
+    probes, known = world.probes, world.canaries
+    rows = np.concatenate([np.delete(np.arange(len(probes)), known), known])
+    hidden = Hidden(probes.values[known], probes.labels[known])
+    unlabelled = probes.values[rows[: len(rows) - len(known)]]
+    built = build_public_set(folder / "public-set", unlabelled, world.task, seed=seed, canaries=hidden)
+    np.save(folder / _ORDER, rows[built.order], allow_pickle=False)
+    (folder / CANARIES_NAME).write_bytes(built.canaries.to_json())
     build_bundles(world, models, seed, folder, tflite=tflite)
     return load_equipment(world, models, folder)
 
@@ -59,13 +66,12 @@ def load_equipment(world: World, models: ModelTerms, folder: Path) -> Equipment:
     """Return what `equip` built for the same world and models."""
     order = np.load(folder / _ORDER, allow_pickle=False)
     probes = world.probes.take(order)
-    canaries = np.flatnonzero(np.isin(order, world.canaries))
     return Equipment(
         world.task,
         load_public_set(folder / "public-set"),
         probes,
         {family: load_bundle(folder / family) for family in _families(models)},
-        LabelledProbes(tuple(canaries.tolist()), tuple(probes.labels[canaries].tolist())),
+        read_canaries(folder / CANARIES_NAME),
     )
 
 

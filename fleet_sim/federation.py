@@ -29,6 +29,7 @@ from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
 from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.private_data import PrivateRows
+from fd_protocol.canaries import Canaries
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind, RoundOffer
 from fd_protocol.prototypes import PrototypeSpace
@@ -111,6 +112,7 @@ class Simulation:
         self._lab = lab or Lab(world, equipment.bundles)
         self._cores = cores or SharedModels(equipment.public)
         public = equipment.public if scenario.has_public_set else None
+        self._known = equipment.canaries if scenario.canaries else Canaries(equipment.public.digest.hex())
         self._probes = probe_set(equipment.bundles[scenario.models.families[0]], public, scenario.method)
         self._bus_dice, self._entropy, self._crash_dice, lies = np.random.default_rng([seed, 2]).spawn(4)
         self.clock = Clock()
@@ -262,7 +264,7 @@ class Simulation:
     # Making the parties.
 
     def _make_server(self) -> Server:
-        scenario, equipment = self.scenario, self._equipment
+        scenario = self.scenario
         rounds = RoundSettings(
             quorum=1,
             pause_s=_PAUSE_S,
@@ -289,14 +291,14 @@ class Simulation:
             self._probes,
             self._entropy.bytes,
             student=self._student() if scenario.has_public_set else None,
-            canaries=equipment.canaries if scenario.canaries else None,
+            canaries=self._known.trust,
             path=self._folder / "server.db" if self._folder else None,
         )
 
     def _student(self) -> Student:
         bundle, equipment = self._equipment.bundles[self.scenario.models.student], self._equipment
         inputs = preprocessed(equipment.public.probes(), equipment.task)
-        return Student(bundle.open("onnxruntime"), bundle.digest, inputs, self.scenario.student, equipment.canaries)
+        return Student(bundle.open("onnxruntime"), bundle.digest, inputs, self.scenario.student, self._known.release)
 
     def _make_device(self, number: int, held: Samples) -> Device:
         bundle = self._bundle_of(number)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_agent.local_prior import correct, log_prior
 from fd_runtime.artifacts import Bundle
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import F32
+from fd_runtime.model import F32, I64
 from fd_runtime.opening import LoadedModel
 from fd_runtime.space import preprocessed
 from fleet_sim.baselines.factory_model import FactoryModel
@@ -42,12 +42,21 @@ class Lab:
 
     def own_hits(self, family: str, index: int, logits_of: Callable[[LabelledRows], F32]) -> Hits:
         """Return how device `index` does on its kept-back rows, where `logits_of` are its model's answers."""
+        labels = self.world.own[index].labels
+        answers = self._own_logits(family, index, logits_of)
+        return np.stack([answer.argmax(axis=1) == labels for answer in answers])
+
+    def own_answers(self, family: str, index: int, logits_of: Callable[[LabelledRows], F32]) -> tuple[F32, I64]:
+        """Return what device `index` says of its kept-back rows, corrected by its local prior, and their labels."""
+        return self._own_logits(family, index, logits_of)[0], self.world.own[index].labels
+
+    def _own_logits(self, family: str, index: int, logits_of: Callable[[LabelledRows], F32]) -> tuple[F32, F32]:
+        """Return logits [n, classes] on the kept-back rows: corrected by the local prior, and without."""
         own, private = self.world.own[index], self.world.private[index]
         if not len(own):  # not every tail takes an empty batch
-            return np.empty((2, 0), np.bool_)
+            return (nothing := np.empty((0, len(self.world.task.classes)), np.float32)), nothing
         logits = logits_of(self.rows(family, own))
-        corrected = correct(logits, log_prior(private.labels, logits.shape[1]))
-        return np.stack([answer.argmax(axis=1) == own.labels for answer in (corrected, logits)])
+        return correct(logits, log_prior(private.labels, logits.shape[1])), logits
 
     def _extract(self, family: str, samples: Samples) -> LabelledRows:
         task = self.world.task

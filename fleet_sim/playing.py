@@ -10,7 +10,6 @@ holds. Data that change under the same path are not noticed.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from fleet_sim.metrics.hearing import heard_rounds
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.partitions import Skew, measure_skew
 from fleet_sim.processes import each_in_its_own
+from fleet_sim.quiet import only_errors
 from fleet_sim.real.playing import play_real
 from fleet_sim.rule_cells import last_round
 from fleet_sim.scenario import Scenario
@@ -155,16 +155,8 @@ def _each(
 
 
 def _quietly(work: Callable[[Job, Callable[[Any], None]], None], job: Job, tell: Callable[[Any], None]) -> None:
-    """What programs would warn of is simulated, asked for, or in the results: it would spoil the terminal."""
-    loggers = [logging.getLogger(name) for name in ("broker-server", "edge-agent", "model-export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
+    with only_errors():
         work(job, tell)
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _build(job: Job, _tell: Callable[[Any], None]) -> None:

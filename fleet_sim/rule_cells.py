@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from fleet_sim.metrics.calibration import calibration_error
 from fleet_sim.metrics.flips import flipped_share
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.rounds import RoundMetrics, examine
+from fleet_sim.metrics.scores import Answers, scored
+from fleet_sim.parties import Device
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 
@@ -60,24 +63,33 @@ def _student(name: str, simulation: Simulation, lab: Lab, results: list[RoundRes
         own=float("nan"),
         calibration=_calibration(logits, test),
         flipped=_flipped(simulation, logits, test),
+        scores=scored(simulation.scenario.scores, [(logits, test.labels)]),
     )
 
 
 def _clients(name: str, simulation: Simulation, lab: Lab, results: list[RoundResult]) -> Standing:
     """The mean of the honest devices."""
     errors, flips, hits = [], [], defaultdict[str, list[float]](list)
+    said, own = list[Answers](), list[Answers]()
     for device in simulation.honest:
         test = lab.rows(device.profile.family, lab.world.test)
         logits = device.core.logits(test.features)
         errors.append(_calibration(logits, test))
         flips.append(_flipped(simulation, logits, test))
         hits[device.profile.family].append(accuracy(logits, test))
+        said.append((logits, test.labels))
+        own.append(lab.own_answers(device.profile.family, device.number, partial(_says, device)))
     return replace(
         standing_of(f"{name} FD, mean client", results),
         calibration=float(np.mean(errors)),
         flipped=float(np.mean(flips)),
         families=tuple((family, float(np.mean(shares))) for family, shares in hits.items()) if len(hits) > 1 else (),
+        scores=scored(simulation.scenario.scores, said, own),
     )
+
+
+def _says(device: Device, rows: LabelledRows) -> F32:
+    return device.core.logits(rows.features)
 
 
 def _calibration(logits: F32, rows: LabelledRows) -> float:

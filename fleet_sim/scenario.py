@@ -27,6 +27,7 @@ from fleet_sim.boards.terms import Attendance, BoardTerms
 from fleet_sim.bus import Faults
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.holdings import Holdings
+from fleet_sim.metrics.scores import ScoreTerms
 from fleet_sim.partitions import (
     Classes,
     Dirichlet,
@@ -172,6 +173,7 @@ class Scenario:
         attendance: who is there when; other than the usual, devices without `boards` are the usual board.
         attack, faults, crashes: what goes wrong.
         measuring: how closely one looks; all devices after every round where nothing is said.
+        scores: what `compare` asks besides accuracy.
     """
 
     data: DataTerms = DataTerms("digits")
@@ -198,6 +200,7 @@ class Scenario:
     faults: Faults = Faults()
     crashes: Crashes = Crashes()
     measuring: MeasuringTerms = MeasuringTerms()
+    scores: ScoreTerms = ScoreTerms()
 
     def __post_init__(self) -> None:
         if not self.has_public_set:
@@ -222,7 +225,6 @@ class Scenario:
     def _check_without_public_set(self) -> None:
         name = self.method.name
         if self.canaries or self.attack.devices or self.ask != AskTerms():
-            name = self.method.name
             raise InvalidValueError(
                 f"{name!r} goes without a public set: there are no probes to check, lie of or choose"
             )
@@ -264,9 +266,10 @@ class Scenario:
     def _plain_world(self, seed: int) -> World:
         if self.canaries and not self.cut.canaries:
             raise InvalidValueError("canaries = true needs some: cut.canaries")
-        source, partition = self.probes.source, self.partition.partition
+        dataset, source, partition = self.data.load(), self.probes.source, self.partition.partition
+        self.scores.check(len(dataset.task.classes))
         public, lacking = source.load() if source else None, self.probes.lacking
-        return cut_world(self.data.load(), self.cut, partition, self.devices, seed, lacking=lacking, public=public)
+        return cut_world(dataset, self.cut, partition, self.devices, seed, lacking=lacking, public=public)
 
 
 _ON_IMAGES = Scenario(

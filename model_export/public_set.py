@@ -29,7 +29,7 @@ class BuiltPublicSet:
 
     Attributes:
         order: probe i was row `order[i]` of the probes, then the canaries, that it was built from.
-        canaries: the labels of the canaries among the probes, half of them for trust, half for release.
+        canaries: the labels of the canaries among the probes, of each class half for trust, half for release.
     """
 
     spec: PublicSetSpec
@@ -49,7 +49,8 @@ def build_public_set(
 ) -> BuiltPublicSet:
     """Write a public set into the new `folder`. The same arguments give the same bytes on one machine.
 
-    The probes are shuffled once, so any slice of them is a random draw from all.
+    The probes are shuffled once, so any slice of them is a random draw from all. Canaries of each class lie at even
+    distances, each at a random place of its stretch, so a slice has its share of them and none is easier to guess.
 
     Args:
         folder: created; must not exist, or be empty.
@@ -68,7 +69,7 @@ def build_public_set(
     hidden = Samples(probes[:0], np.empty(0, np.int64)) if canaries is None else canaries
     everything = np.concatenate([probes, hidden.values])
     _check(everything, task)
-    order = np.random.default_rng(seed).permutation(len(everything))
+    order = _order(len(probes), hidden, np.random.default_rng(seed))
     shuffled = everything[order]
     space = _space_of(shuffled, task, dimensions)
     arrays = {
@@ -95,15 +96,48 @@ def build_public_set(
     return BuiltPublicSet(spec, order, _canaries(spec, order, len(probes), hidden))
 
 
+def _order(probes: int, hidden: Samples, rng: np.random.Generator) -> I64:
+    """Return which row comes where: the probes in random order, canaries spread among them."""
+    order = rng.permutation(probes)
+    if not len(hidden):
+        return order
+    edges = np.linspace(0, probes + len(hidden), len(hidden) + 1).round().astype(np.int64)
+    places = rng.integers(edges[:-1], edges[1:])
+    return np.insert(order, places - np.arange(len(hidden)), probes + _alternating(_labels(hidden), rng))
+
+
+def _alternating(labels: I64, rng: np.random.Generator) -> I64:
+    """Return an order of canaries in which those for trust and for release take turns, each class evenly in both."""
+    by_class = rng.permutation(len(labels))
+    by_class = by_class[labels[by_class].argsort(kind="stable")]
+    order = np.empty_like(by_class)
+    for half in (0, 1):
+        order[half::2] = _evenly(by_class[half::2], labels, rng)
+    return order
+
+
+def _evenly(rows: I64, labels: I64, rng: np.random.Generator) -> I64:
+    """Return `rows` in an order in which those of each class have equal distances."""
+    when = np.empty(len(rows))
+    for label in np.unique(labels[rows]):
+        mine = np.flatnonzero(labels[rows] == label)
+        when[mine] = (np.arange(len(mine)) + rng.random()) / len(mine)
+    return rows[when.argsort()]
+
+
 def _canaries(spec: PublicSetSpec, order: I64, first: int, hidden: Samples) -> Canaries:
     """Where the samples from row `first` on have come to lie; every other one serves trust, the rest release."""
-    assert hidden.labels is not None  # canaries without labels are probes
     places = np.flatnonzero(order >= first)
-    labels = hidden.labels[order[places] - first]
+    labels = _labels(hidden)[order[places] - first]
     trust, release = (
         LabelledProbes(tuple(places[half::2].tolist()), tuple(labels[half::2].tolist())) for half in (0, 1)
     )
     return Canaries(spec.digest.hex(), trust, release)
+
+
+def _labels(hidden: Samples) -> I64:
+    assert hidden.labels is not None  # canaries without labels are probes
+    return hidden.labels
 
 
 def _space_of(probes: npt.NDArray[np.generic], task: Task, dimensions: int) -> Space:

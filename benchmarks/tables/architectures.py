@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables.table import CLIENTS, Case, Form, Outcome, Plan, Table, run, table_of
-from benchmarks.tables.table import report as usual
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import on_few_digits, thinned
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.scenario import PRESETS, Scenario
+from fleet_sim.tables import CLIENTS, Case, Form, Outcome, Plan, Table, run, table_of
+from fleet_sim.tables import report as usual
 
 SCENARIO = replace(PRESETS["new-class"], devices=9)
 MIXES: Mapping[str, tuple[str, ...]] = {
@@ -80,7 +81,14 @@ def _compared(mixed: Sequence[float], alone: Sequence[float]) -> tuple[str, str,
     return estimate(mixed).in_percent(), estimate(alone).in_percent(), paired(mixed, alone).in_percent(signed=True)
 
 
-TABLE = Table("table: architectures", "architectures", cases, PROTOCOL, say=report)
+TABLE = Table(
+    section="table: architectures",
+    page=PAGE,
+    command="python -m benchmarks.tables.architectures",
+    cases=cases,
+    protocol=PROTOCOL,
+    say=report,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -14,10 +14,10 @@ from statistics import mean
 
 from benchmarks import payload
 from benchmarks.publish import publish
-from benchmarks.tables.table import table_of
 from fd_protocol.messages import Codec
 from fd_protocol.soft_labels import SoftLabels
 from fd_runtime.model import F32
+from fleet_sim.tables import table_of
 
 WORTH_IT_BYTES, MOST_ABOVE_ENTROPY = 500, 1.25
 NOTE = f"""\

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import CLIENTS, SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import thinned
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import PRESETS, Scenario
+from fleet_sim.tables import CLIENTS, SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from fleet_sim.worlds import Cut
 
 SCENARIO = replace(PRESETS["digits"], cut=Cut(probes=600, canaries=100, validation=200, test=400))
@@ -63,7 +64,13 @@ def case(scenario: Scenario, alpha: float, form: Form) -> Case:
     )
 
 
-TABLE = Table("table: digits", "digits_splits", cases, PROTOCOL)
+TABLE = Table(
+    section="table: digits",
+    page=PAGE,
+    command="python -m benchmarks.tables.digits_splits",
+    cases=cases,
+    protocol=PROTOCOL,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, thinned
 from broker_server.settings import MethodSettings
 from broker_server.student import StudentTerms
@@ -19,6 +19,7 @@ from fd_protocol.terms import TrainingTerms
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from fleet_sim.worlds import Cut
 
 SCENARIO = Scenario(
@@ -94,7 +95,13 @@ def case(scenario: Scenario, name: str, alpha: float, *, is_short: bool = False)
     )
 
 
-TABLE = Table("table: Dirichlet splits", "dirichlet", cases, PROTOCOL)
+TABLE = Table(
+    section="table: Dirichlet splits",
+    page=PAGE,
+    command="python -m benchmarks.tables.dirichlet",
+    cases=cases,
+    protocol=PROTOCOL,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Goal, Table, run
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import on_few_digits, thinned
 from fleet_sim.scenario import PRESETS, Scenario
+from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Goal, Table, run
 
 SCENARIO = PRESETS["new-class"]
 FAMILIES: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -51,7 +52,9 @@ def case(scenario: Scenario, name: str, families: tuple[tuple[str, ...], str]) -
     )
 
 
-TABLE = Table("table: int8", "int8", cases, PROTOCOL)
+TABLE = Table(
+    section="table: int8", page=PAGE, command="python -m benchmarks.tables.int8", cases=cases, protocol=PROTOCOL
+)
 
 if __name__ == "__main__":
     run(TABLE)

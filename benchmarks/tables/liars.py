@@ -15,18 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.tables.table import (
-    CLIENTS,
-    STUDENT,
-    Case,
-    Form,
-    Outcome,
-    Plan,
-    Table,
-    chosen_how,
-    run,
-    table_of,
-)
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, thinned
 from broker_server.student import StudentTerms
 from fd_protocol.terms import TrainingTerms
@@ -36,6 +25,8 @@ from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import AttackTerms, ModelTerms, Scenario
+from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Outcome, Plan, Table, run, table_of
+from fleet_sim.tables.saying import chosen_how
 from fleet_sim.worlds import Cut, World
 
 SCENARIO = Scenario(
@@ -205,7 +196,14 @@ def _attacks(outcome: Outcome) -> list[str]:
     return list(dict.fromkeys(name.split(" | ")[1] for name in outcome.case.federations))
 
 
-TABLE = Table("table: liars", "liars", cases, PROTOCOL, report)
+TABLE = Table(
+    section="table: liars",
+    page=PAGE,
+    command="python -m benchmarks.tables.liars",
+    cases=cases,
+    protocol=PROTOCOL,
+    say=report,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.publish import publish
-from benchmarks.tables.table import table_of
 from benchmarks.tables.worlds import data, thinned
 from broker_server.rules import RuleTerms
 from edge_agent import clustering
@@ -34,6 +33,7 @@ from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.partitions import Classes, PartitionTerms
 from fleet_sim.scenario import Scenario
+from fleet_sim.tables import table_of
 from fleet_sim.worlds import Cut, World
 from model_export.public_set import DIMENSIONS, principal_space
 

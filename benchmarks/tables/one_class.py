@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, thinned
 from broker_server.rules import RuleTerms
 from broker_server.settings import MethodSettings
@@ -20,6 +20,7 @@ from fd_protocol.terms import TrainingTerms
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Classes, PartitionTerms
 from fleet_sim.scenario import AskTerms, ModelTerms, Scenario
+from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from fleet_sim.worlds import Cut
 
 NOBODY_LIES = RuleTerms(clip_rank=1)
@@ -98,7 +99,13 @@ def federations(scenario: Scenario) -> Mapping[str, Scenario]:
     }
 
 
-TABLE = Table("table: one class a device", "one_class", cases, PROTOCOL)
+TABLE = Table(
+    section="table: one class a device",
+    page=PAGE,
+    command="python -m benchmarks.tables.one_class",
+    cases=cases,
+    protocol=PROTOCOL,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import CLIENTS, SHORT_SETTINGS, Case, Form, Goal, Table, run
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, thinned
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
+from fleet_sim.tables import CLIENTS, SHORT_SETTINGS, Case, Form, Goal, Table, run
 from fleet_sim.worlds import Cut
 
 SCENARIO = replace(PRESETS["natural"], cut=replace(PRESETS["natural"].cut, canaries=100))
@@ -57,7 +58,14 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     ]
 
 
-TABLE = Table("table: people", "people", cases, PROTOCOL, has_own=True)
+TABLE = Table(
+    section="table: people",
+    page=PAGE,
+    command="python -m benchmarks.tables.people",
+    cases=cases,
+    protocol=PROTOCOL,
+    has_own=True,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables.table import Case, Form, Table, run
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, thinned
 from broker_server.settings import MethodSettings
 from broker_server.student import StudentTerms
@@ -20,6 +20,7 @@ from fd_protocol.terms import PrivacyTerms, TrainingTerms
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.tables import Case, Form, Table, run
 from fleet_sim.worlds import Cut
 from model_export.pretrain import PretrainTerms
 
@@ -78,7 +79,13 @@ def case(scenario: Scenario, rows: int, epsilons: Sequence[float], form: Form) -
     )
 
 
-TABLE = Table("table: private heads", "private_heads", cases, PROTOCOL)
+TABLE = Table(
+    section="table: private heads",
+    page=PAGE,
+    command="python -m benchmarks.tables.private_heads",
+    cases=cases,
+    protocol=PROTOCOL,
+)
 
 if __name__ == "__main__":
     run(TABLE)

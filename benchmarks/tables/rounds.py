@@ -12,26 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables.table import (
-    CLIENTS,
-    SHORT_SETTINGS,
-    STUDENT,
-    Case,
-    Form,
-    Goal,
-    Outcome,
-    Plan,
-    Table,
-    run,
-    table_of,
-)
-from benchmarks.tables.table import report as usual
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import thinned
 from fleet_sim.boards.terms import Attendance
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.targets import rounds_to_target
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
+from fleet_sim.tables import CLIENTS, SHORT_SETTINGS, STUDENT, Case, Form, Goal, Outcome, Plan, Table, run, table_of
+from fleet_sim.tables import report as usual
 from fleet_sim.worlds import Cut
 
 DIGITS = replace(
@@ -114,7 +103,14 @@ def _rounds(seeds: Sequence[Sequence[float]], target: float) -> str:
     return f"{mean(found):.1f}" + (f" ({len(found)})" if len(found) < len(seeds) else "")
 
 
-TABLE = Table("table: rounds", "rounds", cases, PROTOCOL, say=report)
+TABLE = Table(
+    section="table: rounds",
+    page=PAGE,
+    command="python -m benchmarks.tables.rounds",
+    cases=cases,
+    protocol=PROTOCOL,
+    say=report,
+)
 
 if __name__ == "__main__":
     run(TABLE)

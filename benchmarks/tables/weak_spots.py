@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables.table import CLIENTS, STUDENT, Case, Form, Outcome, Plan, Table, run, table_of
-from benchmarks.tables.table import report as usual
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, on_few_digits, thinned
 from broker_server.settings import MOST_UNCOVERED
 from fleet_sim.comparison import MakeWorld
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import ImageShift
 from fleet_sim.scenario import PRESETS, AttackTerms, ProbeTerms, Scenario
+from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Outcome, Plan, Table, run, table_of
+from fleet_sim.tables import report as usual
 from fleet_sim.worlds import World
 
 SCENARIO = replace(
@@ -104,7 +105,15 @@ def _own_gain(outcome: Outcome) -> str:
     return paired([s.own for s in ours], [s.own for s in local]).in_percent(signed=True)
 
 
-TABLE = Table("table: weak spots", "weak_spots", cases, PROTOCOL, has_own=True, say=report)
+TABLE = Table(
+    section="table: weak spots",
+    page=PAGE,
+    command="python -m benchmarks.tables.weak_spots",
+    cases=cases,
+    protocol=PROTOCOL,
+    has_own=True,
+    say=report,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -16,21 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables.table import (
-    SHORT_SETTINGS,
-    STUDENT,
-    Case,
-    Ends,
-    Form,
-    Outcome,
-    Plan,
-    Table,
-    accuracies,
-    chosen_how,
-    run,
-    settings,
-    table_of,
-)
+from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import flattened, thinned
 from broker_server.student import StudentTerms
 from fd_protocol.messages import Codec
@@ -42,6 +28,8 @@ from fleet_sim.factory import equip
 from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Ends, Form, Outcome, Plan, Table, run, table_of
+from fleet_sim.tables.saying import accuracies, chosen_how, settings
 from fleet_sim.worlds import Cut
 
 SCENARIO = Scenario(
@@ -210,7 +198,14 @@ def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else f"{value:{form}}"
 
 
-TABLE = Table("table: bytes", "wire_bytes", cases, PROTOCOL, report)
+TABLE = Table(
+    section="table: bytes",
+    page=PAGE,
+    command="python -m benchmarks.tables.wire_bytes",
+    cases=cases,
+    protocol=PROTOCOL,
+    say=report,
+)
 
 if __name__ == "__main__":
     run(TABLE)

@@ -7,7 +7,7 @@ corrected by the local class prior, as the product does it, for every method ali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -27,6 +27,7 @@ from fleet_sim.baselines.weight_codec import WeightCodec
 from fleet_sim.lab import Lab, own_shares
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.calibration import calibration_error
+from fleet_sim.metrics.scores import Scored, ScoreTerms, scored
 from fleet_sim.worlds import Samples
 
 Totals: TypeAlias = tuple[tuple[float, float], ...]
@@ -46,6 +47,7 @@ class Standing:
         totals: as many as the curve has rounds; () = nothing travels.
         families: mean accuracy on test of the devices of each family; () where all have one, or nobody asked.
         flipped: share of the scenario's `attack.source` that is taken for its `attack.target`; NaN = not asked.
+        scores: what else the scenario asks for, in its order.
     """
 
     name: str
@@ -57,10 +59,32 @@ class Standing:
     totals: Totals = ()
     families: tuple[tuple[str, float], ...] = ()
     flipped: float = float("nan")
+    scores: tuple[Scored, ...] = ()
 
     @property
     def final(self) -> float:
         return self.curve[-1]
+
+
+OF_SCORES: Mapping[str, Callable[[Scored], float]] = {
+    "all": lambda scored: scored.all,
+    "own": lambda scored: scored.own_mean,
+    "worst": lambda scored: scored.own_worst,
+}
+"""On test; the mean device on its own rows; the device that is worst off."""
+
+
+def asked(standing: Standing, what: str) -> float:
+    """Return "all" or "own" accuracy, or "NAME: all", "NAME: own" or "NAME: worst" of a score; NaN if nobody asked.
+
+    Raises:
+        KeyError: there is no such question.
+    """
+    if what in ("all", "own"):
+        return standing.final if what == "all" else standing.own
+    name, _, kind = what.partition(": ")
+    ask = OF_SCORES[kind]
+    return next((ask(scored) for scored in standing.scores if scored.name == name), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +120,7 @@ class Bench:
         rounds: of what has rounds.
         seed: of the order of rows.
         averages: what FedAvg came to with these terms, for those who go on from there.
+        scoring: what standings are asked besides accuracy.
     """
 
     lab: Lab
@@ -103,6 +128,7 @@ class Bench:
     rounds: int
     seed: int
     averages: dict[FitTerms, tuple[Standing, F32]] = field(default_factory=dict, compare=False, repr=False)
+    scoring: ScoreTerms = ScoreTerms()
 
     @property
     def factory(self) -> FactoryModel:
@@ -143,14 +169,26 @@ class Bench:
 
     def of_one(self, name: str, theta: F32) -> Standing:
         """Return where a model stands that all devices share."""
-        own = self.own(lambda _: theta)
-        return Standing(name, (self.accuracy(theta),), own, calibration=self.calibration(theta))
+        own, scores = self.own(lambda _: theta), self._scores([theta], lambda _: theta)
+        return Standing(name, (self.accuracy(theta),), own, calibration=self.calibration(theta), scores=scores)
 
     def of_each(self, name: str, thetas: Sequence[F32]) -> Standing:
         """Return where models stand of which device i has the i-th: the mean of them on test."""
         accuracy = float(np.mean([self.accuracy(theta) for theta in thetas]))
         calibration = float(np.mean([self.calibration(theta) for theta in thetas]))
-        return Standing(name, (accuracy,), self.own(lambda index: thetas[index]), calibration=calibration)
+        own, scores = self.own(lambda index: thetas[index]), self._scores(thetas, lambda index: thetas[index])
+        return Standing(name, (accuracy,), own, calibration=calibration, scores=scores)
+
+    def _scores(self, thetas: Sequence[F32], theta_of: Callable[[int], F32]) -> tuple[Scored, ...]:
+        """Return the scores of models on test, and of each device's on its own rows."""
+        if not self.scoring.names:
+            return ()
+        test = self.rows(self.lab.world.test)
+        own = [
+            self.lab.own_answers(self.family, index, partial(self.factory.logits, theta_of(index)))
+            for index in range(len(self.lab.world.own))
+        ]
+        return scored(self.scoring, [(self.factory.logits(theta, test), test.labels) for theta in thetas], own)
 
 
 def play_factory(bench: Bench) -> Standing:

@@ -19,6 +19,7 @@ from fleet_sim.demo.setting import LITERT_DEVICE, Setting
 from fleet_sim.demo.story import Outcome, tell
 from fleet_sim.factory import equip
 from fleet_sim.lab import Lab
+from fleet_sim.quiet import only_errors
 from fleet_sim.real.fleet import Stage, running_fleet
 from fleet_sim.real.observer import Observer
 from fleet_sim.real.processes import Program, stop_all
@@ -61,7 +62,8 @@ def play(plan: Plan, console: Console) -> None:
 def _equip(setting: Setting, progress: Progress) -> Stage:
     """The workstation's part: three architectures, quantised and compiled, and the public set."""
     task = progress.add_task("factory: 3 architectures, int8, train steps, TFLite twins", total=1)
-    equipment = equip(setting.world, setting.scenario.models, setting.seed, setting.factory, tflite=True)
+    with only_errors():  # the demo asks one device to run LiteRT, and of no bundle that all runtimes prove it
+        equipment = equip(setting.world, setting.scenario.models, setting.seed, setting.factory, tflite=True)
     progress.advance(task)
     folder = setting.folder / "programs"
     return Stage(setting.scenario, setting.world, equipment, folder, litert_device=LITERT_DEVICE)

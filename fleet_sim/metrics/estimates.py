@@ -18,10 +18,14 @@ class Estimate:
 
     def in_percent(self, *, signed: bool = False) -> str:
         """Return "87.4 ± 0.9": percent, plus or minus two standard errors; "-" of NaN."""
+        return Estimate(100 * self.mean, 100 * self.standard_error, self.count).plainly(signed=signed)
+
+    def plainly(self, *, signed: bool = False) -> str:
+        """Return the same of what is no share."""
         if np.isnan(self.mean):
             return "-"
-        mean = f"{100 * self.mean:{'+' if signed else ''}.1f}"
-        return mean if np.isnan(self.standard_error) else f"{mean} ± {200 * self.standard_error:.1f}"
+        mean = f"{self.mean:{'+' if signed else ''}.1f}"
+        return mean if np.isnan(self.standard_error) else f"{mean} ± {2 * self.standard_error:.1f}"
 
 
 def estimate(values: Sequence[float]) -> Estimate:

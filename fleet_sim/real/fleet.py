@@ -19,7 +19,6 @@ import numpy as np
 
 from broker_server.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
-from fd_protocol.canaries import Canaries
 from fd_runtime.artifacts import Runtime
 from fd_runtime.link import TlsFiles
 from fleet_sim.factory import Equipment
@@ -145,7 +144,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
     }
     if scenario.canaries:
         artifacts["canaries"] = fleet.folder / "canaries.json"
-        artifacts["canaries"].write_bytes(Canaries(equipment.public.digest.hex(), equipment.canaries).to_json())
+        artifacts["canaries"].write_bytes(equipment.canaries.to_json())
     settings = {
         "federation": FEDERATION,
         "aggregator": AGGREGATOR,

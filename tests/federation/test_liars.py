@@ -29,11 +29,11 @@ def first_consensus(stage, *, canaries):
     ((_, trust),) = heard_rounds(simulation)
     voices = last_voices(simulation.server, trust)
     liars = {f"device-{number}" for number in range(LIARS)}
-    rule = rule_named(FIRST_ROUND.method.name, FIRST_ROUND.method.terms)
+    rule, known = rule_named(FIRST_ROUND.method.name, FIRST_ROUND.method.terms), stage.equipment.canaries
 
     def accuracy(heard):
         is_right = rule.consensus(heard).argmax(axis=1) == stage.equipment.public_probes.labels
-        return np.delete(is_right, stage.world.canaries).mean()
+        return np.delete(is_right, [*known.trust.probes, *known.release.probes]).mean()
 
     assert len(voices) == DEVICES
     return accuracy(voices), accuracy([voice for voice in voices if voice.device not in liars])

@@ -20,6 +20,7 @@ from fleet_sim.comparison import DEFAULT_METHODS, METHODS, Comparison, compare, 
 from fleet_sim.comparison_report import report, sections, target_of, to_csv, to_json
 from fleet_sim.metrics.listening import ClassCoverage
 from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.metrics.scores import Scored, ScoreTerms
 from fleet_sim.report import print_report, write_html
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import digits
@@ -159,7 +160,8 @@ def test_a_rule_without_a_public_set_has_devices_and_no_student(tmp_path):
 
 
 def test_a_cell_is_read_as_it_was_written(tmp_path):
-    standing = Standing("x", (0.25, float("nan")), up_bytes=3.0, totals=((1.0, 2.0), (3.0, 4.5)))
+    scores = (Scored("top-3", 0.5, (0.25, float("nan"))),)
+    standing = Standing("x", (0.25, float("nan")), up_bytes=3.0, totals=((1.0, 2.0), (3.0, 4.5)), scores=scores)
     coverage = ClassCoverage(0, 0, float("nan"), float("nan"), 0)
     cell = Cell(3, "era", (standing,), RoundMetrics(2, 1.5, shares={"a": 1.0}, classes=(coverage,)))
     cell.write(tmp_path / "cell.json")
@@ -185,6 +187,29 @@ def test_differences_are_those_of_the_first_method_seed_by_seed(compared):
     each = [finals[seed, "competence FD, student"] - finals[seed, "local only"] for seed in (100, 101)]
     row = next(row for row in sections(compared)[2].rows if row[0] == "local only")
     assert row[1] == f"{100 * np.mean(each):+.1f} ± {200 * np.std(each, ddof=1) / 2**0.5:.1f}"
+
+
+def test_what_a_field_asks_besides_accuracy_is_asked_of_every_method(tmp_path):
+    plain, methods = short(), ("competence", "local-only", "fedavg/tail", "centralised")
+    scenario = replace(plain.scenario, scores=ScoreTerms(("top-3", "perplexity")))
+    terms = {"methods": methods, "seeds": (100,), "settings": {name: Knobs(2, 3e-2) for name in methods[1:]}}
+    compared = compare(replace(plain, scenario=scenario, **terms), tmp_path)
+    table = next(section for section in sections(compared) if section.title == "What else was asked")
+    kinds = ("all", "own", "worst")
+    assert table.columns[1:] == tuple(f"{name}: {kind}" for name in scenario.scores.names for kind in kinds)
+    standings = {s.name: s for cell in compared.cells for s in cell.standings}
+    assert [row[0] for row in table.rows] == list(standings)
+    for row in table.rows:
+        top_3, perplexity = standings[row[0]].scores
+        assert row[1] == f"{100 * top_3.all:.1f}"
+        assert row[4] == f"{perplexity.all:.1f}"
+        assert len(top_3.own) == (0 if "student" in row[0] else 4)
+        assert standings[row[0]].final <= top_3.all <= 1 <= perplexity.all
+    rows = list(csv.DictReader(io.StringIO(to_csv(compared))))
+    assert float(rows[-1]["top-3: own"]) == pytest.approx(standings["centralised"].scores[0].own_mean, abs=1e-5)
+    differences = next(section for section in sections(compared) if section.title == "Paired differences")
+    assert "competence FD, mean client: top-3: worst" in differences.columns
+    assert not any("perplexity" in column for column in differences.columns)
 
 
 def test_the_target_is_the_callers_or_what_the_best_can_nearly_do(compared):

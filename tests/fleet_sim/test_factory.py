@@ -34,10 +34,13 @@ def test_bundles_and_public_set_are_of_one_task(world, equipment):
 
 
 def test_canaries_point_at_the_same_samples_before_and_after_the_shuffle(world, equipment):
-    positions = list(equipment.canaries.probes)
+    canaries = equipment.canaries
+    positions = [*canaries.trust.probes, *canaries.release.probes]
     shuffled = equipment.public.probes()[positions]
     assert {row.tobytes() for row in shuffled} == {row.tobytes() for row in world.probes.values[world.canaries]}
-    np.testing.assert_array_equal(equipment.canaries.labels, equipment.public_probes.labels[positions])
+    labels = [*canaries.trust.labels, *canaries.release.labels]
+    np.testing.assert_array_equal(labels, equipment.public_probes.labels[positions])
+    assert len(canaries.trust.probes) == len(canaries.release.probes) == 100
 
 
 def test_the_public_set_on_disk_holds_no_label(equipment):

@@ -15,6 +15,7 @@ from fleet_sim.attacks import ATTACKS
 from fleet_sim.cli import main
 from fleet_sim.data import AbsentDataError
 from fleet_sim.data.terms import DataTerms
+from fleet_sim.metrics.scores import SCORES
 from fleet_sim.partitions import Classes, ImageShift, LabelNoise, Natural, PartitionTerms
 from fleet_sim.scenario import PRESETS, AskTerms, AttackTerms, ModelTerms, ProbeTerms, Scenario
 from fleet_sim.worlds import Cut, World, digits, new_class
@@ -169,7 +170,7 @@ def test_the_manual_names_every_key_preset_and_attack():
     cut_keys = [f"cut.{field.name}" for field in fields(Cut)]
     probe_keys = [f"probes.{field.name}" for field in fields(ProbeTerms)]
     keys = [field.name for field in fields(Scenario) if field.name not in {"cut", "probes"}]
-    for name in (*cut_keys, *probe_keys, *keys, *PRESETS, *ATTACKS):
+    for name in (*cut_keys, *probe_keys, *keys, *PRESETS, *ATTACKS, *SCORES):
         assert f"`{name}`" in MANUAL
     for name in (*(field.name for field in fields(PartitionTerms)), *(field.name for field in fields(ImageShift))):
         assert name in MANUAL

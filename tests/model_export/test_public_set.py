@@ -91,6 +91,28 @@ def test_canaries_are_hidden_among_the_probes_and_only_the_builder_knows_their_l
     assert "canar" not in (tmp_path / PUBLIC_SET_NAME).read_text()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_every_slice_has_its_share_of_the_canaries_of_each_class_for_trust_and_for_release(tmp_path, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat([0, 1, 2, 3], [40, 40, 20, 10]))
+    canaries = Samples(some_probes(110, seed=9), labels)
+    built = build(tmp_path, probes=some_probes(990), canaries=canaries, seed=seed)
+    for known in (built.canaries.trust, built.canaries.release):
+        places, classes = np.array(known.probes), np.array(known.labels)
+        np.testing.assert_array_equal(np.bincount(classes), [20, 20, 10, 5])
+        for start in range(0, 1100 - 220, 55):  # a fifth of the set: 22 canaries, a half for each end
+            share = np.bincount(classes[(places >= start) & (places < start + 220)], minlength=4)
+            assert (np.abs(share - [4, 4, 2, 1]) <= 1).all()
+
+
+def test_where_a_canary_lies_in_its_stretch_is_drawn_at_random(tmp_path):
+    canaries = Samples(some_probes(100, seed=9), np.zeros(100, np.int64))
+    built = build(tmp_path, probes=some_probes(900), canaries=canaries)
+    places = np.flatnonzero(built.order >= 900)
+    np.testing.assert_array_equal(places // 10, np.arange(100))  # one of ten rows
+    assert (np.bincount(places % 10, minlength=10) >= 3).all()
+    assert (np.bincount(built.order, minlength=1000) == 1).all()
+
+
 def test_the_space_of_texts_counts_words_whatever_their_order(tmp_path):
     task = Task(("a", "b"), (12,), "int32", vocabulary=30)
     tokens = np.random.default_rng(0).integers(0, 30, (40, 12), dtype=np.int32)

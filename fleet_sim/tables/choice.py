@@ -67,7 +67,8 @@ def chosen(
 
 def varied(scenario: Scenario, path: str, value: object) -> Scenario:
     """Return the scenario with another value at `path`."""
-    return _replaced(scenario, path.split("."), value)
+    changed: Scenario = _replaced(scenario, path.split("."), value)
+    return changed
 
 
 def _replaced(part: Any, names: Sequence[str], value: object) -> Any:

@@ -1,0 +1,134 @@
+"""What a table is made of: cases, which are worlds with what is played in them, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fleet_sim.baselines.standings import Standing, asked
+from fleet_sim.baselines.tuning import Knobs
+from fleet_sim.comparison import MakeWorld
+from fleet_sim.metrics.estimates import Estimate, estimate, paired
+from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.scenario import Scenario
+from fleet_sim.tables.choice import Axes, Choice
+
+STUDENT, CLIENTS = "student", "mean device"
+FIRST_SEED, TUNING_SEEDS = 100, (0, 1)
+SHORT_SETTINGS = {name: Knobs(epochs=2, learning_rate=3e-2) for name in ("fedavg/tail", "local-only")}
+"""Of the short form, which tunes nothing."""
+
+Form = Literal["full", "short"]
+Ends = dict[str, list[Standing]]
+"""Where each method ended, one standing a seed, by its name in the table."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What we set out to reach, in percent: `name`, or how far it is ahead of `than`, at `least`.
+
+    `of` is what `fleet_sim.baselines.standings.asked` is asked for.
+    """
+
+    name: str
+    least: float
+    because: str
+    than: str = ""
+    of: str = "all"
+
+    def __str__(self) -> str:
+        what = f"{self.name}, above {self.than}" if self.than else self.name
+        what = what if self.of == "all" else f"{what}, {self.of}"
+        least = f"{self.least:+g}" if self.than else f"{self.least:g}"
+        return f"{what}: at least {least} ({self.because})"
+
+    def measured(self, ends: Ends) -> Estimate:
+        """Return what became of it, in 0..1."""
+        ours = [asked(standing, self.of) for standing in ends[self.name]]
+        return paired(ours, [asked(standing, self.of) for standing in ends[self.than]]) if self.than else estimate(ours)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A column: a world, and what is played in it.
+
+    Attributes:
+        name: of the column.
+        world: of each seed.
+        federations: scenarios by name; the first is ours, and differences are taken to it.
+        axes: values to try for the settings of federations, see `choice`.
+        baselines: by their names in `fleet_sim.baselines.catalogue`.
+        settings: of baselines that are not tuned here.
+        budget: settings that are tried for each federation and each baseline, at most.
+        own_axes: of federations that have others, by name.
+        is_tuned_once: whether the other federations have the settings that were chosen for the first.
+        published: figures that others printed, in percent, by who printed them.
+        goals: of ours.
+    """
+
+    name: str
+    world: MakeWorld
+    federations: Mapping[str, Scenario]
+    axes: Axes
+    baselines: tuple[str, ...]
+    settings: Mapping[str, Knobs] = field(default_factory=dict)
+    budget: int = 8
+    own_axes: Mapping[str, Axes] = field(default_factory=dict)
+    is_tuned_once: bool = False
+    published: Mapping[str, str] = field(default_factory=dict)
+    goals: tuple[Goal, ...] = ()
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """What its scenarios ask besides accuracy."""
+        return next((scenario.scores.names for scenario in self.federations.values()), ())
+
+    def axes_of(self, federation: str) -> Axes:
+        """Return the values to try for the settings of a federation."""
+        return self.own_axes.get(federation, self.axes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is played: seeds that are compared on, seeds that settings are chosen on, processes."""
+
+    folder: Path
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...] = TUNING_SEEDS
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A case that was played, the settings that were chosen for it, and whom federations listened to in the end."""
+
+    case: Case
+    ends: Ends
+    choices: Mapping[str, Choice]
+    knobs: Mapping[str, Knobs]
+    heard: Mapping[str, Sequence[RoundMetrics]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What a command plays and says.
+
+    Attributes:
+        section: of `page`, between whose marks it stands.
+        page: Markdown.
+        command: that plays it.
+        cases: of the full form or of the short one, by where data lie.
+        protocol: where ours differs from that of the published figures.
+        has_own: whether it also says what devices make of their own kind of rows.
+        say: what a table says that is not laid out like others.
+    """
+
+    section: str
+    page: Path
+    command: str
+    cases: Callable[[Mapping[str, Path], Form], Sequence[Case]]
+    protocol: str
+    has_own: bool = False
+    say: Callable[[Table, Sequence[Outcome], Plan], str] | None = None

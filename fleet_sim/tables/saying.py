@@ -1,0 +1,148 @@
+"""What a table says, as Markdown. Nothing here plays anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from fleet_sim.baselines.catalogue import BASELINES
+from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
+from fleet_sim.baselines.tuning import Knobs
+from fleet_sim.metrics.estimates import estimate, paired
+from fleet_sim.metrics.scores import SCORES
+from fleet_sim.tables.case import CLIENTS, STUDENT, Ends, Outcome, Plan, Table
+from fleet_sim.tables.choice import Axes
+
+
+def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """Return what a table says, as Markdown."""
+    parts = [
+        f"{len(plan.seeds)} seeds; accuracy on test rows, %; ± are two standard errors. {chosen_how(outcomes, plan)}",
+        accuracies(outcomes),
+        f"What differs from the published protocol: {table.protocol}",
+    ]
+    if table.has_own:
+        parts.insert(2, own(outcomes))
+    parts[2:2] = [scores(outcome) for outcome in outcomes if outcome.case.scores]
+    if any(outcome.case.goals for outcome in outcomes):
+        parts.append(goals(outcomes))
+    parts += [differences(outcomes), traffic(outcomes), settings(outcomes)]
+    return "\n\n".join(parts)
+
+
+def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """Return how settings were chosen."""
+    budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
+    text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
+    return f"{text} {seeds} other seed{'s' * (seeds > 1)}."
+
+
+def accuracies(outcomes: Sequence[Outcome]) -> str:
+    """Return where all methods end, a column a case, and below them what others printed."""
+    rows = [[name, *(_said(outcome.ends.get(name)) for outcome in outcomes)] for name in names_of(outcomes)]
+    rows += [
+        [f"*published:* {name}", *(outcome.case.published.get(name, "") for outcome in outcomes)]
+        for name in dict.fromkeys(name for outcome in outcomes for name in outcome.case.published)
+    ]
+    return table_of(["method", *(outcome.case.name for outcome in outcomes)], rows)
+
+
+def own(outcomes: Sequence[Outcome]) -> str:
+    """Return the share of rows of a device's own kind, kept from it, that it gets right with its local prior."""
+    rows = [
+        [name, *(_said(outcome.ends.get(name), "own") for outcome in outcomes)]
+        for name in names_of(outcomes)
+        if not name.endswith(STUDENT)
+    ]
+    return table_of(["own kind of rows", *(outcome.case.name for outcome in outcomes)], rows)
+
+
+def scores(outcome: Outcome) -> str:
+    """Return what the scenarios of one case ask besides accuracy: on test, on own rows, and of the worst device."""
+    asks = [f"{name}: {kind}" for name in outcome.case.scores for kind in OF_SCORES]
+    rows = [[name, *(_said(standings, what) for what in asks)] for name, standings in outcome.ends.items()]
+    return table_of([outcome.case.name, *asks], rows)
+
+
+def goals(outcomes: Sequence[Outcome]) -> str:
+    """Return what we set out to reach, and whether the mean reaches it."""
+    rows = []
+    for outcome in outcomes:
+        for goal in outcome.case.goals:
+            found = goal.measured(outcome.ends)
+            verdict = "reached" if 100 * found.mean >= goal.least else "**missed**"
+            rows.append([f"{outcome.case.name}: {goal}", found.in_percent(signed=bool(goal.than)), verdict])
+    return table_of(["goal", "measured", ""], rows)
+
+
+def differences(outcomes: Sequence[Outcome]) -> str:
+    """Return how far the first standing, our student, is ahead of every other, paired by seed."""
+    ours, *others = names_of(outcomes)
+    rows = [[name, *(_difference(outcome.ends, ours, name) for outcome in outcomes)] for name in others]
+    return table_of([f"points of *{ours}* above", *(outcome.case.name for outcome in outcomes)], rows)
+
+
+def traffic(outcomes: Sequence[Outcome]) -> str:
+    """Return the bytes that a device sends and receives a round."""
+    rows = []
+    for name in names_of(outcomes):
+        cells = [_bytes(outcome.ends.get(name)) for outcome in outcomes]
+        if any(cell != "-" for cell in cells) and not name.endswith(CLIENTS):
+            rows.append([name.removesuffix(f", {STUDENT}"), *cells])
+    return table_of(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)], rows)
+
+
+def settings(outcomes: Sequence[Outcome]) -> str:
+    """Return the settings that were chosen, and from which."""
+    rows = []
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.choices):
+        cells = [outcome.choices[name].text if name in outcome.choices else "" for outcome in outcomes]
+        grid = next(outcome.case.axes_of(name) for outcome in outcomes if name in outcome.choices)
+        rows.append([name, *cells, _grid({path.rpartition(".")[2]: values for path, values in grid.items()})])
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.knobs):
+        cells = [_knobs(name, outcome.knobs[name]) if name in outcome.knobs else "" for outcome in outcomes]
+        rows.append([BASELINES[name].title, *cells, _grid(BASELINES[name].axes)])
+    return table_of(["settings chosen", *(outcome.case.name for outcome in outcomes), "of"], rows)
+
+
+def _grid(axes: Axes) -> str:
+    return ", ".join(f"{name} {{{', '.join(f'{value:g}' for value in values)}}}" for name, values in axes.items())
+
+
+def names_of(outcomes: Sequence[Outcome]) -> list[str]:
+    return list(dict.fromkeys(name for outcome in outcomes for name in outcome.ends))
+
+
+def _said(standings: Sequence[Standing] | None, what: str = "all") -> str:
+    if not standings:
+        return "-"
+    of, name = estimate([asked(standing, what) for standing in standings]), what.partition(": ")[0]
+    return of.in_percent() if name not in SCORES or SCORES[name].is_share else of.plainly()
+
+
+def _difference(ends: Ends, ours: str, theirs: str) -> str:
+    if ours not in ends or theirs not in ends:
+        return "-"
+    return paired([s.final for s in ends[ours]], [s.final for s in ends[theirs]]).in_percent(signed=True)
+
+
+def _bytes(standings: Sequence[Standing] | None) -> str:
+    if not standings or not any(standing.totals for standing in standings):
+        return "-"
+    up, down = (
+        sum(getattr(standing, way) for standing in standings) / len(standings) for way in ("up_bytes", "down_bytes")
+    )
+    return "-" if math.isnan(up) else f"{up:,.0f} / {down:,.0f}"
+
+
+def _knobs(name: str, knobs: Knobs) -> str:
+    return ", ".join(f"{axis} {getattr(knobs, axis):g}" for axis in BASELINES[name].axes)
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    return "\n".join([_row(columns), "|---" * len(columns) + "|", *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
