@@ -55,7 +55,7 @@ from fd_protocol.messages import Release
 from fd_runtime.artifacts import load_bundle
 
 _TURN_S, _IDLE_S = 1.0, 600.0
-_RETRY_S = (5.0, 3600.0)
+_RETRY_S = (15.0, 3600.0)
 """First and longest wait before what was postponed is tried again; the wait doubles, and a fleet does not march."""
 _DEATHS = 2
 """Of a worker that is on trial; one may be anybody's fault."""

@@ -70,13 +70,13 @@ def test_build_writes_every_bundle_and_the_public_set(recipe, tmp_path, capsys):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     assert main(["build", str(write_recipe(folder)), "--out", str(folder / "out")]) == 0
-    return folder / "out"
+    return folder
 
 
 @pytest.fixture
 def built(made, tmp_path):
-    """What is built, for each test to spoil."""
-    return shutil.copytree(made, tmp_path / "out")
+    """What is built, and its recipe, for each test to spoil."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True) / "out"
 
 
 @pytest.mark.parametrize("name", ["small", "public-set"])
