@@ -42,8 +42,8 @@ from tests.edge_agent.patience import wait_until
 DEVICE = "dev-1"
 TOPICS = topics.Topics(FEDERATION)
 TERMS = TrainingTerms(epochs=2, learning_rate=5e-3, warm_up_epochs=2)
-LONG = 400
-"""Epochs that take a second: time to be killed in."""
+LONG = 1000
+"""Epochs that take seconds: time to be killed in."""
 
 
 class ScriptedServer:

@@ -136,7 +136,7 @@ def test_work_that_kills_its_worker_three_times_is_given_up_and_the_next_round_g
     server = new_server(agent)
     agent.start()
     wait_until(agent.worker_ids)
-    server.offer(1, training=replace(TERMS, warm_up_epochs=3 * LONG))
+    server.offer(1, training=replace(TERMS, warm_up_epochs=LONG))
     agent.wait_for(Phase.PREDICTING)
     while agent.state().phase is Phase.PREDICTING:
         pid = wait_until(lambda: agent.standing().worker_pid)

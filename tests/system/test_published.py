@@ -90,11 +90,23 @@ def device(tmp_path, broker, factory, port, trust):
 
 def operator(config, *arguments, waits=True):
     """What the command line says; in this process, for a look that is repeated takes a second to start elsewhere."""
-    wait, said, trouble = ["--wait", "60"] if waits else [], io.StringIO(), io.StringIO()
+    said, trouble = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(trouble):
-        status = main([*map(str, arguments), "--config", str(config), *wait])
+        status = main(words(config, arguments, waits))
     assert status == 0, trouble.getvalue() + said.getvalue()
     return said.getvalue()
+
+
+def operator_elsewhere(config, *arguments, waits=True):
+    """What it says where it is a program, as it is for an operator."""
+    command = [*COMMAND, *words(config, arguments, waits)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def words(config, arguments, waits):
+    return [*map(str, arguments), "--config", str(config), *(["--wait", "60"] if waits else [])]
 
 
 def sign(trust, bundle, parent=None):
@@ -124,8 +136,8 @@ def test_what_the_workstation_signs_comes_to_a_device_and_a_command_takes_it_bac
     device.start()
     device.wait_for_standing(lambda standing: standing.vitals.is_connected)
     sign(trust, second, factory)
-    assert "mlp-s 2" in operator(server, "publish", trust.signed, waits=False)
-    assert "2 is what devices of family mlp-s run from now on" in operator(server, "release", "start", "mlp-s", "2")
+    assert "mlp-s 2" in operator_elsewhere(server, "publish", trust.signed, waits=False)
+    assert "2 is what devices of family mlp-s run from now on" in operator_elsewhere(server, "release", "start", "mlp-s", "2")
     wait_until(runs(device, second))
     assert slots(device).succeeded
     wait_until(lambda: "1 run it" in how_far(server))
