@@ -137,7 +137,8 @@ def test_what_the_workstation_signs_comes_to_a_device_and_a_command_takes_it_bac
     device.wait_for_standing(lambda standing: standing.vitals.is_connected)
     sign(trust, second, factory)
     assert "mlp-s 2" in operator_elsewhere(server, "publish", trust.signed, waits=False)
-    assert "2 is what devices of family mlp-s run from now on" in operator_elsewhere(server, "release", "start", "mlp-s", "2")
+    started = operator_elsewhere(server, "release", "start", "mlp-s", "2")
+    assert "2 is what devices of family mlp-s run from now on" in started
     wait_until(runs(device, second))
     assert slots(device).succeeded
     wait_until(lambda: "1 run it" in how_far(server))
