@@ -12,6 +12,10 @@ from hypothesis import settings
 
 from tests.support.once import keep_in
 
+# Several tests share few processors, and their matrices are small: a second thread would only wait. Before numpy comes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 # Containers like to forbid byte code: each of the thousands of processes that tests start would compile all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
