@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn import datasets
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
@@ -545,6 +546,14 @@ def test_packages_carry_data(name, shape, classes):
     found = DATASETS[name].load()
     assert (found.samples.shape, len(found.task.classes)) == (shape, classes)
     assert set(found.labels.tolist()) == set(range(classes))
+
+
+@pytest.mark.parametrize("name", ["digits", "breast-cancer"])
+def test_they_are_what_scikit_learn_reads(name):
+    values, labels = getattr(datasets, f"load_{name.replace('-', '_')}")(return_X_y=True)
+    found = DATASETS[name].load()
+    assert (found.samples == values.astype(found.samples.dtype)).all()
+    assert (found.labels == labels).all()
 
 
 def test_every_data_set_has_a_line_for_people():
