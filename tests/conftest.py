@@ -5,14 +5,32 @@ FEDISTILL_EXAMPLES: how many examples a property test looks for, where a process
 
 import logging
 import os
+import sys
 
 import pytest
 from hypothesis import settings
+
+from tests.support.once import keep_in
+
+# Several tests share few processors, and their matrices are small: a second thread would only wait. Before numpy comes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# Containers like to forbid byte code: each of the thousands of processes that tests start would compile all it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _EXAMPLES = os.environ.get("FEDISTILL_EXAMPLES")
 _FEWER = {"max_examples": int(_EXAMPLES)} if _EXAMPLES else {}
 settings.register_profile("fedistill", deadline=None, **_FEWER)
 settings.load_profile("fedistill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once(tmp_path_factory):
+    """All processes of a run share what is made once; xdist gives each a folder in that of the run."""
+    own = tmp_path_factory.getbasetemp()
+    keep_in((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made-once")
 
 
 @pytest.fixture

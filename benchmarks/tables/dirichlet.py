@@ -61,7 +61,12 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     """Return six columns, or in the short form one of digits."""
     if form == "short":
         short = replace(
-            SCENARIO, data=DataTerms("digits"), cut=Cut(probes=200, validation=100, test=300), rounds=2, devices=4
+            SCENARIO,
+            data=DataTerms("digits"),
+            cut=Cut(probes=200, validation=100, test=300),
+            rounds=2,
+            devices=4,
+            models=replace(SCENARIO.models, families=("mlp-s",), student="mlp-s"),
         )
         return [case(short, "digits", 0.1, is_short=True)]
     return [

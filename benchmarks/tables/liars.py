@@ -76,6 +76,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             cut=Cut(probes=200, canaries=50, validation=100, test=300),
             devices=5,
             rounds=2,
+            models=replace(SCENARIO.models, families=("mlp-s",), student="mlp-s"),
         )
         rules = {"competence, canaries": ("competence", True), "mean-probabilities": ("mean-probabilities", False)}
         attacks = {name: replace(terms, devices=min(2, terms.devices)) for name, terms in ATTACKS.items()}

@@ -105,7 +105,9 @@ def tls_socket(port: int, files: TlsFiles | None, ca: object = None, timeout_s: 
 
 
 def tcp_socket(port: int, timeout_s: float = PATIENCE_S) -> socket.socket:
-    return socket.create_connection((LOOPBACK, port), timeout=timeout_s)
+    opened = socket.create_connection((LOOPBACK, port), timeout=timeout_s)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a last small segment waits for nobody's ACK
+    return opened
 
 
 class RawClient:

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-import socket
+import threading
 from datetime import datetime, timedelta, timezone
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 from broker_server.ca import Authority
@@ -14,37 +14,33 @@ from broker_server.certificates import Identity, Role
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.doctor import examine
 from fd_protocol.canaries import Canaries, LabelledProbes
-from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.findings import Verdict
 from fd_runtime.starting import exclusive
 from fd_runtime.tuf_online import OnlineTrust
-from model_export.building import build
-from model_export.public_set import build_public_set
-from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.artifacts import build_artifacts
 from tests.broker_server.builders import FED
 from tests.broker_server.world import World, fleet
 from tests.support.trust import Trust
 
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 NOW = datetime.now(timezone.utc)
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
-    samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
-    data = FactoryData(samples[:0], np.empty(0, np.int64), samples)
-    build(Recipe("small", "mlp-s", tflite="none"), TASK, data, folder / "bundle")
-    public = build_public_set(folder / "public_set", samples, TASK, seed=0)
-    canaries = Canaries(public.spec.digest.hex(), LabelledProbes((1, 2), (0, 1)))
+    public = build_artifacts(folder)
+    canaries = Canaries(public.digest.hex(), LabelledProbes((1, 2), (0, 1)))
     (folder / "canaries.json").write_bytes(canaries.to_json())
     return folder
 
 
 @pytest.fixture
 def listening():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+    """A port where somebody takes the call and hangs up: of TLS there is nothing, and nobody waits for it."""
+    with ThreadingTCPServer(("127.0.0.1", 0), BaseRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 @pytest.fixture

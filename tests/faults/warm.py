@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +37,14 @@ class Ended:
 class Warm:
     """One program that forks the functions of a module; one fork at a time."""
 
-    def __init__(self, module: str, folder: Path) -> None:
+    def __init__(self, module: str, folder: Path, environment: Mapping[str, str] = {}) -> None:
+        """Start it, in `folder`, with more in its environment than this process has."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.faults.warm", module]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
+        whole = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1", **environment}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        self._process = subprocess.Popen(command, text=True, env=whole, **pipes)
 
     def close(self) -> None:
         assert self._process.stdin is not None

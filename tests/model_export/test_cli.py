@@ -1,6 +1,7 @@
 """`model-export` says what it made, and what is wrong in one line with an exit code of sysexits.h."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,14 +42,18 @@ tflite = "none"
 """
 
 
-@pytest.fixture
-def recipe(tmp_path):
+def write_recipe(folder):
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "probes.npy", rng.integers(0, 256, (30, 6), dtype=np.uint8))
-    np.savez(tmp_path / "factory.npz", x=rng.integers(0, 256, (20, 6), dtype=np.uint8), y=rng.integers(0, 3, 20))
-    path = tmp_path / "recipe.toml"
+    np.save(folder / "probes.npy", rng.integers(0, 256, (30, 6), dtype=np.uint8))
+    np.savez(folder / "factory.npz", x=rng.integers(0, 256, (20, 6), dtype=np.uint8), y=rng.integers(0, 3, 20))
+    path = folder / "recipe.toml"
     path.write_text(TASK + BUNDLES)
     return path
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return write_recipe(tmp_path)
 
 
 def test_build_writes_every_bundle_and_the_public_set(recipe, tmp_path, capsys):
@@ -61,11 +66,17 @@ def test_build_writes_every_bundle_and_the_public_set(recipe, tmp_path, capsys):
     assert large["verified_on"] == ["onnxruntime", "numpy"]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    assert main(["build", str(write_recipe(folder)), "--out", str(folder / "out")]) == 0
+    return folder
+
+
 @pytest.fixture
-def built(recipe, tmp_path, capsys):
-    main(["build", str(recipe), "--out", str(tmp_path / "out")])
-    capsys.readouterr()
-    return tmp_path / "out"
+def built(made, tmp_path):
+    """What is built, and its recipe, for each test to spoil."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True) / "out"
 
 
 @pytest.mark.parametrize("name", ["small", "public-set"])

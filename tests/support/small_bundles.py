@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 
 from fd_protocol.manifest import Preprocessing, Task
-from fd_runtime.artifacts import Bundle
+from fd_runtime.artifacts import Bundle, load_bundle
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
+from tests.support.once import once
 
 PICTURES = Task(("cat", "dog", "fox"), (1, 12, 12), "uint8", Preprocessing(1 / 255))
 
@@ -23,7 +26,12 @@ def pictures(rows, seed=0, brightness=0.0):
 
 
 def small_bundle(folder, rows=64, **changes) -> Bundle:
-    calibration = pictures(rows, seed=7)[0]
-    data = FactoryData(calibration[:0], np.empty(0, np.int64), calibration=calibration)
-    options = {"pretraining": None, "tflite": "none", **changes}
-    return build(Recipe("small", "cnn-s", **options), PICTURES, data, folder)
+    recipe = Recipe("small", "cnn-s", **{"pretraining": None, "tflite": "none", **changes})
+
+    def make(folder):
+        calibration = pictures(rows, seed=7)[0]
+        data = FactoryData(calibration[:0], np.empty(0, np.int64), calibration=calibration)
+        build(recipe, PICTURES, data, folder / "bundle")
+
+    shutil.copytree(once(f"small bundle {rows} {recipe}", make) / "bundle", folder)
+    return load_bundle(folder)

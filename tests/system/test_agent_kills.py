@@ -28,7 +28,7 @@ from tests.support.brokers import needs_mosquitto, plain_mosquitto
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
-KILLS = int(os.environ.get("FEDISTILL_KILLS", "12"))
+KILLS = int(os.environ.get("FEDISTILL_KILLS", "6"))
 SEED = int(os.environ.get("FEDISTILL_SEED", str(time.time_ns() % 1_000_000)))
 VICTIMS = ("worker", "supervisor", "both")
 ROUND_S = float(os.environ.get("FEDISTILL_ROUND_S", "120"))

@@ -152,6 +152,8 @@ def test_a_setting_that_a_device_is_well_with_is_kept_and_one_that_it_cannot_sta
 
 def test_a_device_that_cannot_reach_its_broker_after_a_change_goes_back(stage):
     agent, operator, fleet = stage
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("health_window_s = 20", "health_window_s = 10"))  # the shortest
     agent.start()
     operator.order("diag")
     operator.end("diag")

@@ -93,7 +93,7 @@ def test_a_device_that_runs_already_is_used_and_left_running(device):
 
 
 def test_calls_wait_for_a_worker_that_was_killed(device):
-    made, (samples, _) = device("[api]").start(), clouds(5)
+    made, (samples, _) = device("[api]\n[process]\nrestart_min_s = 0.1\nrestart_max_s = 0.5").start(), clouds(5)
     wait_for_api(made)
     with Agent(made.config, start=False) as agent:
         before = agent.predict(samples[0])

@@ -12,7 +12,6 @@ import pytest
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.service import utc_ms
 from fd_protocol import codec
-from fd_protocol.manifest import Preprocessing, Task
 from fd_protocol.messages import (
     ConsensusBlock,
     Contribution,
@@ -28,14 +27,11 @@ from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, LinkSettings, LinkUp
-from model_export.building import build
-from model_export.public_set import build_public_set
-from model_export.recipe import FactoryData, Recipe
+from tests.broker_server.artifacts import TASK, build_artifacts
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
-TASK = Task(("a", "b", "c"), (12,), "uint8", Preprocessing(1 / 255))
 TOPICS = Topics("demo")
 START_S = 120.0
 """A busy machine takes a while to import onnxruntime."""
@@ -49,15 +45,8 @@ def broker(tmp_path):
 
 @pytest.fixture
 def config(tmp_path, broker):
-    samples = np.random.default_rng(0).integers(0, 256, (30, 12), dtype=np.uint8)
     main(["init", str(tmp_path), "--federation", "demo", "--trust", "none"])
-    build(
-        Recipe("small", "mlp-s", tflite="none"),
-        TASK,
-        FactoryData(samples[:0], np.empty(0, np.int64), samples),
-        tmp_path / "bundle",
-    )
-    build_public_set(tmp_path / "public_set", samples, TASK, seed=0)
+    build_artifacts(tmp_path)
     path = tmp_path / CONFIG_NAME
     text = path.read_text().replace("port = 8883", f"port = {broker.port}")
     path.write_text(text.replace("minimum_online = 2", "minimum_online = 3"))

@@ -1,4 +1,7 @@
-"""The real worker process, killed in the middle of trainings, and short of memory. Jobs come from the test."""
+"""The real worker process, killed in the middle of trainings, and short of memory. Jobs come from the test.
+
+FEDISTILL_KILLS=12 pytest tests/system/test_worker_kills.py      the whole; without the variable a few kills
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ pytestmark = pytest.mark.system
 
 TERMS = TrainingTerms(epochs=25, learning_rate=5e-3, warm_up_epochs=25)
 PRIVACY = PrivacyTerms(epsilon=8.0, steps=250, sampling_rate=0.5, learning_rate=1e-2, rows=600)
-KILLS = 6
+KILLS = int(os.environ.get("FEDISTILL_KILLS", "3"))
+"""Of each training."""
 
 
 class Worker:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 
@@ -31,6 +28,7 @@ from model_export.quantisation import QuantisationTerms
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import CLASSES, TASK, clouds, write_public_set
 from tests.edge_agent.builders import offer, round_id
+from tests.support.once import once
 
 PROBES = 60
 TRAINING = TrainingTerms(epochs=4, learning_rate=5e-3, warm_up_epochs=20)
@@ -40,10 +38,8 @@ NOW = 1_800_000_000.0
 DAY = 86_400.0
 
 
-@cache
 def bundle_folder(version="1", *, private=True):
-    """A bundle, built once for all tests of a process."""
-    folder = Path(mkdtemp(prefix="private-bundle-"))
+    """A bundle, for all tests of a run."""
     samples = clouds(40, seed=3)[0]
     recipe = Recipe(
         "clouds",
@@ -54,8 +50,8 @@ def bundle_folder(version="1", *, private=True):
         tflite="none",
         quantisation=QuantisationTerms(method="none"),
     )
-    build(recipe, TASK, FactoryData.unlabelled(samples), folder / "bundle")
-    return folder / "bundle"
+    data = FactoryData.unlabelled(samples)
+    return once(f"private bundle {recipe}", lambda folder: build(recipe, TASK, data, folder / "bundle")) / "bundle"
 
 
 def rows_of(count=300, seed=9, classes=range(CLASSES)):

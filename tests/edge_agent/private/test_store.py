@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,6 +21,8 @@ from fd_protocol.errors import InvalidValueError
 from fd_runtime.opening import LoadedModel
 from fd_runtime.space import Space, preprocessed
 from fd_runtime.store import StoreFullError
+from tests.edge_agent.patience import wait_until
+from tests.edge_agent.private import busy
 from tests.edge_agent.private.artifacts import (
     DAY_MS,
     TASK,
@@ -34,6 +32,7 @@ from tests.edge_agent.private.artifacts import (
     write_bundle,
 )
 from tests.edge_agent.private.noise import NOW_MS, sample, samples
+from tests.faults.warm import Warm
 
 GUESSES = GuessSettings(confidence=0.9, share=0.25)
 
@@ -623,50 +622,26 @@ def test_a_store_of_other_classes_or_samples_is_refused(tmp_path, bundle):
 
 # Crashes.
 
-KILLED = """
-    import random, sys
-    from pathlib import Path
-    from edge_agent.private.settings import GuessSettings, StoreSettings
-    from edge_agent.private.store import PrivateStore
-    from fd_runtime.artifacts import load_bundle
-    from tests.edge_agent.private.noise import NOW_MS, sample
 
-    bundle, path = load_bundle(Path(sys.argv[1])), Path(sys.argv[2])
-    settings = StoreSettings(megabytes=8, rows=150, questions=10, awaiting=20, guesses=GuessSettings(0.9))
-    store = PrivateStore.open(path, settings, bundle.manifest)
-    rng, number = random.Random(int(sys.argv[3])), int(sys.argv[3]) * 100_000
-    print("ready", flush=True)
-    while True:
-        number += 1
-        kind = rng.randrange(4)
-        store.add(sample(number), sample_id=f"id-{number}", label=number % 3 if kind == 0 else None,
-                  confidence=(None, 0.4, 0.95, 0.6)[kind], guess=number % 3, at_ms=NOW_MS + number, source="s")
-        if kind == 3:
-            for one in store.uncertain(2):
-                store.label(one.sample_id, 1, by="owner")
-"""
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    warm = Warm(busy.__name__, tmp_path_factory.mktemp("warm"))
+    yield warm
+    warm.close()
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_a_worker_killed_at_any_moment_leaves_a_whole_store(tmp_path, bundle, encrypted):
-    settings = StoreSettings(
-        megabytes=8, rows=150, questions=10, awaiting=20, guesses=GuessSettings(0.9),
-    )  # fmt: skip
-    source = textwrap.dedent(KILLED)
-    if encrypted:
-        settings = replace(settings, key_file=tmp_path / "key")
-        source = source.replace("awaiting=20,", f"awaiting=20, key_file=Path({str(tmp_path / 'key')!r}),")
+def test_a_worker_killed_at_any_moment_leaves_a_whole_store(tmp_path, bundle, workers, encrypted):
+    key = str(tmp_path / "key") if encrypted else None
     path = tmp_path / "private.db"
     for life in range(6):
-        child = subprocess.Popen(
-            [sys.executable, "-c", source, bundle.folder, path, str(life)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout.readline() == "ready\n"
-        threading.Event().wait(0.05 + 0.07 * life)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        store = PrivateStore.open(path, settings, bundle.manifest, clock=lambda: NOW_MS)
+        ready = tmp_path / f"ready-{life}"
+        with workers.started("work", str(bundle.folder), str(path), life, key, str(ready)) as fork:
+            wait_until(ready.exists)
+            threading.Event().wait(0.05 + 0.07 * life)
+            assert fork.is_alive()
+            fork.kill()
+        store = PrivateStore.open(path, busy.settings(key), bundle.manifest, clock=lambda: NOW_MS)
         pools, table = store._pools, store._table
         assert len(pools.numbers) == len(pools.facts)
         for number, facts in pools.facts.items():

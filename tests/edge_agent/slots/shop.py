@@ -24,13 +24,20 @@ from fd_runtime.target_facts import facts_of
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import TASK, clouds
+from tests.support.once import once
 from tests.support.trust import Trust
 
 
 def make_factory(folder: Path) -> Bundle:
     """The bundle that devices are born with; it has learnt nothing."""
+    shutil.copytree(once("factory of clouds", _make_factory) / "bundle", folder)
+    return load_bundle(folder)
+
+
+def _make_factory(folder: Path) -> None:
     samples, labels = clouds(64, seed=2)
-    return build(Recipe("clouds", "mlp-s", trains="everything"), TASK, FactoryData(samples, labels, samples), folder)
+    data = FactoryData(samples, labels, samples)
+    build(Recipe("clouds", "mlp-s", trains="everything"), TASK, data, folder / "bundle")
 
 
 def learnt(factory: Bundle, epochs: int) -> np.ndarray:
