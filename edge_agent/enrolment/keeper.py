@@ -27,7 +27,7 @@ from edge_agent.enrolment.renewal import Due, due, is_late
 from fd_protocol.errors import DecodeError
 from fd_runtime.stamps import stamp_of
 
-_LOOK_S = 2.0
+_LOOK_S = 10.0
 _CLOCK_S = 5.0
 _REFUSED_S = 3600.0
 _RETRY_S: Mapping[Due, tuple[float, float]] = {Due.ENROL: (2.0, 300.0), Due.RENEW: (60.0, 3600.0)}
