@@ -6,7 +6,7 @@
          ├─ aggregator   client; its common name is the aggregator id
          └─ broker       server; clients check its host names
 
-    folder/  root.pem issuing.pem issuing.key crl.pem issued/{name}/{serial}.pem lock audit.log tokens/
+    folder/  root.pem issuing.pem issuing.key crl.pem issued/{name}/{serial}.pem lock audit.log tokens/ probes/
 
 Invariants:
 - A name has one role for ever. The broker's ACL knows names only, so a device certificate that carried the

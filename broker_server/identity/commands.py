@@ -10,7 +10,7 @@ from broker_server.commanding import Subparsers, say, with_config
 from broker_server.config import Config
 from broker_server.identity.desk import Desk
 from broker_server.identity.keeping import signal_broker
-from broker_server.identity.sessions import End, Pass, end_session
+from broker_server.identity.sessions import PROBE_LIFE, End, Pass, end_session
 from broker_server.identity.tokens import DEFAULT_LIFE, LONGEST_LIFE
 from broker_server.who import who
 from fd_protocol.identity import check_name
@@ -58,9 +58,12 @@ def _token(arguments: argparse.Namespace) -> int:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     config, device = load_toml(arguments.config, Config), check_name(arguments.device, "device")
-    desk = Desk.of(config.enrolment)
-    probe, victim = (Pass.mint(desk.authority, device, _now()) for _ in range(2))
-    count = desk.revoke(device, now=_now(), who=who(), also=(probe.serial,))
+    desk, now = Desk.of(config.enrolment), _now()
+    fresh, victim = Pass.mint(desk.authority, device, now, PROBE_LIFE), Pass.mint(desk.authority, device, now)
+    before, earlier = desk.authority.revoked(), Pass.kept(desk.authority, device, now)
+    count = desk.revoke(device, now=now, who=who(), also=(fresh.serial,))
+    is_told_already = {one.serial_number for one in desk.authority.issued(device)} <= before
+    probe = earlier if earlier is not None and is_told_already else fresh
     signal_broker(config.enrolment.broker_pid_file)
     told: dict[str, object] = {"device": device, "certificates": count}
     line = f"{device}: {count} {'certificate' if count == 1 else 'certificates'} revoked"
@@ -69,9 +72,11 @@ def _revoke(arguments: argparse.Namespace) -> int:
         return 0
     end = end_session(desk.authority, config.broker, device, probe, victim, patience_s=arguments.wait)
     if end is End.ENDED:
+        Pass.forget(desk.authority, device)
         desk.audit.write(_now(), "session_ended", device, who=who())
         say(arguments, told | {"session": end.value}, f"{line}; the broker knows, and its session has ended")
         return 0
+    probe.keep(desk.authority, device)
     say(arguments, told | {"session": end.value, "remedy": _REMEDIES[end]}, f"{line}; {_REMEDIES[end]}")
     return EX_TEMPFAIL
 

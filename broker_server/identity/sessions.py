@@ -8,6 +8,10 @@ certificate that we make for it and that is good for five minutes:
                                                   --> connect as the victim, anew: its session, and what waited in it,
                                                       end, its will goes out --> it cannot come back
 
+The probe of a revocation that the broker has not been seen to know is kept, a day at most: who has the broker read the
+list and gives the command again asks by the same probe, which is on the list that the broker has read by then. A new
+one would be on a newer list only.
+
 What is deliberately absent: any trust in the order of signals. That the broker has the list is seen, not assumed.
 """
 
@@ -25,8 +29,11 @@ from enum import Enum
 from pathlib import Path
 from queue import Empty
 
+from cryptography import x509
+
 from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role
+from fd_protocol.identity import check_name
 from fd_runtime.files import write_atomically
 from fd_runtime.knocking import knock
 from fd_runtime.link import LinkSettings, LinkUp, TlsFiles
@@ -34,6 +41,10 @@ from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import BrokerSettings
 
 LIFE = timedelta(minutes=5)
+PROBE_LIFE = timedelta(days=1)
+_LEAST = timedelta(minutes=10)
+"""A probe that ends sooner is used no more: once it has ended, every broker refuses it."""
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _POLL_S = 0.2
 _CONNECT_S = 10.0
 
@@ -57,9 +68,33 @@ class Pass:
     chain: bytes
 
     @classmethod
-    def mint(cls, authority: Authority, device: str, now: datetime) -> Pass:
-        key, chain, serial = authority.mint(Identity(device, Role.DEVICE), now=now, valid=LIFE)
+    def mint(cls, authority: Authority, device: str, now: datetime, valid: timedelta = LIFE) -> Pass:
+        key, chain, serial = authority.mint(Identity(device, Role.DEVICE), now=now, valid=valid)
         return cls(serial, key, chain)
+
+    @classmethod
+    def kept(cls, authority: Authority, device: str, now: datetime) -> Pass | None:
+        """Return the probe that `keep` kept, if it is good for a while."""
+        try:
+            content = _kept_at(authority, device).read_bytes()
+        except FileNotFoundError:
+            return None
+        key, begin, rest = content.partition(_CERTIFICATE)
+        chain = begin + rest
+        certificate = x509.load_pem_x509_certificate(chain)
+        is_good = certificate.not_valid_after_utc - now > _LEAST
+        return cls(certificate.serial_number, key, chain) if is_good else None
+
+    def keep(self, authority: Authority, device: str) -> None:
+        """Keep a probe until `forget`; what it proves has been revoked, so its key opens nothing."""
+        path = _kept_at(authority, device)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, self.key + self.chain, mode=0o600)
+
+    @staticmethod
+    def forget(authority: Authority, device: str) -> None:
+        """Let go of a kept probe, if there is one."""
+        _kept_at(authority, device).unlink(missing_ok=True)
 
     @contextmanager
     def files(self, authority: Authority) -> Iterator[TlsFiles]:
@@ -69,6 +104,10 @@ class Pass:
             write_atomically(files.key, self.key, mode=0o600, is_durable=False)
             write_atomically(files.certificate, self.chain, is_durable=False)
             yield files
+
+
+def _kept_at(authority: Authority, device: str) -> Path:
+    return authority.folder / "probes" / f"{check_name(device, 'device')}.pem"
 
 
 def end_session(

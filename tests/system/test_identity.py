@@ -21,7 +21,8 @@ from broker_server.loopback import LOOPBACK, free_port
 from broker_server.mosquitto import MosquittoSettings, mosquitto_process, write_config
 from edge_agent.enrolment.request import KeyInFile
 from fd_runtime.certificate import outlook
-from fd_runtime.link import LinkDown, LinkSettings, LinkUp
+from fd_runtime.knocking import knock
+from fd_runtime.link import LinkDown, LinkSettings, LinkUp, TlsFiles
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
@@ -326,6 +327,15 @@ def test_another_device_notices_nothing_of_a_revocation(town):
     assert town.sessions() == 1
 
 
+def is_refused(town, folder):
+    files = TlsFiles(folder / "ca.pem", folder / "dev-9.pem", folder / "dev-9.key")
+    try:
+        knock("localhost", town.broker.port, files)
+    except OSError:
+        return True
+    return False
+
+
 def test_a_broker_that_was_not_told_of_the_list_is_found_out(tmp_path, capsys):
     town = Town(tmp_path)
     town.counter.authority.issue(Identity("dev-9", Role.DEVICE), tmp_path / "dev-9", now=now())
@@ -335,7 +345,9 @@ def test_a_broker_that_was_not_told_of_the_list_is_found_out(tmp_path, capsys):
         assert main(["devices", "revoke", "dev-9", "--config", str(config), "--wait", "1"]) == 75
         assert "it must read the new list" in capsys.readouterr().out
         town.broker.reload()
+        wait_until(lambda: is_refused(town, tmp_path / "dev-9"))  # it has the list of the first command, and no other
         assert main(["devices", "revoke", "dev-9", "--config", str(config)]) == 0
+    assert not list((town.counter.authority.folder / "probes").iterdir())
     assert main(["devices", "revoke", "dev-9", "--config", str(config)]) == 75
     assert "could not be asked" in capsys.readouterr().out
 
