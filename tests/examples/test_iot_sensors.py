@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -19,8 +20,10 @@ from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.link import LinkSettings
+from fleet_sim.comparison import Comparison
 from fleet_sim.data import DATASETS
 from fleet_sim.data.sensors import ACTIVITIES, recordings, windows_of
+from fleet_sim.tables import TUNING_SEEDS, varied
 from tests.edge_agent.patience import wait_until
 from tests.examples.motions import write_motions
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
@@ -96,6 +99,21 @@ def test_the_short_form_has_a_row_for_all_that_is_compared_and_for_each_board(mo
     for board, model in (("pi-zero-2w, wifi", "s"), ("pi-4, lte", "m"), ("pi-5, ethernet", "l")):
         row = re.search(rf"^\| {board} \| conv1d-{model} \| \d \| (\S+) \| (\S+) \|", boards, re.MULTILINE)
         assert all(float(joules) > 0 for joules in row.groups())
+
+
+def test_the_full_form_can_be_played(monkeypatch):
+    """Scenarios and comparisons refuse to exist where they cannot be played."""
+    spec = importlib.util.spec_from_file_location("iot_sensors_run", EXAMPLE / "run.py")
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the script bounds the threads of a process of its own
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (case,) = module.cases({}, "full")
+    tried = [
+        varied(case.federations[module.OURS], path, value) for path, values in case.axes.items() for value in values
+    ]
+    for each in (*case.federations.values(), *tried):
+        Comparison(case.world, each, (each.method.name, *case.baselines), (100,), TUNING_SEEDS)
+    assert {name for goal in case.goals for name in (goal.name, goal.than)} <= set(ROWS)
 
 
 def test_data_are_cut_for_devices_and_nobody_holds_what_is_anothers(example):
