@@ -23,8 +23,9 @@ from fleet_sim.data.dataset import Dataset
 from fleet_sim.data.published import AbsentDataError, Shelf
 from model_export.samples import DataError
 
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 _URL = "https://github.com/mmalekzadeh/motion-sense/raw/master/data/A_DeviceMotion_data.zip"
-_ACTIVITIES = ("dws", "ups", "wlk", "jog", "sit", "std")
+ACTIVITIES = ("dws", "ups", "wlk", "jog", "sit", "std")
 _COLUMNS = tuple(f"{sensor}.{axis}" for sensor in ("gravity", "rotationRate", "userAcceleration") for axis in "xyz")
 _RECORDING = re.compile(r"(?:^|/)([a-z]{3})_(\d+)/sub_(\d+)\.csv$")
 
@@ -57,13 +58,28 @@ def motion_sense(shelf: Shelf, *, length: int = 128, stride: int = 64) -> Datase
         raise AbsentDataError(f"motion-sense: name the file that you downloaded from {_URL}")
     try:
         if path.suffix == ".zip":
-            return _windowed(list(_recordings_of_zip(path)), length, stride)
+            return _windowed(_some(_recordings_of_zip(path)), length, stride)
         with np.load(path, allow_pickle=False) as arrays:
             if "windows" in arrays:
                 return _of_windows(arrays)
-            return _windowed(list(_recordings_of_npz(arrays)), length, stride)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return _windowed(_some(_recordings_of_npz(arrays)), length, stride)
+    except _UNREADABLE as error:
         raise DataError(path, f"is no form of MotionSense: {error}") from error
+
+
+def recordings(path: Path) -> list[Recording]:
+    """Return whole recordings, in the order of the file: what a phone would say one reading after another.
+
+    Raises:
+        DataError: the file holds none: it is no form of MotionSense, or one of ready windows.
+    """
+    try:
+        if path.suffix == ".zip":
+            return _some(_recordings_of_zip(path))
+        with np.load(path, allow_pickle=False) as arrays:
+            return _some(_recordings_of_npz(arrays))
+    except _UNREADABLE as error:
+        raise DataError(path, f"holds no recordings of MotionSense: {error}") from error
 
 
 def windows_of(signals: F32, length: int, stride: int) -> F32:
@@ -81,7 +97,7 @@ def _recordings_of_zip(path: Path) -> Iterator[Recording]:
                 head = [cell.strip('"') for cell in text.partition("\n")[0].strip().split(",")]
                 places = [head.index(column) for column in _COLUMNS]
                 table = np.loadtxt(io.StringIO(text), np.float32, delimiter=",", skiprows=1, usecols=places, ndmin=2)
-                yield Recording(table, _ACTIVITIES.index(match[1]), int(match[3]))
+                yield Recording(table, ACTIVITIES.index(match[1]), int(match[3]))
 
 
 def _recordings_of_npz(arrays: Any) -> Iterator[Recording]:
@@ -94,13 +110,17 @@ def _recordings_of_npz(arrays: Any) -> Iterator[Recording]:
         yield Recording(piece, activity, subject)
 
 
-def _windowed(recordings: list[Recording], length: int, stride: int) -> Dataset:
-    if not recordings:
+def _some(found: Iterator[Recording]) -> list[Recording]:
+    if not (whole := list(found)):
         raise InvalidValueError("no recording")
-    pieces = [windows_of(recording.signals, length, stride) for recording in recordings]
+    return whole
+
+
+def _windowed(whole: list[Recording], length: int, stride: int) -> Dataset:
+    pieces = [windows_of(recording.signals, length, stride) for recording in whole]
     counts = [len(piece) for piece in pieces]
-    activity = np.repeat([recording.activity for recording in recordings], counts)
-    return _dataset(np.concatenate(pieces), activity, np.repeat([r.subject for r in recordings], counts))
+    activity = np.repeat([recording.activity for recording in whole], counts)
+    return _dataset(np.concatenate(pieces), activity, np.repeat([r.subject for r in whole], counts))
 
 
 def _of_windows(arrays: Any) -> Dataset:
@@ -112,7 +132,7 @@ def _dataset(windows: F32, activity: I64, subject: I64) -> Dataset:
     subjects, groups = np.unique(subject, return_inverse=True)
     return Dataset(
         name="motion-sense",
-        task=Task(_ACTIVITIES, windows.shape[1:], "float32"),
+        task=Task(ACTIVITIES, windows.shape[1:], "float32"),
         samples=np.ascontiguousarray(windows),
         labels=activity.astype(np.int64),
         groups=groups.astype(np.int64),

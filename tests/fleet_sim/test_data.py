@@ -23,7 +23,7 @@ from fleet_sim.data import DATASETS, AbsentDataError, ChecksumError, Dataset, im
 from fleet_sim.data.dataset import numbered
 from fleet_sim.data.idx import read_idx
 from fleet_sim.data.published import Published, Shelf, default_cache
-from fleet_sim.data.sensors import motion_sense, windows_of
+from fleet_sim.data.sensors import motion_sense, recordings, windows_of
 from fleet_sim.data.text import shakespeare, spoken
 from model_export.samples import DataError
 
@@ -358,6 +358,19 @@ def test_motion_sense_is_read_from_its_authors_zip(tmp_path):
     found = motion_sense(Shelf(tmp_path / "motion.zip"), length=4, stride=4)
     np.testing.assert_allclose(found.samples[1], table[4:8, 4:].T, rtol=1e-6)
     assert (found.labels.tolist(), found.group_names) == ([3, 3], ("subject 12",))
+
+
+def test_recordings_of_motion_sense_are_whole_and_ready_windows_are_none(tmp_path):
+    signals, trial = np.arange(90.0).reshape(10, 9), np.array([[4, 1, 7, 6], [2, 1, 8, 4]])
+    first, second = recordings(write_npz(tmp_path / "motion.npz", signals=signals, trial=trial))
+    assert (first.activity, first.subject, second.activity, second.subject) == (4, 7, 2, 8)
+    np.testing.assert_array_equal(np.concatenate([first.signals, second.signals]), signals)
+    with pytest.raises(DataError, match="holds no recordings"):
+        recordings(write_npz(tmp_path / "windows.npz", windows=np.zeros((2, 8, 6)), scale=1.0))
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing here")
+    with pytest.raises(DataError, match="no recording"):
+        recordings(tmp_path / "empty.zip")
 
 
 def test_what_is_not_motion_sense_is_refused(tmp_path):
