@@ -70,13 +70,13 @@ def _revoke(arguments: argparse.Namespace) -> int:
     if not count or config.broker.tls is None:
         say(arguments, told | {"session": "none"}, line)
         return 0
+    probe.keep(desk.authority, device)  # before we wait: somebody may end us, and give the command again
     end = end_session(desk.authority, config.broker, device, probe, victim, patience_s=arguments.wait)
     if end is End.ENDED:
         Pass.forget(desk.authority, device)
         desk.audit.write(_now(), "session_ended", device, who=who())
         say(arguments, told | {"session": end.value}, f"{line}; the broker knows, and its session has ended")
         return 0
-    probe.keep(desk.authority, device)
     say(arguments, told | {"session": end.value, "remedy": _REMEDIES[end]}, f"{line}; {_REMEDIES[end]}")
     return EX_TEMPFAIL
 

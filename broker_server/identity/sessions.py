@@ -86,7 +86,7 @@ class Pass:
         return cls(certificate.serial_number, key, chain) if is_good else None
 
     def keep(self, authority: Authority, device: str) -> None:
-        """Keep a probe until `forget`; what it proves has been revoked, so its key opens nothing."""
+        """Keep a probe until `forget`. It is on our list, and its key lies beside the one that could make more."""
         path = _kept_at(authority, device)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, self.key + self.chain, mode=0o600)

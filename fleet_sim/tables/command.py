@@ -11,40 +11,60 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
+from fd_protocol.errors import InvalidValueError
+from fd_runtime.command_line import Parser, run_program
 from fleet_sim.quiet import only_errors
-from fleet_sim.tables.case import Table
+from fleet_sim.tables.case import Case, Table
 from fleet_sim.tables.page import publish
 from fleet_sim.tables.playing import plan_of, play
 from fleet_sim.tables.saying import report
 
 
-@only_errors()
-def run(table: Table) -> None:
-    """Play a table as the command line asks."""
-    parser = argparse.ArgumentParser(prog=table.command)
+def run(table: Table) -> NoReturn:
+    """Play a table as the command line asks, and end; errors are one line on stderr and an exit code."""
+    sys.exit(run_program(_parser(table)))
+
+
+def _parser(table: Table) -> Parser:
+    parser = Parser(prog=table.command)
     parser.add_argument("--folder", type=Path, required=True, help="for all that is made; an earlier one goes on")
-    parser.add_argument("--data", nargs="*", default=[], metavar="NAME=PATH", help="where data sets lie")
+    parser.add_argument("--data", nargs="*", default=[], type=_named, metavar="NAME=PATH", help="where data sets lie")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="+", metavar="CASE", help="play these columns, and print no table")
     parser.add_argument("--short", action="store_true", help="seconds: shows that the command works, and no more")
     parser.add_argument("--write", action="store_true", help="put the table into its page")
-    asked = parser.parse_args()
+    parser.set_defaults(run=partial(_run, table))
+    return parser
+
+
+@only_errors()
+def _run(table: Table, asked: argparse.Namespace) -> int:
     if asked.write and (asked.short or asked.only):
-        parser.error("only a whole table is written")
-    cases = table.cases(dict(_named(item) for item in asked.data), "short" if asked.short else "full")
-    if asked.only:
-        for case in cases:
-            if case.name in asked.only:
-                play(case, plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short))
-        return
+        raise InvalidValueError("only a whole table is written")
+    cases = table.cases(dict(asked.data), "short" if asked.short else "full")
     plan = plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short)
+    if asked.only:
+        for case in _chosen(cases, asked.only):
+            play(case, plan)
+        return 0
     text = (table.say or report)(table, [play(case, plan) for case in cases], plan)
     sys.stdout.write(f"{text}\n")
     if asked.write:
         publish(table.section, f"{table.command} --folder FOLDER --seeds {asked.seeds} --write", text, table.page)
+    return 0
+
+
+def _chosen(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    by_name = {case.name: case for case in cases}
+    if unknown := [name for name in names if name not in by_name]:
+        raise InvalidValueError(f"no column {unknown[0]!r}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names]
 
 
 def _named(item: str) -> tuple[str, Path]:

@@ -14,7 +14,7 @@ def publish(section: str, command: str, body: str, page: Path) -> None:
         ValueError: the page has the section's first mark and not its last.
     """
     begin, end = f"<!-- begin {section} -->", f"<!-- end {section} -->"
-    text = page.read_text(encoding="utf-8") if page.exists() else "# Benchmarks\n"
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     fresh = f"{begin}\n    {command}\n\n{body.strip()}\n{end}"
     if begin in text:
         before, _, rest = text.partition(begin)
@@ -23,5 +23,5 @@ def publish(section: str, command: str, body: str, page: Path) -> None:
             raise ValueError(f"{page} lacks {end}")
         text = before + fresh + after
     else:
-        text = f"{text.rstrip()}\n\n{fresh}\n"
+        text = f"{text.rstrip()}\n\n{fresh}\n".lstrip()
     write_atomically(page, text.encode())

@@ -27,7 +27,7 @@ from fleet_sim.tables import TUNING_SEEDS, varied
 from tests.edge_agent.patience import wait_until
 from tests.examples.motions import write_motions
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
-from tests.system.test_home_assistant import Home
+from tests.support.homes import Home
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "iot-sensors"
 RECORDINGS = EXAMPLE.parents[2] / "shared" / "data" / "sensors" / "motionsense_9ch_f16_repack.npz"

@@ -35,6 +35,7 @@ from fleet_sim.tables import (
     Plan,
     chosen,
     play,
+    publish,
     report,
     run,
     varied,
@@ -169,11 +170,35 @@ def test_a_method_that_was_not_played_in_a_case_keeps_its_row():
     assert "| *published:* they |  | 71.56 ± 2.57 |" in text
 
 
-def test_only_a_whole_table_is_written(monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["one_class", "--folder", str(tmp_path), "--short", "--write"])
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--short", "--write"], "only a whole table"),
+        (["--short", "--only", "nothing"], "no column 'nothing'; there are digits, a class each"),
+        (["--data", "mnist=nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_what_cannot_be_played_is_a_line_and_an_exit_code(monkeypatch, tmp_path, capsys, words, said):
+    monkeypatch.setattr("sys.argv", ["one_class", "--folder", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as ended:
         run(one_class.TABLE)
+    assert ended.value.code not in (0, None)
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m benchmarks.tables.one_class: ")
+    assert said in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_section_is_put_into_its_page_again_and_again(tmp_path):
+    page = tmp_path / "page.md"
+    publish("one", "make one", "1\n", page)
+    publish("two", "make two", "2", page)
+    publish("one", "make one", "3", page)
+    one, two = (f"<!-- begin {n} -->\n    make {n}\n\n{v}\n<!-- end {n} -->\n" for n, v in (("one", 3), ("two", 2)))
+    assert page.read_text() == f"{one}\n{two}"
+    page.write_text(one.replace("<!-- end one -->", ""))
+    with pytest.raises(ValueError, match="lacks"):
+        publish("one", "make one", "4", page)
 
 
 def test_bytes_are_counted_until_the_target_and_seeds_that_miss_it_do_not_count():

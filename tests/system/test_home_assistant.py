@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,10 +18,10 @@ from edge_agent.inference.outputs.home_assistant import HomeAssistant, Labelling
 from edge_agent.inference.seams import LivePrediction
 from edge_agent.inference.settings import HomeAssistantSettings
 from edge_agent.local_broker import LocalBrokerSettings
-from fd_runtime.link import Arrived, LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.link import LinkSettings
 from tests.edge_agent.stores import until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.homes import Home
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
@@ -30,38 +29,11 @@ TOPICS = HomeTopics("fleet", "dev-1")
 CLASSES = ("cat", "dog", "fox")
 
 
-class Home:
-    """What Home Assistant would know: the last payload of each topic."""
-
-    def __init__(self, settings):
-        self.link = MqttLink(replace(settings, reconnect_min_s=0.05, reconnect_max_s=0.2))
-        self.known, self.heard = {}, []
-
-    def hear(self):
-        while not self.link.events.empty():
-            match self.link.events.get():
-                case Arrived(topic, payload, retained):
-                    self.known[topic] = payload
-                    self.heard.append((topic, payload, retained))
-
-    def wait(self, claim):
-        def check():
-            self.hear()
-            return claim()
-
-        return until(check)
-
-    def say(self, topic, payload, *, retain=False):
-        self.link.publish(topic, payload if isinstance(payload, bytes) else json.dumps(payload).encode(), retain=retain)
-
-    def json(self, topic):
-        return json.loads(self.known.get(topic) or b"{}")
+class AskedHome(Home):
+    """Whose people answer questions."""
 
     def answer(self, sample_id, label):
         self.say(TOPICS.label, {"sample_id": sample_id, "label": label})
-
-    def wait_for(self, topic, payload):
-        self.wait(lambda: self.known.get(topic) == payload)
 
     def wait_for_question(self, sample_id):
         self.wait(lambda: self.json(TOPICS.question).get("sample_id") == sample_id)
@@ -97,7 +69,7 @@ def broker(tmp_path):
 
 @pytest.fixture
 def home(broker):
-    home = Home(LinkSettings("home", port=broker.port, subscriptions=("homeassistant/#", "fedistill/#")))
+    home = AskedHome(LinkSettings("home", port=broker.port, subscriptions=("homeassistant/#", "fedistill/#")))
     yield home
     home.link.close()
 
@@ -134,7 +106,7 @@ def test_a_device_is_discovered_and_seen(broker, home):
 def test_what_is_retained_is_there_for_a_home_that_starts_later(broker):
     with device(broker.port, Labels({"a"})) as output:
         output.say(said("a", 0.3))
-        late = Home(LinkSettings("late", port=broker.port, subscriptions=("homeassistant/#", "fedistill/#")))
+        late = AskedHome(LinkSettings("late", port=broker.port, subscriptions=("homeassistant/#", "fedistill/#")))
         late.wait_for_question("a")
         late.wait(lambda: TOPICS.state in late.known)
         assert {TOPICS.config, TOPICS.availability} <= late.known.keys()
@@ -262,7 +234,7 @@ def test_a_broker_that_forgets_everything_is_told_everything_again(tmp_path):
         for number in range(2000):
             output.say(said(str(number)))
         broker.start()
-        home = Home(LinkSettings("home", port=broker.port, subscriptions=("homeassistant/#", "fedistill/#")))
+        home = AskedHome(LinkSettings("home", port=broker.port, subscriptions=("homeassistant/#", "fedistill/#")))
         home.wait(lambda: home.json(TOPICS.state).get("sample_id") == "1999")
         home.wait_for(TOPICS.availability, b"online")
         assert TOPICS.config in home.known
