@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from broker_server.rules import Need
@@ -256,6 +257,10 @@ class Scenario:
             AbsentDataError, ChecksumError, DataError: there are no such data.
         """
         return disturbed(self._plain_world(seed), self.shift, self.label_noise, seed)
+
+    def with_data_at(self, path: Path | None) -> Scenario:
+        """Return the scenario with its data at `path`; None: where it says itself."""
+        return self if path is None else replace(self, data=replace(self.data, path=path.absolute()))
 
     def holdings(self, seed: int) -> Holdings | None:
         """Return what devices hold round by round; None: always what they have in `world`, whose errors it raises."""

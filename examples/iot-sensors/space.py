@@ -22,6 +22,7 @@ import numpy as np
 from fd_runtime.model import F32, I64
 from fleet_sim.data import DATASETS, Dataset
 from fleet_sim.metrics.estimates import estimate
+from fleet_sim.metrics.neighbours import neighbour_agreement
 from fleet_sim.tables import publish, table_of
 from model_export.public_set import DIMENSIONS, principal_space
 
@@ -72,11 +73,7 @@ def shares_of(dataset: Dataset, vectors: Callable[[F32], F32], rng: np.random.Ge
     groups, labels = dataset.groups[rows], dataset.labels[rows]
     flat = vectors(dataset.samples[rows]).reshape(len(rows), -1)
     points = flat @ principal_space(rng.permutation(flat)[:PROBES], DIMENSIONS).components.T
-    squares = np.square(points).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * points @ points.T
-    distances[groups[:, None] == groups] = np.inf
-    hits = labels[distances.argmin(axis=1)] == labels
-    return np.array([hits.mean(), *(hits[labels == label].mean() for label in np.unique(labels))], np.float32)
+    return neighbour_agreement(points, labels, groups)
 
 
 def drawn(dataset: Dataset, rng: np.random.Generator) -> I64:
