@@ -31,9 +31,9 @@ def script(folder, *words):
     return done.stdout
 
 
-def short_form(folder, results, data):
+def short_form(folder, results, *data):
     """Play the short form of an example; return what it printed."""
-    return script(folder, "run.py", "--folder", results, "--data", data, "--short", "--jobs", "1")
+    return script(folder, "run.py", "--folder", results, "--data", *data, "--short", "--jobs", "1")
 
 
 def module_of(folder: Path, monkeypatch, name: str = "run") -> ModuleType:
@@ -43,6 +43,7 @@ def module_of(folder: Path, monkeypatch, name: str = "run") -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     return module
 
