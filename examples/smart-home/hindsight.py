@@ -29,8 +29,10 @@ class Hindsight:
     def __init__(self) -> None:
         self._readings = deque[tuple[str, float]](maxlen=DAY + QUARTERS)
 
-    def told(self, reading: dict[str, object]) -> dict[str, str] | None:
-        """Take a reading; return the label of the day that ended an hour ago."""
+    def told(self, reading: object) -> dict[str, str] | None:
+        """Take what a plug said; return the label of the day that ended an hour ago."""
+        if not isinstance(reading, dict):
+            return None
         drawn, seen = reading.get("power"), reading.get("last_seen")
         if not isinstance(drawn, (int, float)) or not isinstance(seen, str):
             return None
@@ -56,7 +58,11 @@ def main() -> None:
         client.subscribe(asked.meter, qos=1)
 
     def arrived(client: Client, _: object, message: MQTTMessage) -> None:
-        if (told := hindsight.told(json.loads(message.payload))) is not None:
+        try:
+            reading = json.loads(message.payload)
+        except ValueError:  # not of a plug
+            return
+        if (told := hindsight.told(reading)) is not None:
             client.publish(asked.topic, json.dumps(told), qos=1)
 
     client = Client(CallbackAPIVersion.VERSION2)

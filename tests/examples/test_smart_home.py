@@ -121,7 +121,7 @@ def test_hindsight_says_what_the_table_is_made_of(wheel, monkeypatch):
 
 def test_hindsight_overlooks_what_is_no_reading(monkeypatch):
     looks = module_of(EXAMPLE, monkeypatch, "hindsight").Hindsight()
-    for reading in ({}, {"power": "much", "last_seen": "now"}, {"power": 3}, {"power": 3, "last_seen": 4}):
+    for reading in (7, [], {}, {"power": "much", "last_seen": "now"}, {"power": 3}, {"power": 3, "last_seen": 4}):
         assert looks.told(reading) is None
 
 
@@ -145,6 +145,7 @@ def test_a_meter_teaches_the_device_by_what_came_an_hour_later(example, wheel, t
         home = Home(LinkSettings("home", port=broker.port, subscriptions=topics))
         home.wait_for(TOPICS.availability, b"online")
         wait_until(lambda: "source meter: connected" in (folder / "log").read_text())
+        home.link.publish(METER, b"no plug's")
         options = {"building": BUILDING, "days": DAYS, "period-s": 0.01, "port": broker.port}
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         told = script(folder, "replay.py", "--data", wheel, *words)
