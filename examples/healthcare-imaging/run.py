@@ -37,7 +37,7 @@ BASELINES = (
 )
 ONE_PASS = {name: Knobs(epochs=1, learning_rate=1e-3, own_epochs=1, own_rate=1e-3) for name in BASELINES}
 PROTOCOL = """\
-4,708 + 524 images of the published training and validation parts: 60 are the
+4,708 + 524 images of the published training and validation parts: 20 are the
 factory's, 800 are probes, eight hospitals have the rest by a Dirichlet draw of 1 for each class, each seen by a scanner
 of its own. *all* is of the 624 published test images, as recorded: another hospital. *own* is of a quarter of each
 hospital's images that is kept from it. Where patients have several images we do not know which, so that a patient may
