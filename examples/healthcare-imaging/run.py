@@ -29,7 +29,7 @@ EPSILONS = (8.0, 4.0, 2.0)
 OURS, NO_TERMS, FLOAT = "epsilon 8", "no terms", "epsilon 8, float backbones"
 LOCAL = CATALOGUE["local-only"].title
 AUROC = "auroc"
-AXES = {"privacy.learning_rate": (2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
+AXES = {"privacy.learning_rate": (1e-2, 2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
 AXES_WITHOUT = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole"),
