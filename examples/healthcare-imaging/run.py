@@ -29,7 +29,7 @@ EPSILONS = (8.0, 4.0, 2.0)
 OURS, NO_TERMS, FLOAT = "epsilon 8", "no terms", "epsilon 8, float backbones"
 LOCAL = CATALOGUE["local-only"].title
 AUROC = "auroc"
-AXES = {"privacy.learning_rate": (2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
+AXES = {"privacy.learning_rate": (1e-2, 2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
 AXES_WITHOUT = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole"),
@@ -37,7 +37,7 @@ BASELINES = (
 )
 ONE_PASS = {name: Knobs(epochs=1, learning_rate=1e-3, own_epochs=1, own_rate=1e-3) for name in BASELINES}
 PROTOCOL = """\
-4,708 + 524 images of the published training and validation parts: 60 are the
+4,708 + 524 images of the published training and validation parts: 20 are the
 factory's, 800 are probes, eight hospitals have the rest by a Dirichlet draw of 1 for each class, each seen by a scanner
 of its own. *all* is of the 624 published test images, as recorded: another hospital. *own* is of a quarter of each
 hospital's images that is kept from it. Where patients have several images we do not know which, so that a patient may

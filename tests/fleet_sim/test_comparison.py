@@ -145,6 +145,21 @@ def test_settings_are_not_chosen_by_a_score_of_which_less_is_better():
         Comparison(partial(digits, validation=100), scenario, chosen_by="perplexity")
 
 
+def test_settings_of_baselines_are_chosen_by_what_the_comparison_says(tmp_path):
+    """More rows have their label among the three likeliest than as the likeliest: so do the scores that are kept."""
+    asking = replace(short().scenario, scores=ScoreTerms(("top-3",)))
+    plan = replace(short(), scenario=asking, methods=("centralised",), seeds=(100,))
+    tried = {}
+    for by in ("", "top-3"):
+        compare(replace(plan, chosen_by=by), tmp_path / by)
+        (path,) = (tmp_path / by / "tuning").glob("centralised-*.json")
+        tried[by] = [row["score"] for row in json.loads(path.read_text())]
+    assert len(tried[""]) == len(tried["top-3"]) == plan.budget
+    assert all(top_3 > accuracy for top_3, accuracy in zip(tried["top-3"], tried[""], strict=True))
+    compare(replace(plan, chosen_by=""), tmp_path / "top-3")  # in the same folder neither stands for the other
+    assert len([*(tmp_path / "top-3" / "tuning").glob("centralised-*.json")]) == 2
+
+
 def test_defaults_name_each_method_once_and_none_that_some_scenario_cannot_play():
     assert len({*DEFAULT_METHODS}) == len(DEFAULT_METHODS)
     assert {*DEFAULT_METHODS} <= {*METHODS}

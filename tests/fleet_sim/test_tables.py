@@ -147,7 +147,7 @@ def test_a_table_goes_on_where_it_was_cut_short(tmp_path):
 
 def test_a_federation_may_have_the_settings_of_another(tmp_path):
     like, other = replace(SMALL, rounds=2), replace(SMALL, rounds=3)
-    case = Case("digits", world, {"ours": SMALL, "like": like, "other": other}, axes=RATES, baselines=(), budget=3)
+    case = Case("digits", world, {"ours": SMALL, "other": other, "like": like}, axes=RATES, baselines=(), budget=3)
     case = replace(case, tuned_as={"like": "ours"}, own_axes={"other": {"training.epochs": (1,)}})
     choices = play(case, Plan(tmp_path, (100,), (0,))).choices
     assert choices["like"].values == choices["ours"].values
