@@ -198,7 +198,8 @@ class _Stage:
     def _bench(self, world: World, seed: int, part: Part, judged: World) -> Bench:
         """Return where baselines are played: in `world`, judged as in `judged`."""
         bundles, scenario = self._equipment(world, seed, part).bundles, self.comparison.scenario
-        return Bench(Lab(judged, bundles), self.models.student, scenario.rounds, seed, scoring=scenario.scores)
+        lab = Lab(judged, bundles, scenario.scores.local_prior)
+        return Bench(lab, self.models.student, scenario.rounds, seed, scoring=scenario.scores)
 
     # Tuning.
 

@@ -1,4 +1,4 @@
-"""A user's own data: an npz, a CSV or a folder, in the forms that `model-export` reads for the same task."""
+"""A user's own data: an npz, a CSV, a text or a folder, in the forms that `model-export` reads for the same task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from fd_protocol.manifest import Task
 from fd_runtime.model import I64
 from fleet_sim.data.dataset import Dataset, numbered
-from model_export.samples import DataError, read_samples
+from fd_runtime.samples import read_text
+from model_export.samples import DataError, read_samples, texts_in
 
 
 def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group") -> Dataset:
@@ -19,7 +20,8 @@ def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group
         path: see `model_export.samples`.
         task: what a sample is, and the classes.
         label: the CSV's column, or the npz's array, of the classes.
-        group: the npz's array that says whose a sample is, by name or number; it need not be there.
+        group: the npz's array that says whose a sample is, by name or number; it need not be there. In a folder of
+            texts each is somebody's, called as the file is.
 
     Raises:
         DataError: it cannot be read, or is not labelled.
@@ -27,7 +29,7 @@ def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group
     samples = read_samples(path, task, label=label)
     if samples.labels is None:
         raise DataError(path, f"has no labels: no {label!r}, and no folder for each class")
-    groups, names = _groups(path, group)
+    groups, names = _of_texts(path, task) if task.tokens and path.is_dir() else _groups(path, group)
     if groups is not None and len(groups) != len(samples):
         raise DataError(path, f"{len(samples)} samples have {len(groups)} groups")
     return Dataset(
@@ -40,6 +42,12 @@ def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group
         source=str(path),
         licence="the user's own",
     )
+
+
+def _of_texts(folder: Path, task: Task) -> tuple[I64, tuple[str, ...]]:
+    files = texts_in(folder)
+    names = tuple(str(file.relative_to(folder).with_suffix("")) for file in files)
+    return np.repeat(np.arange(len(files)), [len(read_text(file, task)[1]) for file in files]), names
 
 
 def _groups(path: Path, name: str) -> tuple[I64 | None, tuple[str, ...]]:

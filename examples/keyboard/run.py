@@ -1,0 +1,105 @@
+"""People who type: a federation of two sizes of network, and what else one could do, on the same worlds.
+
+    python texts.py --speakers input.txt --plays shakespeare.zip       once: the texts
+    python run.py --folder FOLDER [--seeds 5] [--jobs 2] [--write]
+    python run.py --folder FOLDER --short                              seconds: shows that the command works
+
+The world is that of fleet.toml. In the comparison nothing takes time; the boards of fleet.toml are not played.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+
+from fd_runtime.config import load_toml
+from fleet_sim.baselines.tuning import Knobs
+from fleet_sim.metrics.estimates import estimate
+from fleet_sim.partitions import Natural, PartitionTerms
+from fleet_sim.scenario import Scenario
+from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Goal, Outcome, Plan, Table, report, run, table_of
+from model_export.pretrain import PretrainTerms
+
+HERE = Path(__file__).parent
+OURS, FLOAT = "competence", "competence, float backbones"
+AXES = {"training.learning_rate": (1e-3, 2e-3), "training.probe_weight": (0.25, 1.0)}
+BASELINES = (
+    *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
+    *("server-only/canaries", "centralised"),
+)
+ONE_PASS = {name: Knobs(epochs=1, learning_rate=1e-3, own_epochs=1, own_rate=1e-3) for name in BASELINES}
+MOST_BYTES = 20_000
+PROTOCOL = """\
+none was published for this cut."""
+
+
+def cases(_paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
+    """Return the one column."""
+    scenario = replace(load_toml(HERE / "fleet.toml", Scenario), boards=())
+    is_short = form == "short"
+    if is_short:
+        scenario = shortened(scenario)
+    return [
+        Case(
+            name="unseen people",
+            world=scenario.world,
+            federations={OURS: scenario, FLOAT: replace(scenario, models=replace(scenario.models, int8=False))},
+            axes={} if is_short else AXES,
+            is_tuned_once=True,
+            baselines=BASELINES,
+            settings=ONE_PASS if is_short else {},
+            budget=1 if is_short else 4,
+            goals=(
+                Goal(f"{OURS}, {CLIENTS}", 0.0, "or devices need no federation", than="local only"),
+                Goal(f"{OURS}, {CLIENTS}", -1.0, "or owners lose by it", than="local only", of="own"),
+                Goal(f"{OURS}, {CLIENTS}", -1.0, "or int8 is too dear", than=f"{FLOAT}, {CLIENTS}"),
+            ),
+        )
+    ]
+
+
+def shortened(scenario: Scenario) -> Scenario:
+    """Return a world of seconds: four people, two who are seen by nobody."""
+    return replace(
+        scenario,
+        cut=replace(scenario.cut, factory=100, probes=40, canaries=10, validation=20, unseen_groups=2),
+        devices=4,
+        partition=PartitionTerms(natural=Natural(minimum=5, most=30)),
+        rounds=2,
+        models=replace(scenario.models, pretraining=PretrainTerms(epochs=2)),
+        training=replace(scenario.training, epochs=1, warm_up_epochs=1),
+        student=replace(scenario.student, epochs=1),
+    )
+
+
+def say(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """Return the tables, and whether distributions over so many words are small enough."""
+    return "\n\n".join([report(table, outcomes, plan), *map(size, outcomes)])
+
+
+def size(outcome: Outcome) -> str:
+    """Return what a device sends a round of ours: distributions over all words, for every probe that is asked."""
+    scenario = outcome.choices[OURS].scenario
+    words, probes = len(scenario.data.load().task.classes), scenario.ask.probes or scenario.cut.probes
+    sent = estimate([standing.up_bytes / 1000 for standing in outcome.ends[f"{OURS}, {STUDENT}"]])
+    verdict = "reached" if 1000 * sent.mean <= MOST_BYTES else "**missed**"
+    columns = ["words", "probes a round", "kB of a device a round, up", f"goal: at most {MOST_BYTES / 1000:g}"]
+    return table_of(columns, [[f"{words:,}", str(probes), sent.plainly(), verdict]])
+
+
+TABLE = Table(
+    section="table: keyboard",
+    page=HERE / "README.md",
+    command="python examples/keyboard/run.py",
+    cases=cases,
+    protocol=PROTOCOL,
+    has_own=True,
+    say=say,
+)
+
+if __name__ == "__main__":
+    run(TABLE)
