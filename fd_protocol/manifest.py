@@ -150,7 +150,7 @@ class Task:
     vocabulary: int | None = None
     time_axis: int | None = None
     columns: tuple[str, ...] | None = None
-    tokens: Literal["words"] | None = field(default=None, repr=False)  # names of kept play go by `repr`
+    tokens: Literal["words"] | None = field(default=None, repr=False)  # kept plays are named without
 
     def __post_init__(self) -> None:
         self._check_tokens()

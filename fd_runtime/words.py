@@ -64,7 +64,8 @@ class Vocabulary:
 
     def context(self, text: str) -> I32:
         """Return the sample of which the word after `text` is asked: int32 [length]."""
-        return self._samples([sentences(text)[-1]])[-1]
+        context: I32 = self._samples([sentences(text)[-1]])[-1]
+        return context
 
     def rows(self, text: str) -> tuple[I32, I64]:
         """Return a sample for each word of a text that is a class, int32 [n, length], and these words int64 [n]."""
@@ -81,7 +82,7 @@ class Vocabulary:
         return [words[token] for token in tokens if words[token]]
 
     def _samples(self, said: Sequence[Sequence[str]]) -> I32:
-        """Return what stands before each word of each sentence, and after its last: int32 [words + sentences, length]."""
+        """Return what stands before each word of a sentence, and before its end: int32 [words + sentences, length]."""
         nothing = len(self.numbers)
         windows = []
         for sentence in said:

@@ -5,7 +5,7 @@
     factory.npz                          x [n, *sample_shape], and y [n] or no labels
     probes.npy                           [n, *sample_shape], no labels
     patients.csv, patients.csv.gz        a head line, then a sample a line; one column may hold the class
-    letters.txt, letters/                a text, or a folder of texts, where tokens are words: labelled by what comes next
+    letters.txt, letters/                where tokens are words, a text or a folder of texts: labelled by what is next
 
 How one image, array or table becomes samples is `fd_runtime.samples`, which devices read by too. Files and folders
 whose names begin with a dot are no samples: tools leave them there.
@@ -115,7 +115,7 @@ def _read_texts(path: Path, task: Task) -> _Raw:
     return np.concatenate([values for values, _ in rows]), np.concatenate([labels for _, labels in rows]).tolist()
 
 
-def _read_folder(path: Path, task: Task, label: str) -> _Raw:
+def _read_folder(path: Path, task: Task, _label: str) -> _Raw:
     return _read_texts(path, task) if task.tokens else _read_recordings(path, task)
 
 

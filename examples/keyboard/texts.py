@@ -19,7 +19,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from fd_runtime.words import words_of
 from fleet_sim.data.text import spoken
@@ -48,12 +48,14 @@ def main() -> None:
     if shared := lines_of(read(public)) & lines_of(read(people)):
         parser.error(f"{len(shared)} lines of public texts are somebody's own: {min(shared)!r}")
     counts = Counter(word for text in read(public) for word in words_of(text))
-    (asked.out / "words.txt").write_text("".join(f"{word}\n" for word, _ in counts.most_common(asked.words)))
-    known = {word for word, _ in counts.most_common(asked.words)}
+    words = [word for word, _ in counts.most_common(asked.words)]
+    (asked.out / "words.txt").write_text("".join(f"{word}\n" for word in words))
     said = [word for text in read(people) for word in words_of(text)]
+    is_known = {*words}
+    known = 100 * sum(word in is_known for word in said) / max(1, len(said))
     sys.stdout.write(
-        f"{len(list(people.glob('*.txt')))} people, {len(said):,} words; public: {counts.total():,} words; "
-        f"{len(known)} are known, {100 * sum(word in known for word in said) / max(1, len(said)):.1f} % of what people say\n"
+        f"{len(list(people.glob('*.txt')))} people, {len(said):,} words, {known:.1f} % of them among the {len(words)} that "
+        f"are known; public: {counts.total():,} words\n"
     )
 
 
@@ -63,12 +65,16 @@ def plays(path: Path) -> dict[str, str]:
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             if name.endswith(".xml"):
-                play = ElementTree.fromstring(archive.read(name))  # noqa: S314 - a file that its user names
+                play = ET.fromstring(archive.read(name))  # noqa: S314 - a file that its user names
                 speeches = (
                     "\n".join("".join(line.itertext()) for line in each.iter("LINE")) for each in play.iter("SPEECH")
                 )
                 found[PurePosixPath(name).stem] = "\n\n".join(speeches)
     return found
+
+
+def speech_in(element: ET.Element) -> str:
+    return "\n".join("".join(line.itertext()) for line in element.iter("LINE"))
 
 
 def share_of(text: str, lines: set[str]) -> float:

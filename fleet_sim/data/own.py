@@ -8,8 +8,8 @@ import numpy as np
 
 from fd_protocol.manifest import Task
 from fd_runtime.model import I64
-from fleet_sim.data.dataset import Dataset, numbered
 from fd_runtime.samples import read_text
+from fleet_sim.data.dataset import Dataset, numbered
 from model_export.samples import DataError, read_samples, texts_in
 
 

@@ -48,7 +48,7 @@ def accuracies(outcomes: Sequence[Outcome]) -> str:
 
 
 def own(outcomes: Sequence[Outcome]) -> str:
-    """Return the share of rows of a device's own kind, kept from it, that it gets right, with its local prior if it has one."""
+    """Return the share of rows of a device's own kind, kept from it, that it gets right as it would say them."""
     rows = [
         [name, *(_said(outcome.ends.get(name), "own") for outcome in outcomes)]
         for name in names_of(outcomes)
