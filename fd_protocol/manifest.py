@@ -139,8 +139,8 @@ class Task:
         time_axis: the axis of `sample_shape` along which time runs, where a sample is a window of readings.
         columns: names of the numbers of a sample, or of a reading where there is a `time_axis`, in their order. With
             them a table, or a sensor's message, cannot be read in another order than the model was trained in.
-        tokens: how a text becomes tokens. `words`: see `fd_runtime.words`; the classes are the words, and the vocabulary
-            has two tokens more. None: samples come as numbers.
+        tokens: how a text becomes tokens. `words`: as `fd_runtime.words` says; the classes are the words, and the
+            vocabulary has two tokens more. None: samples come as numbers.
     """
 
     classes: tuple[str, ...] = field(metadata=LINES)

@@ -19,14 +19,14 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE
 
 import numpy as np
 
-from fd_runtime.model import F32, I64
+from fd_runtime.model import F32
 from fleet_sim.data import DATASETS, Dataset
 from fleet_sim.metrics.estimates import estimate
+from fleet_sim.metrics.neighbours import Draw, agreement
 from fleet_sim.tables import publish, table_of
-from model_export.public_set import DIMENSIONS, principal_space
 
 PAGE = Path(__file__).parent / "README.md"
-PROBES, OF_EACH, SEEDS = 600, 100, 5
+SEEDS = 5
 
 
 def standardised(windows: F32) -> F32:
@@ -62,27 +62,12 @@ def main() -> None:
 
 def agreements(dataset: Dataset, vectors: Callable[[F32], F32]) -> list[str]:
     """Return the share of windows whose nearest of another person has their activity: of all, and of each activity."""
-    shares = np.stack([shares_of(dataset, vectors, np.random.default_rng(seed)) for seed in range(SEEDS)])
+
+    def flat(windows: F32) -> F32:
+        return vectors(windows).reshape(len(windows), -1)
+
+    shares = np.stack([agreement(dataset, flat, Draw(), np.random.default_rng(seed)) for seed in range(SEEDS)])
     return [estimate(column.tolist()).in_percent() for column in shares.T]
-
-
-def shares_of(dataset: Dataset, vectors: Callable[[F32], F32], rng: np.random.Generator) -> F32:
-    """Return the shares of one draw, float32 [1 + classes]."""
-    rows = drawn(dataset, rng)
-    groups, labels = dataset.groups[rows], dataset.labels[rows]
-    flat = vectors(dataset.samples[rows]).reshape(len(rows), -1)
-    points = flat @ principal_space(rng.permutation(flat)[:PROBES], DIMENSIONS).components.T
-    squares = np.square(points).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * points @ points.T
-    distances[groups[:, None] == groups] = np.inf
-    hits = labels[distances.argmin(axis=1)] == labels
-    return np.array([hits.mean(), *(hits[labels == label].mean() for label in np.unique(labels))], np.float32)
-
-
-def drawn(dataset: Dataset, rng: np.random.Generator) -> I64:
-    """Return rows, as many of each person."""
-    people = (np.flatnonzero(dataset.groups == group) for group in np.unique(dataset.groups))
-    return np.concatenate([rng.permutation(own)[:OF_EACH] for own in people])
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def main() -> None:
     is_known = {*words}
     known = 100 * sum(word in is_known for word in said) / max(1, len(said))
     sys.stdout.write(
-        f"{len(list(people.glob('*.txt')))} people, {len(said):,} words, {known:.1f} % of them among the {len(words)} that "
-        f"are known; public: {counts.total():,} words\n"
+        f"{len(list(people.glob('*.txt')))} people, {len(said):,} words, {known:.1f} % of them among the {len(words)} "
+        f"known ones; public: {counts.total():,} words\n"
     )
 
 
