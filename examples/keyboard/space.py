@@ -43,6 +43,10 @@ def bag(samples: I32, *, size: int, last: int | None = None, nothing: int | None
     return found
 
 
+def at_random(samples: I32) -> F32:
+    return np.random.default_rng(0).random((len(samples), DRAW.dimensions), np.float32)
+
+
 def spaces(size: int, nothing: int) -> Mapping[str, Callable[[I32], F32]]:
     of_tokens = partial(bag, size=size)
     return {
@@ -50,9 +54,7 @@ def spaces(size: int, nothing: int) -> Mapping[str, Callable[[I32], F32]]:
         "the words among them": partial(of_tokens, nothing=nothing),
         "the last two tokens": partial(of_tokens, last=2),
         "the last token": partial(of_tokens, last=1),
-        "nothing: a random other person's": lambda samples: np.random.default_rng(0).random(
-            (len(samples), 20), np.float32
-        ),
+        "none: a random place": at_random,
     }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent import Agent
@@ -44,13 +45,16 @@ def main() -> None:
                 suggested = [label for label, _ in said.likeliest]
                 ranks.append(suggested.index(word) + 1 if word in suggested else 0)
                 sys.stdout.write(f"{before[-20:]:>20} -> {' '.join(suggested):24} | {word:12} {ranks[-1] or ''}\n")
-    first, any_of_them = (
-        100 * sum(0 < rank <= most for rank in ranks) / max(1, len(ranks)) for most in (1, SUGGESTIONS)
-    )
+    first, any_of_them = (100 * share_of(ranks, most) for most in (1, SUGGESTIONS))
     sys.stdout.write(
         f"{typed} words, {len(ranks)} of them known; the first suggestion was right for {first:.1f} %, one of "
         f"{SUGGESTIONS} for {any_of_them:.1f} %; {1000 * took_s / max(1, typed):.1f} ms a word\n"
     )
+
+
+def share_of(ranks: Sequence[int], most: int) -> float:
+    """Return how often the word was among the first `most`; a rank of 0 is of none of them."""
+    return sum(0 < rank <= most for rank in ranks) / max(1, len(ranks))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def nearest(points: F32, groups: I64) -> I64:
     squares = np.square(points).sum(axis=1)
     distances = squares[:, None] + squares - 2 * points @ points.T
     distances[groups[:, None] == groups] = np.inf
-    return distances.argmin(axis=1)
+    places: I64 = distances.argmin(axis=1)
+    return places
 
 
 def _drawn(groups: I64, of_each: int, rng: np.random.Generator) -> I64:
