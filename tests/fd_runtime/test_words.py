@@ -50,7 +50,12 @@ def test_what_is_asked_of_a_text_is_what_was_learnt_of_it(text):
     """The context of each beginning of a text is the sample of the word that follows."""
     samples, labels = vocabulary().rows(text)
     assert samples.shape == (len(labels), 3)
-    begun = [" ".join(sentence[:place]) for sentence in sentences(text) for place, word in enumerate(sentence) if word in WORDS]
+    begun = [
+        " ".join(sentence[:place])
+        for sentence in sentences(text)
+        for place, word in enumerate(sentence)
+        if word in WORDS
+    ]
     assert [row.tolist() for row in samples] == [vocabulary().context(before).tolist() for before in begun]
 
 
@@ -86,9 +91,9 @@ def test_a_text_that_is_none_is_told_by_its_name(tmp_path):
     letter.write_text("Nay, answer me", "utf-8")
     assert read_text(letter, TASK)[1].tolist() == [2, 3, 4]
     letter.write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="letter.txt"):
+    with pytest.raises(DataError, match=r"letter\.txt"):
         read_text(letter, TASK)
-    with pytest.raises(DataError, match="nowhere.txt"):
+    with pytest.raises(DataError, match=r"nowhere\.txt"):
         read_text(tmp_path / "nowhere.txt", TASK)
     with pytest.raises(DataError, match="reads no words"):
         read_text(letter, replace(TASK, tokens=None))
