@@ -55,6 +55,6 @@ def test_a_view_of_tokens_has_gaps_that_other_samples_fill():
     samples = np.random.default_rng(0).integers(0, 50, (400, 8), dtype=np.int32)
     view = Gaps(share=0.2).view(samples, np.random.default_rng(1))
     assert view.dtype == np.int32
-    assert 0.17 < (view != samples).mean() < 0.2
+    assert 0.17 < (view != samples).mean() < 0.22
     place = 3
     assert np.isin(view[:, place], samples[:, place]).all()
