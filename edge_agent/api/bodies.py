@@ -51,7 +51,7 @@ def samples_in(request: Request, task: Task) -> Given:
     if request.content_type == JSON:
         return _from_json(request.body, task)
     if request.content_type == TEXT and task.tokens is not None:
-        return Given(_from_text(request.body, task)[None])
+        return _from_text(request, task)
     if request.content_type.startswith("image/"):
         return Given(_from_image(request.body, task)[None])
     kinds = f"{NPY[0]}, {JSON} or {TEXT if task.tokens else 'image/*'}"
@@ -119,12 +119,16 @@ def _array(values: Any, task: Task) -> npt.NDArray[Any]:
     return cast
 
 
-def _from_text(data: bytes, task: Task) -> npt.NDArray[Any]:
-    """What stands before the word that is asked for."""
+def _from_text(request: Request, task: Task) -> Given:
+    """What stands before the word that is asked for; or every word that was written, and what stands before it."""
     try:
-        return Vocabulary.of(task).context(data.decode())
+        text = request.body.decode()
     except UnicodeDecodeError as error:
         raise _bad("the text is no UTF-8") from error
+    if request.query.get("written", "false") == "false":
+        return Given(Vocabulary.of(task).context(text)[None])
+    samples, labels = Vocabulary.of(task).rows(text)
+    return Given(_checked(samples), labels=[task.classes[label] for label in labels])
 
 
 def _from_image(data: bytes, task: Task) -> npt.NDArray[Any]:

@@ -186,6 +186,15 @@ class Agent:
         likeliest = tuple((word["label"], word["confidence"]) for word in one["likeliest"])
         return Said(one["sample_id"], one["label"], one["confidence"], likeliest=likeliest)
 
+    def learn_text(self, text: str) -> int:
+        """Let the device keep what its person wrote: a labelled sample for each word that it knows; return how many.
+
+        Raises:
+            AgentRefusedError: the task reads no words, or the text has none or too many that it knows.
+            AgentUnavailableError: see there.
+        """
+        return len(self._ask("POST", "/v1/predict?written=true&top=1", text.encode(), "text/plain")["predictions"])
+
     def label(self, sample_id: str, label: str | int) -> bool:
         """Say what a sample is, by class name or number; return False where there is no such sample (any more).
 

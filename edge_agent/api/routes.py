@@ -2,6 +2,7 @@
 
     POST /v1/predict[?live=false]       samples -> what the model says; false: of a test, not of this device's life
                     [?top=3]            the three likeliest classes instead of the probabilities of all
+                    [?written=true]     of a text: each of its words, which is the label, instead of the next one
     POST /v1/label                      {"sample_id", "label"}: what it is;  {"sample_id", "skip": true}: who knows
     GET  /v1/uncertain[?count=50]       what the model is least sure of, each with a picture
     GET  /v1/predictions[?after=0&wait_s=20]   the last live predictions, numbered; waits for one

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from edge_agent.api.bodies import samples_in
-from edge_agent.api.client import Agent
+from edge_agent.api.client import Agent, AgentRefusedError
 from edge_agent.api.pictures import picture_of, png
 from edge_agent.api.server import ApiError, Request
 from edge_agent.inference.latency import BOUNDS_S
@@ -325,18 +325,23 @@ def test_what_is_no_text_of_the_task_is_refused_with_a_line(reader, port):
         assert ask(words, "POST", "/v1/predict?top=5", b"to be", "text/plain")[0] == 400
 
 
-def test_a_program_asks_by_a_text(reader, tmp_path):
+def test_a_program_asks_by_a_text_and_has_one_kept(reader, tmp_path):
     api = Api(reader, store=MemoryStore())
     (tmp_path / "agent.toml").write_text(
         f"[device]\nid = 'd'\nfederation = 'f'\n[model]\nbundle = 'b'\npublic_set = 'p'\n"
         f"[state]\nfolder = '{tmp_path}'\n[api]\n[broker]\nhost = 'localhost'\nport = 1883\n"
     )
     with api.unix(tmp_path / "api.sock"), Agent(tmp_path / "agent.toml", start=False) as agent:
-        said = agent.predict_next("or not to", top=3)
+        said = agent.predict_next("or not to", top=3, is_live=False)
         assert len(said.likeliest) == 3
         assert said.likeliest[0] == (said.label, pytest.approx(said.confidence, rel=1e-5))
-        assert agent.label(said.sample_id, "be")
-    assert api.store.labels == {said.sample_id: (1, "api")}
+        assert agent.learn_text("Or, not to be? Well.") == 4
+        with pytest.raises(AgentRefusedError, match="1 to 1024 samples, not 0"):
+            agent.learn_text("Well, well.")
+    assert [label for label, _ in api.store.labels.values()] == [2, 3, 0, 1]
+    assert said.sample_id not in api.store.labels
+    kept = {api.store.labels[name][0]: api.store.samples[name].tolist() for name in api.store.labels}
+    assert kept == {2: [4, 4, 4], 3: [4, 4, 2], 0: [4, 2, 3], 1: [2, 3, 0]}
 
 
 def test_people_see_words_and_not_their_numbers():
