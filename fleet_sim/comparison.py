@@ -69,6 +69,7 @@ class Comparison:
         budget: settings that are tried for each baseline, at most.
         settings: of baselines that were tuned before, and are not again.
         target: accuracy on test that costs are asked for; None = 95 % of what the best of those with rounds ends at.
+        chosen_by: the one of `scenario.scores` that settings of baselines are chosen by; "" = accuracy.
     """
 
     world: MakeWorld
@@ -79,6 +80,7 @@ class Comparison:
     budget: int = BUDGET
     settings: Mapping[str, Knobs] = field(default_factory=dict)
     target: float | None = None
+    chosen_by: str = ""
 
     def __post_init__(self) -> None:
         for name in (*self.methods, *self.settings):
@@ -90,6 +92,8 @@ class Comparison:
             raise InvalidValueError("a comparison needs methods, seeds, and seeds and a budget for tuning")
         if shared := {*self.seeds} & {*self.tuning_seeds}:
             raise InvalidValueError(f"seed {min(shared)} chooses settings and is compared on")
+        if self.chosen_by:
+            self.scenario.scores.check_choice(self.chosen_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +225,13 @@ class _Stage:
         worlds = [(comparison.world(seed), seed) for seed in comparison.tuning_seeds]
         benches = [self._bench(world, seed, baseline.part, validated(world)) for world, seed in worlds]
         identities = [(_identity(world), seed) for world, seed in worlds]
-        digest = _digest(name, start, self.models, comparison.scenario.rounds, identities)
+        by = comparison.chosen_by
+        aims = (by, comparison.scenario.scores) if by else ()
+        digest = _digest(name, start, self.models, comparison.scenario.rounds, identities, *aims)
         path = self.folder / "tuning" / f"{_file_name(name)}-{digest}.json"
 
         def score(knobs: Knobs) -> float:
-            return float(np.mean([baseline.score(bench, knobs) for bench in benches]))
+            return float(np.mean([baseline.score(bench, knobs, by) for bench in benches]))
 
         return name, tuned(candidates(start, baseline.axes, comparison.budget), score, path)
 

@@ -42,9 +42,7 @@ methods alike. Models begin with 120 labelled windows of the factory, which *ser
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
     """Return the one column."""
-    scenario = load_toml(HERE / "fleet.toml", Scenario)
-    if "motion-sense" in paths:
-        scenario = replace(scenario, data=replace(scenario.data, path=paths["motion-sense"].absolute()))
+    scenario = load_toml(HERE / "fleet.toml", Scenario).with_data_at(paths.get("motion-sense"))
     is_short = form == "short"
     if is_short:
         scenario = shortened(scenario)

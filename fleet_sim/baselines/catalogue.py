@@ -19,7 +19,7 @@ from fleet_sim.baselines import standings
 from fleet_sim.baselines.fedavg import AveragedRound, fedavg
 from fleet_sim.baselines.feddf import feddf
 from fleet_sim.baselines.server_only import Gaps, Noise, SemiSupervision
-from fleet_sim.baselines.standings import Bench, Standing
+from fleet_sim.baselines.standings import Bench, Standing, asked
 from fleet_sim.baselines.tuning import DIVERGED, LEARNING_RATES, LOCAL_EPOCHS, Axes, Knobs
 from fleet_sim.baselines.weight_codec import WeightCodec
 from fleet_sim.worlds import Samples, World
@@ -45,7 +45,7 @@ class Baseline:
         part: of the model that trains.
         axes: of its grid; without any there is nothing to tune.
         base: the baseline whose settings it has, or starts from where it has axes itself.
-        goal: what settings are chosen by, accuracy on validation rows of all or of the device's own kind.
+        goal: whose validation rows settings are chosen by, those of all or of the device's own kind.
         needs: labels without which a world cannot play it.
     """
 
@@ -64,14 +64,13 @@ class Baseline:
         except DIVERGED:
             return Standing(self.title, (float("nan"),))
 
-    def score(self, bench: Bench, knobs: Knobs) -> float:
-        """Return what settings are chosen by.
+    def score(self, bench: Bench, knobs: Knobs, by: str = "") -> float:
+        """Return what settings are chosen by: accuracy, or one of the scores that the bench asks for, by name.
 
         Raises:
             TrainingDivergedError, ThetaError: the settings are beyond all bounds.
         """
-        standing = self.play(bench, knobs)
-        return standing.own if self.goal == "own" else standing.final
+        return asked(self.play(bench, knobs), f"{by}: {self.goal}" if by else self.goal)
 
     def is_possible(self, world: World) -> bool:
         return not self.needs or len(getattr(world, self.needs)) > 0

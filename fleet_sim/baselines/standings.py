@@ -75,13 +75,18 @@ OF_SCORES: Mapping[str, Callable[[Scored], float]] = {
 
 
 def asked(standing: Standing, what: str) -> float:
-    """Return "all" or "own" accuracy, or "NAME: all", "NAME: own" or "NAME: worst" of a score; NaN if nobody asked.
+    """Return a figure of a standing; NaN if nobody asked.
+
+    Args:
+        standing: of a method.
+        what: "all" or "own" accuracy, "calibration", or "NAME: all", "NAME: own" or "NAME: worst" of a score.
 
     Raises:
         KeyError: there is no such question.
     """
-    if what in ("all", "own"):
-        return standing.final if what == "all" else standing.own
+    plain = {"all": standing.final, "own": standing.own, "calibration": standing.calibration}
+    if what in plain:
+        return plain[what]
     name, _, kind = what.partition(": ")
     ask = OF_SCORES[kind]
     return next((ask(scored) for scored in standing.scores if scored.name == name), float("nan"))

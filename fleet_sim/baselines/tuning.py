@@ -113,9 +113,10 @@ def best(terms: Iterable[FitTerms], score: Callable[[FitTerms], float]) -> FitTe
 
 def _score(candidate: Candidate, score: Callable[[Candidate], float]) -> float:
     try:
-        return score(candidate)
+        found = score(candidate)
     except DIVERGED:
         return -math.inf
+    return -math.inf if math.isnan(found) else found  # NaN: these rows cannot tell
 
 
 def _parted(part: Samples, index: int) -> tuple[Samples, Samples]:

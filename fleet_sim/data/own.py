@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from fleet_sim.data.dataset import Dataset, numbered
 from model_export.samples import DataError, read_samples, texts_in
 
 
-def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group") -> Dataset:
+def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group", test: str = "test") -> Dataset:
     """Return the labelled samples that lie at `path`.
 
     Args:
@@ -22,6 +24,8 @@ def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group
         label: the CSV's column, or the npz's array, of the classes.
         group: the npz's array that says whose a sample is, by name or number; it need not be there. In a folder of
             texts each is somebody's, called as the file is.
+        test: the npz's array that is true of the samples to test with: of later days, say; it need not be there. They
+            come last.
 
     Raises:
         DataError: it cannot be read, or is not labelled.
@@ -29,10 +33,8 @@ def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group
     samples = read_samples(path, task, label=label)
     if samples.labels is None:
         raise DataError(path, f"has no labels: no {label!r}, and no folder for each class")
-    groups, names = _of_texts(path, task) if task.tokens and path.is_dir() else _groups(path, group)
-    if groups is not None and len(groups) != len(samples):
-        raise DataError(path, f"{len(samples)} samples have {len(groups)} groups")
-    return Dataset(
+    groups, names = _groups(path, task, group, len(samples))
+    dataset = Dataset(
         name=path.name,
         task=task,
         samples=samples.values,
@@ -42,16 +44,35 @@ def own_dataset(path: Path, task: Task, *, label: str = "y", group: str = "group
         source=str(path),
         licence="the user's own",
     )
+    is_test = _array(path, test, len(samples))
+    if is_test is None:
+        return dataset
+    is_test = is_test.astype(np.bool_)
+    return replace(dataset.take(np.argsort(is_test, kind="stable")), published_test=int(is_test.sum()))
 
 
-def _of_texts(folder: Path, task: Task) -> tuple[I64, tuple[str, ...]]:
-    files = texts_in(folder)
-    names = tuple(str(file.relative_to(folder).with_suffix("")) for file in files)
-    return np.repeat(np.arange(len(files)), [len(read_text(file, task)[1]) for file in files]), names
+def _groups(path: Path, task: Task, name: str, samples: int) -> tuple[I64 | None, tuple[str, ...]]:
+    """Return whose each sample is, and the names of those people or sites; None: nobody said."""
+    if task.tokens and path.is_dir():
+        files = texts_in(path)
+        counts = [len(read_text(file, task)[1]) for file in files]
+        return np.repeat(np.arange(len(files)), counts), tuple(str(_name_of(file, path)) for file in files)
+    found = _array(path, name, samples)
+    return (None, ()) if found is None else numbered(found)
 
 
-def _groups(path: Path, name: str) -> tuple[I64 | None, tuple[str, ...]]:
+def _name_of(file: Path, folder: Path) -> Path:
+    return file.relative_to(folder).with_suffix("")
+
+
+def _array(path: Path, name: str, samples: int) -> Any:
+    """Return what an npz says of each sample beside its class; None: nothing."""
     if path.suffix != ".npz":
-        return None, ()
+        return None
     with np.load(path, allow_pickle=False) as arrays:
-        return numbered(arrays[name].ravel()) if name in arrays else (None, ())
+        if name not in arrays:
+            return None
+        found = arrays[name].ravel()
+    if len(found) != samples:
+        raise DataError(path, f"{samples} samples have {len(found)} values of {name!r}")
+    return found

@@ -60,6 +60,17 @@ class ScoreTerms:
         if classes != 2 and (known := [name for name in self.names if SCORES[name].is_binary]):
             raise InvalidValueError(f"{', '.join(known)}: of two classes, not of {classes}")
 
+    def check_choice(self, name: str) -> None:
+        """See that settings can be chosen by this score.
+
+        Raises:
+            InvalidValueError: nobody asks for it, or less of it is better.
+        """
+        if name not in self.names or not SCORES[name].is_share:
+            raise InvalidValueError(
+                f"settings are chosen by a score of the scenario, the more the better: not {name!r}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:

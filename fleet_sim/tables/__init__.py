@@ -25,7 +25,7 @@ from fleet_sim.tables.choice import Axes, Choice, chosen, varied
 from fleet_sim.tables.command import run
 from fleet_sim.tables.page import publish
 from fleet_sim.tables.playing import play
-from fleet_sim.tables.saying import report, table_of
+from fleet_sim.tables.saying import beside, report, report_of_scores, table_of
 
 __all__ = [
     "CLIENTS",
@@ -42,10 +42,12 @@ __all__ = [
     "Outcome",
     "Plan",
     "Table",
+    "beside",
     "chosen",
     "play",
     "publish",
     "report",
+    "report_of_scores",
     "run",
     "table_of",
     "varied",

@@ -64,8 +64,10 @@ class Case:
         budget: settings that are tried for each federation and each baseline, at most.
         own_axes: of federations that have others, by name.
         is_tuned_once: whether the other federations have the settings that were chosen for the first.
+        tuned_as: federations that have the settings that were chosen for another one, which stands before them.
         published: figures that others printed, in percent, by who printed them.
         goals: of ours.
+        chosen_by: the score that settings are chosen by, of federations and of baselines; "" = accuracy.
     """
 
     name: str
@@ -77,8 +79,10 @@ class Case:
     budget: int = 8
     own_axes: Mapping[str, Axes] = field(default_factory=dict)
     is_tuned_once: bool = False
+    tuned_as: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
+    chosen_by: str = ""
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
     start --each value of the first axis--> best of them --each value of the second, ...--> chosen
 
-One axis after the other, from the scenario as it stands; no more than `budget` settings are played. A score is the mean
-accuracy of the student, or of the mean device where there is no student, at the end of all rounds. What a folder holds
-is not played again.
+One axis after the other, from the scenario as it stands; no more than `budget` settings are played. They are judged by
+the student, or by the mean device where there is no student, at the end of all rounds: by accuracy, or by what `by`
+names. What a folder holds is not played again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fleet_sim.baselines.standings import asked
 from fleet_sim.baselines.tuning import validated
 from fleet_sim.comparison import Comparison, MakeWorld, compare
 from fleet_sim.scenario import Scenario
@@ -47,20 +48,29 @@ class Choice:
 
 
 def chosen(
-    world: MakeWorld, start: Scenario, axes: Axes, budget: int, *, seeds: tuple[int, ...], folder: Path, jobs: int = 1
+    world: MakeWorld,
+    start: Scenario,
+    axes: Axes,
+    budget: int,
+    *,
+    seeds: tuple[int, ...],
+    folder: Path,
+    jobs: int = 1,
+    by: str = "",
 ) -> Choice:
-    """Return the best settings that `budget` trials find.
+    """Return the best settings that `budget` trials find; `by` is one of `start.scores`, "" accuracy.
 
     Raises:
         InvalidValueError: a world lacks validation rows, or there is no such setting.
     """
     if not axes:
         return Choice(start, {})
-    best, scores = start, {start: _score(world, start, seeds, folder, jobs)}
+    score = partial(_score, world, seeds=seeds, folder=folder, jobs=jobs, by=by)
+    best, scores = start, {start: score(start)}
     for path, values in axes.items():
         for scenario in [varied(best, path, value) for value in values]:
             if scenario not in scores and len(scores) < budget:
-                scores[scenario] = _score(world, scenario, seeds, folder, jobs)
+                scores[scenario] = score(scenario)
         best = max(scores, key=scores.__getitem__)
     return Choice(best, {path: _at(best, path) for path in axes})
 
@@ -83,13 +93,13 @@ def _at(scenario: Scenario, path: str) -> Any:
     return part
 
 
-def _score(world: MakeWorld, scenario: Scenario, seeds: tuple[int, ...], folder: Path, jobs: int) -> float:
+def _score(world: MakeWorld, scenario: Scenario, *, seeds: tuple[int, ...], folder: Path, jobs: int, by: str) -> float:
     rule = scenario.method.name
     unused = (max(seeds) + 1,)  # a rule has no settings that a comparison would choose
     compared = compare(
         Comparison(partial(judged_by_validation, world), scenario, (rule,), seeds, unused), folder, jobs=jobs
     )
-    ends = [cell.standings[0].final for cell in compared.cells]
+    ends = [asked(cell.standings[0], f"{by}: all" if by else "all") for cell in compared.cells]
     return -math.inf if any(map(math.isnan, ends)) else float(np.mean(ends))
 
 

@@ -41,15 +41,24 @@ def play(case: Case, plan: Plan) -> Outcome:
 
 
 def _compared(case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ...]) -> Compared:
-    comparison = Comparison(case.world, scenario, methods, plan.seeds, plan.tuning_seeds, case.budget, case.settings)
+    comparison = Comparison(
+        case.world,
+        scenario,
+        methods,
+        plan.seeds,
+        plan.tuning_seeds,
+        case.budget,
+        case.settings,
+        chosen_by=case.chosen_by,
+    )
     return compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
 
 
 def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
     made: dict[str, Choice] = {}
     for name, scenario in case.federations.items():
-        if made and case.is_tuned_once:
-            made[name] = next(iter(made.values())).of(scenario)
+        if made and (case.is_tuned_once or name in case.tuned_as):
+            made[name] = made[case.tuned_as.get(name, next(iter(made)))].of(scenario)
             continue
         tell(f"{case.name}: choosing settings of {name}")
         made[name] = chosen(
@@ -60,6 +69,7 @@ def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
             seeds=plan.tuning_seeds,
             folder=plan.folder,
             jobs=plan.jobs,
+            by=case.chosen_by,
         )
     return made
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.metrics.estimates import estimate, paired
-from fleet_sim.metrics.scores import SCORES
+from fleet_sim.metrics.scores import F64, SCORES
 from fleet_sim.tables.case import CLIENTS, STUDENT, Ends, Outcome, Plan, Table
 from fleet_sim.tables.choice import Axes
 
@@ -30,11 +32,27 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     return "\n\n".join(parts)
 
 
+def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than: str) -> str:
+    """Return what a table says where accuracy is not what the field asks for.
+
+    Args:
+        table: what was played.
+        outcomes: of its cases, which have `chosen_by`.
+        plan: how much was played.
+        than: the method that each device is put beside itself under.
+    """
+    parts = [f"{len(plan.seeds)} seeds; %; ± are two standard errors. {chosen_how(outcomes, plan)}"]
+    for outcome in outcomes:
+        parts += [scores(outcome), beside(outcome, than, outcome.case.chosen_by)]
+    return "\n\n".join([*parts, goals(outcomes), traffic(outcomes), settings(outcomes), f"The cut: {table.protocol}"])
+
+
 def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return how settings were chosen."""
     budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
     text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
-    return f"{text} {seeds} other seed{'s' * (seeds > 1)}."
+    by = f" by {outcomes[0].case.chosen_by}" if outcomes[0].case.chosen_by else ""
+    return f"{text} {seeds} other seed{'s' * (seeds > 1)}{by}."
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> str:
@@ -58,10 +76,37 @@ def own(outcomes: Sequence[Outcome]) -> str:
 
 
 def scores(outcome: Outcome) -> str:
-    """Return what the scenarios of one case ask besides accuracy: on test, on own rows, and of the worst device."""
-    asks = [f"{name}: {kind}" for name in outcome.case.scores for kind in OF_SCORES]
+    """Return what the scenarios of one case ask besides accuracy: on test, on own rows, and of the worst device.
+
+    Also whether a model that says 80 % hits 80 % of the time: the expected calibration error on test.
+    """
+    asks = [*(f"{name}: {kind}" for name in outcome.case.scores for kind in OF_SCORES), "calibration"]
     rows = [[name, *(_said(standings, what) for what in asks)] for name, standings in outcome.ends.items()]
-    return table_of([outcome.case.name, *asks], rows)
+    return table_of([outcome.case.name, *asks[:-1], "calibration error"], rows)
+
+
+def beside(outcome: Outcome, than: str, score: str) -> str:
+    """Return how each device stands beside itself under the method `than`, by a score on its own rows.
+
+    A mean hides who pays for it: the share of devices that are better off, the mean one, and the one that loses most.
+    """
+    rows = []
+    for name, standings in outcome.ends.items():
+        gains = [_gains(*pair, score) for pair in zip(standings, outcome.ends[than], strict=True)]
+        if name != than and all(map(len, gains)):
+            better_off = estimate([float(np.mean(each > 0)) for each in gains]).in_percent()
+            mean, least = (estimate([float(ask(each)) for each in gains]) for ask in (np.mean, np.min))
+            rows.append([name, better_off, mean.in_percent(signed=True), least.in_percent(signed=True)])
+    return table_of([f"{score}, own rows, beside *{than}*", "better off, % of devices", "mean", "loses most"], rows)
+
+
+def _gains(standing: Standing, other: Standing, score: str) -> F64:
+    """Return how far each device is ahead of itself; of those whose rows can tell."""
+    here, there = (next(scored.own for scored in each.scores if scored.name == score) for each in (standing, other))
+    if not here:
+        return np.empty(0)
+    gains: F64 = np.array(here) - np.array(there)
+    return gains[~np.isnan(gains)]
 
 
 def goals(outcomes: Sequence[Outcome]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,18 +18,17 @@ from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.link import LinkSettings
-from fleet_sim.comparison import Comparison
 from fleet_sim.data import DATASETS
 from fleet_sim.data.sensors import ACTIVITIES, recordings, windows_of
-from fleet_sim.tables import TUNING_SEEDS, varied
 from tests.edge_agent.patience import wait_until
+from tests.examples import folders
+from tests.examples.folders import MODEL_EXPORT, SHARED, check_full_form, module_of, script
 from tests.examples.motions import write_motions
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.homes import Home
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "iot-sensors"
-RECORDINGS = EXAMPLE.parents[2] / "shared" / "data" / "sensors" / "motionsense_9ch_f16_repack.npz"
-MODEL_EXPORT = "import sys; from model_export.cli import main; sys.exit(main(sys.argv[1:]))"
+EXAMPLE = folders.example("iot-sensors")
+RECORDINGS = SHARED / "sensors" / "motionsense_9ch_f16_repack.npz"
 TOPICS = HomeTopics("motion", "phone-1")
 SECONDS, RATE_HZ, LENGTH, STRIDE = 10, 50, 128, 64
 WINDOWS = (SECONDS * RATE_HZ - LENGTH) // STRIDE + 1
@@ -67,15 +64,8 @@ def few_people(fleet):
     return text
 
 
-def script(folder, *words):
-    """Run a script of the folder to its end; return what it printed."""
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def short_form(folder, data):
-    return script(EXAMPLE, "run.py", "--folder", folder, "--data", f"motion-sense={data}", "--short", "--jobs", "1")
+    return folders.short_form(EXAMPLE, folder, f"motion-sense={data}")
 
 
 ROWS = (
@@ -102,18 +92,7 @@ def test_the_short_form_has_a_row_for_all_that_is_compared_and_for_each_board(mo
 
 
 def test_the_full_form_can_be_played(monkeypatch):
-    """Scenarios and comparisons refuse to exist where they cannot be played."""
-    spec = importlib.util.spec_from_file_location("iot_sensors_run", EXAMPLE / "run.py")
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # the script bounds the threads of a process of its own
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (case,) = module.cases({}, "full")
-    tried = [
-        varied(case.federations[module.OURS], path, value) for path, values in case.axes.items() for value in values
-    ]
-    for each in (*case.federations.values(), *tried):
-        Comparison(case.world, each, (each.method.name, *case.baselines), (100,), TUNING_SEEDS)
-    assert {name for goal in case.goals for name in (goal.name, goal.than)} <= set(ROWS)
+    check_full_form(module_of(EXAMPLE, monkeypatch).cases({}, "full"), ROWS)
 
 
 def test_data_are_cut_for_devices_and_nobody_holds_what_is_anothers(example):

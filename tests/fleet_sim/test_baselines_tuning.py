@@ -10,10 +10,11 @@ import pytest
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.fitting import FitTerms, TrainingDivergedError
 from fleet_sim.baselines.catalogue import BASELINES, NEW_CLASS_SETTINGS
-from fleet_sim.baselines.standings import NEW_CLASS_TERMS, Bench
+from fleet_sim.baselines.standings import NEW_CLASS_TERMS, Bench, asked
 from fleet_sim.baselines.tuning import Knobs, candidates, tuned, validated
 from fleet_sim.factory import build_bundles
 from fleet_sim.lab import Lab
+from fleet_sim.metrics.scores import ScoreTerms
 from fleet_sim.scenario import ModelTerms
 from fleet_sim.worlds import digits
 
@@ -176,3 +177,18 @@ def test_a_server_with_canaries_knows_more_than_one_with_the_factory_labels_alon
     known = Bench(Lab(world, bench.lab.bundles), bench.family, bench.rounds, bench.seed)
     few, more = (BASELINES[name].score(known, Knobs(20, 3e-3)) for name in ("server-only", "server-only/canaries"))
     assert more > few + 0.02
+
+
+def test_settings_may_be_chosen_by_a_score_that_the_bench_asks_for(bench):
+    asking = replace(bench, scoring=ScoreTerms(("top-3",)))
+    for name, kind in (("centralised", "all"), ("local-only", "own")):
+        baseline, knobs = BASELINES[name], Knobs(2, 3e-3)
+        standing = baseline.standing(asking, knobs)
+        assert baseline.score(asking, knobs, "top-3") == asked(standing, f"top-3: {kind}") > asked(standing, kind)
+    assert math.isnan(BASELINES["centralised"].score(bench, Knobs(1), "top-3"))  # nobody asks
+
+
+def test_settings_that_validation_rows_cannot_judge_never_win(tmp_path):
+    points = [Knobs(learning_rate=rate) for rate in (0.1, 0.05, 0.03)]
+    scores = dict(zip(points, (math.nan, 0.2, math.nan), strict=True))
+    assert tuned(points, scores.__getitem__, tmp_path / "scores.json") == points[1]

@@ -133,9 +133,16 @@ def test_where_the_tail_is_the_whole_model_baselines_of_the_whole_are_left_out(f
 
 def test_a_comparison_that_makes_no_sense_is_refused():
     world = partial(digits, validation=100)
-    for wrong in ({"methods": ("fedavg",)}, {"seeds": (0, 7)}, {"budget": 0}, {"seeds": ()}):
+    for wrong in ({"methods": ("fedavg",)}, {"seeds": (0, 7)}, {"budget": 0}, {"seeds": ()}, {"chosen_by": "top-3"}):
         with pytest.raises(InvalidValueError):
             Comparison(world, PRESETS["digits"], **wrong)
+
+
+def test_settings_are_not_chosen_by_a_score_of_which_less_is_better():
+    scenario = replace(PRESETS["digits"], scores=ScoreTerms(("top-3", "perplexity")))
+    assert Comparison(partial(digits, validation=100), scenario, chosen_by="top-3").chosen_by == "top-3"
+    with pytest.raises(InvalidValueError, match="the more the better: not 'perplexity'"):
+        Comparison(partial(digits, validation=100), scenario, chosen_by="perplexity")
 
 
 def test_defaults_name_each_method_once_and_none_that_some_scenario_cannot_play():

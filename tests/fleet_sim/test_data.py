@@ -530,6 +530,18 @@ def test_an_npz_of_ones_own_may_say_whose_a_sample_is(tmp_path):
     assert own_dataset(path, TASK).groups is None
 
 
+def test_an_npz_of_ones_own_may_say_which_samples_are_the_test(tmp_path):
+    x = np.arange(8, dtype=np.float32).reshape(4, 2)
+    arrays = {"x": x, "y": np.array([0, 1, 0, 1]), "group": np.array(["b", "a", "b", "a"])}
+    path = write_npz(tmp_path / "mine.npz", **arrays, test=np.array([True, False, True, False]))
+    found = own_dataset(path, TASK)
+    assert (found.samples[:, 0].tolist(), found.labels.tolist()) == ([2, 6, 0, 4], [1, 1, 0, 0])
+    assert (found.groups.tolist(), found.published_test) == ([0, 0, 1, 1], 2)
+    assert own_dataset(write_npz(path, **arrays), TASK).published_test == 0
+    with pytest.raises(DataError, match="4 samples have 3 values of 'test'"):
+        own_dataset(write_npz(path, **arrays, test=np.zeros(3)), TASK)
+
+
 def test_a_csv_and_a_folder_of_ones_own_are_read_as_model_export_does(tmp_path):
     (tmp_path / "mine.csv").write_text("a,b,y\n1,,cat\n3,4,dog\n")
     table = own_dataset(tmp_path / "mine.csv", TASK)
@@ -545,7 +557,7 @@ def test_unlabelled_data_of_ones_own_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"mine.csv: has no labels: no 'y'"):
         own_dataset(tmp_path / "mine.csv", TASK)
     path = write_npz(tmp_path / "mine.npz", x=np.zeros((2, 2), np.float32), y=np.array([0, 1]), group=np.array([0]))
-    with pytest.raises(DataError, match="2 samples have 1 groups"):
+    with pytest.raises(DataError, match="2 samples have 1 values of 'group'"):
         own_dataset(path, TASK)
 
 

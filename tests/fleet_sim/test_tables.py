@@ -21,8 +21,9 @@ from benchmarks.tables import (
     wire_bytes,
 )
 from fleet_sim.baselines.standings import Standing
-from fleet_sim.cells import read_cell
-from fleet_sim.comparison import Comparison
+from fleet_sim.cells import Cell, read_cell
+from fleet_sim.comparison import Compared, Comparison
+from fleet_sim.metrics.scores import Scored
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import (
@@ -33,6 +34,8 @@ from fleet_sim.tables import (
     Goal,
     Outcome,
     Plan,
+    beside,
+    choice,
     chosen,
     play,
     publish,
@@ -140,6 +143,38 @@ def test_a_table_goes_on_where_it_was_cut_short(tmp_path):
     outcome = play(case, Plan(tmp_path, (100, 101), (0,)))
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     assert [len(seeds) for seeds in outcome.ends.values()] == [2, 2, 2]
+
+
+def test_a_federation_may_have_the_settings_of_another(tmp_path):
+    like, other = replace(SMALL, rounds=2), replace(SMALL, rounds=3)
+    case = Case("digits", world, {"ours": SMALL, "like": like, "other": other}, axes=RATES, baselines=(), budget=3)
+    case = replace(case, tuned_as={"like": "ours"}, own_axes={"other": {"training.epochs": (1,)}})
+    choices = play(case, Plan(tmp_path, (100,), (0,))).choices
+    assert choices["like"].values == choices["ours"].values
+    assert choices["like"].scenario.rounds == 2
+    assert [*choices["other"].values] == ["training.epochs"]
+
+
+def test_settings_of_a_federation_may_be_chosen_by_a_score(tmp_path, monkeypatch):
+    """Here the accurate setting is the one that ranks worst."""
+
+    def compared(comparison, *_args, **_options):
+        rate = comparison.scenario.training.learning_rate
+        standing = Standing("ours", (rate,), scores=(Scored("auroc", 1 - rate),))
+        return Compared(comparison, (Cell(0, "competence", (standing,)),), {})
+
+    monkeypatch.setattr(choice, "compare", compared)
+    found = {by: chosen(world, SMALL, RATES, 3, seeds=(0,), folder=tmp_path, by=by).values for by in ("", "auroc")}
+    assert found == {"": {"training.learning_rate": 2e-2}, "auroc": {"training.learning_rate": 1e-4}}
+
+
+def test_each_device_is_put_beside_itself():
+    """A mean of 0 hides that one pays for it."""
+    own = {"local only": (0.5, 0.6, 0.7, math.nan), "ours, mean device": (0.6, 0.7, 0.5, 0.9), "ours, student": ()}
+    ends = {name: [Standing(name, (0.5,), scores=(Scored("auroc", 0.5, each),))] for name, each in own.items()}
+    outcome = replace(outcome_of({}), ends=ends)
+    _, _, row = beside(outcome, "local only", "auroc").splitlines()
+    assert row == "| ours, mean device | 66.7 | +0.0 | -20.0 |"
 
 
 def outcome_of(ends, **of_case):
