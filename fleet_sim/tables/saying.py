@@ -146,7 +146,8 @@ def settings(outcomes: Sequence[Outcome]) -> str:
         rows.append([name, *cells, _grid({path.rpartition(".")[2]: values for path, values in grid.items()})])
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.knobs):
         cells = [_knobs(name, outcome.knobs[name]) if name in outcome.knobs else "" for outcome in outcomes]
-        rows.append([BASELINES[name].title, *cells, _grid(BASELINES[name].axes)])
+        grids = next(outcome.case.grids for outcome in outcomes if name in outcome.knobs)
+        rows.append([BASELINES[name].title, *cells, _grid(grids.get(name, BASELINES[name].axes))])
     return table_of(["settings chosen", *(outcome.case.name for outcome in outcomes), "of"], rows)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -29,9 +30,9 @@ def script(folder, *words):
     return done.stdout
 
 
-def short_form(folder, results, data):
-    """Play the short form of an example; return what it printed."""
-    return script(folder, "run.py", "--folder", results, "--data", data, "--short", "--jobs", "1")
+def short_form(folder, results, *data):
+    """Play the short form of an example, with data sets as NAME=PATH; return what it printed."""
+    return script(folder, "run.py", "--folder", results, "--data", *data, "--short", "--jobs", "1")
 
 
 def module_of(folder: Path, monkeypatch, name: str = "run") -> ModuleType:
@@ -60,3 +61,18 @@ def table_whose_head_begins(said, words):
     """Return the lines of a table, of all that a command has printed."""
     (found,) = (part.splitlines() for part in said.split("\n\n") if part.startswith(f"| {words}"))
     return found
+
+
+@contextmanager
+def agent(folder: Path, port: int):
+    """Run the device of `agent.toml` in the folder, its brokers at another port; what it logs is in `log`."""
+    config = folder / "agent.toml"
+    config.write_text(config.read_text().replace("port = 1883", f"port = {port}"))
+    command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log, cwd=folder, env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"})
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
