@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from edge_agent.private.reservoir import BalancedReservoir
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.model import I64
 from fleet_sim.partitions.partition import Census
@@ -22,18 +24,23 @@ class Natural:
     Attributes:
         minimum: rows that a group needs.
         small: what becomes of a group with fewer: nobody holds its rows, or small ones share a device.
-        most: rows that a device holds, drawn of those that are its own; 0 = all of them.
+        most: rows that a device holds, of those that are its own; 0 = all of them.
+        balanced: which rows these are: what the class-balanced reservoir of an agent's private store keeps of them, so
+            that of a rare class all stay; else they are drawn.
     """
 
     minimum: int = 1
     small: Literal["drop", "merge"] = "drop"
     most: int = 0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if self.minimum < 1:
             raise InvalidValueError("minimum is 1 row or more")
         if self.most and self.most < self.minimum:
             raise InvalidValueError("most is no less than minimum; 0 = all rows")
+        if self.balanced and not self.most:
+            raise InvalidValueError("balanced says which rows stay where `most` says how many")
 
     def holders(self, census: Census) -> list[I64]:
         """Return the rows of all devices that there can be.
@@ -69,4 +76,15 @@ class Natural:
         chosen = [parts[place] for place in np.sort(rng.permutation(len(parts))[:devices])]
         if not self.most:
             return tuple(chosen)
-        return tuple(np.sort(rng.permutation(part)[: self.most]) for part in chosen)
+        if not self.balanced:
+            return tuple(np.sort(rng.permutation(part)[: self.most]) for part in chosen)
+        return tuple(part[_stay(census.labels[part], self.most, rng)] for part in chosen)
+
+
+def _stay(labels: I64, capacity: int, rng: np.random.Generator) -> I64:
+    """Return the places of a stream of rows, of which each has its class in `labels`, that a private store keeps."""
+    reservoir = BalancedReservoir(capacity, random.Random(int(rng.integers(1 << 62))))  # noqa: S311 - no secret
+    for place, label in enumerate(labels.tolist()):
+        if (verdict := reservoir.judge(label)).is_kept:
+            reservoir.keep(place, label, verdict)
+    return np.array([place for place in range(len(labels)) if place in reservoir], np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def script(folder, *words):
 
 
 def short_form(folder, results, *data):
-    """Play the short form of an example, with data sets as NAME=PATH; return what it printed."""
+    """Play the short form of an example; return what it printed."""
     return script(folder, "run.py", "--folder", results, "--data", *data, "--short", "--jobs", "1")
 
 
@@ -42,6 +43,7 @@ def module_of(folder: Path, monkeypatch, name: str = "run") -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     return module
 
@@ -64,8 +66,8 @@ def table_whose_head_begins(said, words):
 
 
 @contextmanager
-def agent(folder: Path, port: int):
-    """Run the device of `agent.toml` in the folder, its brokers at another port; what it logs is in `log`."""
+def agent(folder, port):
+    """A device as agent.toml of the folder has it, at another port; it ends with the block."""
     config = folder / "agent.toml"
     config.write_text(config.read_text().replace("port = 1883", f"port = {port}"))
     command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
@@ -76,3 +78,9 @@ def agent(folder: Path, port: int):
     finally:
         process.terminate()
         process.wait(30)
+
+
+def said_by(folder):
+    """Return its predictions."""
+    path = folder / "said.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

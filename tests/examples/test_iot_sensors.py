@@ -19,7 +19,7 @@ from fleet_sim.data import DATASETS
 from fleet_sim.data.sensors import ACTIVITIES, recordings, windows_of
 from tests.edge_agent.patience import wait_until
 from tests.examples import folders
-from tests.examples.folders import MODEL_EXPORT, SHARED, agent, check_full_form, module_of, script
+from tests.examples.folders import MODEL_EXPORT, SHARED, agent, check_full_form, module_of, said_by, script
 from tests.examples.motions import write_motions
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.homes import Home
@@ -123,11 +123,6 @@ def test_the_recipe_builds_three_sizes_of_the_task_that_sensors_are_read_for(exa
     assert (task.classes, task.sample_shape, task.time_axis) == (ACTIVITIES, (9, LENGTH), 1)
     fields = re.findall(r'path = "(\w+)"', (example / "agent.toml").read_text())
     assert tuple(fields) == task.columns
-
-
-def said_by(folder):
-    path = folder / "said.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.mark.system

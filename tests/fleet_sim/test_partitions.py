@@ -214,6 +214,18 @@ def test_a_natural_device_holds_so_many_rows_of_its_group_at_most():
     assert {*parts[0]} != {*others[0]}  # drawn, not the first
 
 
+def test_a_natural_device_may_hold_what_a_private_store_would_keep_of_its_group():
+    """Of a class that is rare all rows, of the common one a draw."""
+    labels = np.tile([1, *[0] * 19], 5)
+    census = Census(np.concatenate([labels, labels]), np.repeat([0, 1], 100))
+    parts = Natural(most=20, balanced=True).assign(census, 2, rng())
+    assert [np.bincount(census.labels[part]).tolist() for part in parts] == [[15, 5], [15, 5]]
+    assert [{*census.groups[part]} for part in parts] == [{0}, {1}]
+    assert all((np.diff(part) > 0).all() for part in parts)
+    assert {*parts[0]} != {*Natural(most=20, balanced=True).assign(census, 2, rng(1))[0]}
+    assert [len(part) for part in Natural(most=300, balanced=True).assign(census, 2, rng())] == [100, 100]
+
+
 def test_natural_says_what_is_missing():
     with pytest.raises(InvalidValueError, match="choose another partition"):
         Natural().assign(Census(np.zeros(3, np.int64)), 1, rng())
@@ -281,6 +293,7 @@ def test_a_partition_is_one_table_of_a_scenario(tmp_path):
         lambda: Classes(0),
         lambda: Natural(0),
         lambda: Natural(5, most=4),
+        lambda: Natural(balanced=True),
         lambda: Quantity(strength=0),
         lambda: Census(np.zeros(2, np.int64), np.zeros(3, np.int64)),
     ],
