@@ -53,9 +53,7 @@ def sources(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mine(sources, tmp_path_factory):
     """A copy of the folder with few people of few words, its texts made."""
-    folder = shutil.copytree(
-        EXAMPLE, tmp_path_factory.mktemp("copied") / "mine", ignore=shutil.ignore_patterns("texts")
-    )
+    folder = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("copied") / "mine", ignore=shutil.ignore_patterns(*MADE))
     for name in ("fleet.toml", "recipe.toml"):
         written = folder / name
         written.write_text(few_people(written.read_text()))
