@@ -65,7 +65,7 @@ def few_people(text):
     """Return a TOML file with so few words, two devices, and two people whom nobody sees."""
     counts = {"factory": 200, "probes": 100, "canaries": 10, "validation": 20, "unseen_groups": 2, "devices": 2}
     text = text.replace("vocabulary = 2002", f"vocabulary = {WORDS + 2}").replace("epochs = 5", "epochs = 2")
-    text = text.replace("minimum = 800, most = 800", "minimum = 100, most = 200").replace("probes = 300", "probes = 50")
+    text = text.replace("minimum = 800, most = 800", "minimum = 100, most = 200").replace("probes = 250", "probes = 50")
     for key, count in counts.items():
         text = re.sub(rf"^{key} = \d+", f"{key} = {count}", text, flags=re.MULTILINE)
     return text
