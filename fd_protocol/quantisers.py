@@ -11,9 +11,9 @@
 
 A class takes one byte up to 256 classes, else two: all high bytes, then all low bytes.
 
-`top-k-zipf` is for words, and whatever else has classes in the order of their frequency, the first the most frequent:
-1 / (rank + 2.7) is the law of Zipf as Mandelbrot 1953 corrected it, and rank here counts from 0. Of thousands of words
-the likeliest few hold a third of the probability. Where the rest is spread evenly, all rare words seem alike.
+`top-k-zipf` is for words, and whatever else has classes in the order of their frequency, the first the most frequent.
+1 / (rank + b) is Zipf's law as Mandelbrot 1953 bent it for the first ranks; here b = 2, with ranks from 1. Of thousands
+of words the likeliest few hold little of the probability. Where the rest is spread evenly, all rare words seem alike.
 
 Square roots spend the codes where distributions differ: with L = 255 (u8) or 15 (u4) levels and rows of c classes
 KL(decoded || p) <= 2.25 c / (L^2 s) nats, s = sum(code^2) / L^2. (Write q = code^2/L^2. A code of 0 adds p <= 1/4L^2 to

@@ -125,8 +125,11 @@ def _from_text(request: Request, task: Task) -> Given:
         text = request.body.decode()
     except UnicodeDecodeError as error:
         raise _bad("the text is no UTF-8") from error
-    if request.query.get("written", "false") == "false":
+    written = request.query.get("written", "false")
+    if written == "false":
         return Given(Vocabulary.of(task).context(text)[None])
+    if written != "true":
+        raise _bad(f"written is true or false, not {written[:20]!r}")
     samples, labels = Vocabulary.of(task).rows(text)
     return Given(_checked(samples), labels=[task.classes[label] for label in labels])
 

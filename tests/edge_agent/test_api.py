@@ -323,6 +323,7 @@ def test_what_is_no_text_of_the_task_is_refused_with_a_line(reader, port):
         status, told = ask(words, "POST", "/v1/predict", b"\xff", "text/plain")
         assert (status, told["error"]) == (400, "the text is no UTF-8")
         assert ask(words, "POST", "/v1/predict?top=5", b"to be", "text/plain")[0] == 400
+        assert ask(words, "POST", "/v1/predict?written=1", b"to be", "text/plain")[0] == 400
 
 
 def test_a_program_asks_by_a_text_and_has_one_kept(reader, tmp_path):
