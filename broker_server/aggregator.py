@@ -58,7 +58,7 @@ from broker_server.events import (
     TimeFound,
     TrainStudent,
 )
-from broker_server.federation import Federation, outstanding, step, wake_at_ms
+from broker_server.federation import Federation, outstanding, step, wake_at_ms, was_set_back
 from broker_server.group import Group
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
@@ -70,7 +70,7 @@ from broker_server.publisher import Publisher
 from broker_server.rate import Allowances
 from broker_server.release_gate import ReleaseGate
 from broker_server.round import Phase, Round
-from broker_server.scribe import DAY_MS, Scribe
+from broker_server.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
 from broker_server.student import Learner
@@ -257,12 +257,7 @@ class Aggregator:
         """Whether time may go on: a deadline that passed while we were away waits for what was sent before it."""
         if state.round is None or not state.round.is_open or at_ms < state.round.deadline_ms:
             return True
-        return self._has_heard(at_ms)
-
-    def _has_heard(self, at_ms: int) -> bool:
-        """Whether all that was kept for us while we were away is here by now."""
-        done_ms = self._catching_up.done_ms
-        return done_ms is not None and at_ms >= done_ms
+        return self._catching_up.has_heard(at_ms)
 
     def _collect(self, timeout_s: float) -> int:
         """Wait for one thing; once it is there, wait a little for others that may share its transaction."""
@@ -303,8 +298,9 @@ class Aggregator:
         """Make the backlog durable, then tell broker and devices, then act on the new state."""
         at_ms, orders = self._clock(), self._orders()
         wake_ms = self._wake_ms()
-        is_due = (wake_ms is not None and wake_ms <= at_ms) or releases.is_due(self.state.releases, at_ms)
-        is_due = is_due or (self._has_heard(at_ms) and self._attendance.is_due(self.state.releases, at_ms))
+        is_due = (wake_ms is not None and wake_ms <= at_ms) or was_set_back(self.state, at_ms)
+        is_due = is_due or releases.is_due(self.state.releases, at_ms)
+        is_due = is_due or (self._catching_up.has_heard(at_ms) and self._attendance.is_due(self.state.releases, at_ms))
         if not self._backlog and not is_due and not orders:
             return
         try:
@@ -351,7 +347,7 @@ class Aggregator:
             group.settle()
             if self._may_tick(group.state, at_ms):
                 group.fold(ClockTicked(at_ms))
-            if self._has_heard(at_ms):
+            if self._catching_up.has_heard(at_ms):
                 lost = self._attendance.watch(group.state.releases, at_ms)
                 group.fold(*self._attendance.news(group.state.releases))
             self._keep(group)
@@ -479,8 +475,7 @@ class Aggregator:
         has_ended = self.state.has_open_round and not group.state.has_open_round
         if has_ended:
             kept, number = self._settings.records, group.state.number
-            self._scribe.prune(kept, number, group.at_ms)
-            self._errands.prune(group.at_ms - kept.days * DAY_MS)
+            self._errands.prune(self._scribe.prune(kept, number, group.at_ms))
             named = self._scribe.named_blobs(kept, number)
             probes = self._kits.of(group.state.editions.current).probes
             self._journal.tidy(group.state, named, kept_rounds=self._settings.kept_rounds(probes))

@@ -209,7 +209,7 @@ def step(state: Federation, event: Event) -> Federation:
         case RoundOpened() if not state.has_open_round and _is_next(event, state):
             return _open(state, event)
         case ClockTicked(at_ms) if not state.has_open_round:
-            is_time = _has_time(state) and at_ms >= state.next_round_ms
+            is_time = _has_time(state) and (at_ms >= state.next_round_ms or was_set_back(state, at_ms))
             return replace(state, is_due=True) if is_time and not state.is_due else state
         case StudentTrained() if state.consensus is not None and event.round == state.consensus.round:
             return _learn(state, event)
@@ -257,6 +257,18 @@ def wake_at_ms(state: Federation) -> int | None:
     if state.has_open_round or state.is_due or state.is_complete or not _has_time(state):
         return None
     return state.next_round_ms
+
+
+def was_set_back(state: Federation, at_ms: int) -> bool:
+    """Whether the clock was set back behind what is waited for, so that a `ClockTicked` changes the state now.
+
+    A pause is over then. A time of a timetable is one of the clock on the wall, and stays what it is.
+    """
+    if state.round is not None and state.round.is_open:
+        return rounds.was_set_back(state.round, at_ms)
+    if wake_at_ms(state) is None or state.schedule.timetable is not None:
+        return False
+    return state.next_round_ms - at_ms > state.schedule.pause_ms + rounds.STEP_MS
 
 
 def late_offer(state: Federation) -> RoundOffer | None:

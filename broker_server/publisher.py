@@ -44,6 +44,7 @@ class Publisher:
     def offer(self, current: Round) -> None:
         """Publish the offer with what remains of its time now; devices count from when they get it."""
         remaining_s = max(1, -(-(current.deadline_ms - self.clock()) // 1000))
+        remaining_s = min(remaining_s, current.offer.remaining_s)  # where the clock was set back since it opened
         self._retain(self.topics.round, replace(current.offer, remaining_s=remaining_s))
 
     def consensus(self, blocks: Sequence[bytes]) -> None:

@@ -38,6 +38,8 @@ from fd_protocol.schema import keyed
 NO_QUORUM = "quorum"
 NEW_EPOCH = "epoch"
 BY_ORDER = "operator"
+STEP_MS = 60_000
+"""A clock that is set back by less is waited for."""
 
 
 class Phase(str, Enum):
@@ -111,6 +113,8 @@ def step(state: Round, event: Event) -> Round:
             return _count(state, event)
         case Phase.OFFERED, ClockTicked(at_ms) if at_ms >= state.deadline_ms:
             return _end_offer(state)
+        case Phase.OFFERED, ClockTicked(at_ms) if was_set_back(state, at_ms):
+            return replace(state, deadline_ms=at_ms + 1000 * state.offer.remaining_s)
         case Phase.AGGREGATING, ConsensusMade() if event.round == state.id:
             return _end(state, Phase.CLOSED)
         case Phase.AGGREGATING, AggregationFailed() if event.round == state.id:
@@ -121,6 +125,11 @@ def step(state: Round, event: Event) -> Round:
             why = order.arguments.get("reason", "")
             return _end(state, Phase.ABORTED, f"{BY_ORDER}: {why}" if why else BY_ORDER)
     return state
+
+
+def was_set_back(state: Round, at_ms: int) -> bool:
+    """Whether it is well before the round opened by this clock: it was set back, and the round's time begins anew."""
+    return state.deadline_ms - at_ms > 1000 * state.offer.remaining_s + STEP_MS
 
 
 def _count(state: Round, event: ContributionsStored) -> Round:

@@ -30,6 +30,8 @@ HOLD_OUT = "hold_out_accuracy"
 TRIAL_OF = "trial_of_edition"
 """Among the metrics of a round: the number of the edition that it tried."""
 DAY_MS = 86_400_000
+_AT_A_TIME = 10
+"""Rounds that are forgotten by their age when one ends; as a rule it is one."""
 
 _HEARD = Columns(("fed", "device"), ("last_seen_ms",), ("up_bytes", "rounds", "refused"))
 _HEARING = Columns(
@@ -90,14 +92,32 @@ class Scribe:
                 told |= {"last_canaries": one.canaries, "influence": one.influence}
             self._store.merge("devices", self._key(device=source.device), told)
 
-    def prune(self, kept: RecordSettings, number: int, at_ms: int) -> None:
-        """Forget rounds and commands that are older than `kept` says; `number` is that of the last round."""
+    def prune(self, kept: RecordSettings, number: int, at_ms: int) -> int:
+        """Forget rounds and commands that are older than `kept` says, and rounds of which there are too many.
+
+        A clock that is wrong for a moment must not cost what there is. So a round goes after those before it: one that
+        ended in 1970 takes none along; and by their age only `_AT_A_TIME` go at the end of a round: a clock that is
+        years ahead costs a few.
+
+        Args:
+            kept: what is kept.
+            number: of the last round.
+            at_ms: now.
+
+        Returns:
+            The time before which nothing is remembered.
+        """
         before_ms = at_ms - kept.days * DAY_MS
-        old = self._store.rows("rounds", self._where({"ended_ms >": 0, "ended_ms <": before_ms}), "number DESC", 1)
-        first = max([number - kept.rounds + 1, *(row["number"] + 1 for row in old)])
+        young = self._store.rows("rounds", self._where({"ended_ms >=": before_ms}), "number", 1)
+        oldest = self._store.rows("rounds", self._where({}), "number", 1)
+        aged = min([number, *(row["number"] for row in young), *(row["number"] + _AT_A_TIME for row in oldest)])
+        first = max(number - kept.rounds + 1, aged)
         self._store.delete_rows("rounds", self._where({"number <": first}))
         self._store.delete_rows("hearings", self._where({"round <": first}))
-        self._store.delete_rows("commands", self._where({"at_ms <": before_ms}))
+        left = self._store.rows("rounds", self._where({"ended_ms >": 0}), "number", 1)
+        horizon_ms: int = min([before_ms, *(row["ended_ms"] for row in left)])
+        self._store.delete_rows("commands", self._where({"at_ms <": horizon_ms}))
+        return horizon_ms
 
     def named_blobs(self, kept: RecordSettings, number: int) -> set[bytes]:
         """Return the digests of all that is needed to make the consensuses of the replayable rounds again."""

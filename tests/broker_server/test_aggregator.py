@@ -58,6 +58,34 @@ def test_quorum_at_the_deadline_makes_a_consensus_and_the_next_round_follows_the
     assert world.offer.round.number == 2
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_clock_of_1970_in_the_middle_of_a_round_ends_neither_server_nor_round(tmp_path, is_killed):
+    """A board without a clock starts in 1970, and gets the time later. Devices count on what the offer says."""
+    world = World(tmp_path / "server.db")
+    world.now_ms = now_ms = 1_700_000_000_000
+    a, b, _ = fleet(world)
+    a.contribute()
+    b.contribute()
+    assert world.state.round.deadline_ms == now_ms + 60_000
+    world.now_ms = 12_000
+    if is_killed:
+        world.restart()
+    world.settle()
+    assert world.state.round.deadline_ms == 72_000
+    assert world.offer.remaining_s == 60
+    world.wait(59)
+    assert world.state.round.phase is Phase.OFFERED
+    world.wait(1)
+    assert world.state.round.phase is Phase.CLOSED
+    world.wait(10)
+    assert world.state.number == 2
+    world.now_ms = now_ms + 100_000
+    world.settle()
+    assert (world.state.round.phase, world.state.round.reason) == (Phase.ABORTED, "quorum")
+    world.wait(10)
+    assert world.state.number == 3
+
+
 def test_without_quorum_the_round_is_aborted_and_another_is_offered(world):
     fleet(world)[0].contribute()
     world.wait(60)

@@ -39,6 +39,7 @@ from broker_server.federation import (
     step,
     to_snapshot,
     wake_at_ms,
+    was_set_back,
 )
 from broker_server.round import Phase
 from fd_protocol.identity import sha256
@@ -101,6 +102,22 @@ def test_the_pause_begins_when_a_round_ends():
     assert wake_at_ms(state) == 71_000
     assert not effects(step(state, ClockTicked(70_999)), OpenRound)
     assert effects(step(state, ClockTicked(71_000)), OpenRound) == [OpenRound(2, EPOCH)]
+
+
+def test_a_pause_is_over_when_the_clock_was_set_back():
+    state = told(BEGUN, DeviceSeen("a", 1), ClockTicked(0), opened(), *ALL, made(at_ms=70_000_000))
+    assert not was_set_back(state, 69_940_000)
+    assert not effects(step(state, ClockTicked(69_940_000)), OpenRound)
+    assert was_set_back(state, 69_939_999)
+    assert effects(step(state, ClockTicked(69_939_999)), OpenRound) == [OpenRound(2, EPOCH)]
+
+
+def test_a_time_of_a_timetable_stays_when_the_clock_is_set_back():
+    state = told(BEGUN, DeviceSeen("a", 1), Scheduled(Schedule(timetable=NIGHTLY), 10))
+    state = step(state, TimeFound(NIGHTLY, state.next_round_ms, 70_000_000))
+    assert wake_at_ms(state) == 70_000_000
+    assert not was_set_back(state, 5)
+    assert step(state, ClockTicked(5)) is state
 
 
 def test_the_server_wakes_for_the_deadline_of_an_offer():

@@ -60,6 +60,55 @@ def test_rounds_and_commands_are_forgotten_after_some_days():
     assert [one.id for one in chronicle(world).commands()] == ["new"]
 
 
+YEARS_MS = 3 * 366 * DAY_S * 1000
+
+
+def play_at(world, devices, rounds, now_ms):
+    """Play some rounds by another clock; then it is right again."""
+    right_ms, world.now_ms = world.now_ms, now_ms
+    play(world, devices, rounds)
+    world.now_ms = right_ms + 60_000
+    world.settle()
+
+
+def test_a_clock_of_1970_costs_no_records():
+    world = World()
+    world.now_ms = 20_000 * DAY_S * 1000
+    devices = fleet(world)
+    scribe = Scribe(world.store, FED, world.settings.method)
+    scribe.command(CommandRecord("early", world.now_ms, "ann", "operator", "pause"))
+    play(world, devices, 3)
+    play_at(world, devices, 1, 12_000)
+    play(world, devices, 2)
+    numbers = [one.number for one in chronicle(world).rounds()]
+    assert numbers == list(range(numbers[0], 0, -1))
+    assert sum(one.ended_ms < DAY_S * 1000 for one in chronicle(world).rounds() if one.ended_ms) == 1
+    assert all(len(chronicle(world).hearings(world.state.epoch, number)) == 3 for number in (1, 2, 3))
+    assert [one.id for one in chronicle(world).commands()] == ["early"]
+
+
+def test_a_clock_that_is_years_ahead_costs_a_few_records():
+    world = World()
+    devices = fleet(world)
+    play(world, devices, 30)
+    play_at(world, devices, 1, world.now_ms + YEARS_MS)
+    play(world, devices, 3)
+    numbers = [one.number for one in chronicle(world).rounds()]
+    assert numbers == list(range(numbers[0], 10, -1))
+
+
+def test_after_a_long_sleep_old_rounds_go_some_at_a_time():
+    world = World(records=RecordSettings(days=2))
+    devices = fleet(world)
+    play(world, devices, 25)
+    world.wait(10 * DAY_S)
+    oldest = []
+    for _ in range(4):
+        play(world, devices, 1)
+        oldest.append(chronicle(world).rounds()[-1].number)
+    assert oldest == [11, 21, 26, 26]
+
+
 def test_contributions_maps_and_trust_of_the_replayable_rounds_are_kept_and_no_others():
     world = World(records=RecordSettings(replayable_rounds=2))
     devices = fleet(world)

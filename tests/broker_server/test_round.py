@@ -34,6 +34,17 @@ def test_quorum_at_the_deadline_is_enough():
     assert told(stored("a"), stored("b"), LATE).phase is Phase.AGGREGATING
 
 
+def test_a_clock_that_was_set_back_gives_the_round_its_time_anew():
+    begun = builders.opened(at_ms=10_000_000)
+    state = opened(begun)
+    assert state.deadline_ms == 10_060_000
+    assert step(state, ClockTicked(9_940_000)) is state  # a minute is waited for
+    back = step(state, ClockTicked(9_939_999))
+    assert back.deadline_ms == 9_999_999
+    assert step(back, ClockTicked(9_999_999)).has_ended
+    assert step(step(state, ClockTicked(12)), ClockTicked(10_000_000)).has_ended  # 1970, and right again
+
+
 def test_no_quorum_at_the_deadline_aborts_the_round():
     state = told(stored("a"), LATE)
     assert (state.phase, state.reason, state.heard) == (Phase.ABORTED, "quorum", 1)
