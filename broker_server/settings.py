@@ -130,7 +130,7 @@ class MethodSettings:
         name: of the rule; `broker-server methods` lists them.
         temperature: T of softening and distillation.
         codec: of contributions, where every device online understands it; else u8-sqrt.
-        top_k: classes named in a row, for codec top-k alone.
+        top_k: classes named in a row, for codecs top-k and top-k-zipf alone.
         downlink: what goes out: the `consensus`, or what the `student` says after it has learnt it (dual distillation,
             Sattler et al. 2022).
         terms: constants of the rules.
@@ -150,8 +150,8 @@ class MethodSettings:
         if self.downlink == "student" and isinstance(rule, Clustering):
             raise InvalidValueError(f'downlink = "student" says one thing to all, {self.name} one to each cluster')
         check_temperature(self.temperature)
-        if (self.codec is Codec.TOP_K) != (self.top_k > 0):
-            raise InvalidValueError("top_k goes with codec top-k")
+        if self.codec.names_k != (self.top_k > 0):
+            raise InvalidValueError("top_k goes with codec top-k or top-k-zipf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ class Settings:
         self._check_blocks(probes)
 
     def _check_prototypes(self) -> None:
-        if self.method.codec in (Codec.TOP_K, Codec.TOP_1):
+        if self.method.codec.names_k or self.method.codec is Codec.TOP_1:
             raise InvalidValueError(f"a prototype is a row of quantities: {self.method.codec.value} would not carry it")
         if self.rounds.probes:
             raise InvalidValueError(f"{self.method.name} asks for all prototypes in every round: rounds.probes is 0")

@@ -3,8 +3,8 @@
 Fields are the keys, defaults the defaults, nested dataclasses the tables, `__post_init__` the rules. Field types may
 be: str, int, float, bool, an Enum, a Literal, another dataclass, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, and
 Any for what only others can check.
-Whoever reads a document may add types of its own (`Place.extra`). What is wrong is told in one line: source, dotted
-key, problem.
+Whoever reads a document may add types of its own (`Place.extra`), and take long lists from files (`Place.lines`). What
+is wrong is told in one line: source, dotted key, problem.
 
 The JSON of a value is deterministic (sorted keys, LF, no key for None) and the only one accepted for it, so the digest
 of a document names the value.
@@ -24,6 +24,9 @@ from fd_protocol.errors import FedistillError, InvalidValueError
 
 T = TypeVar("T")
 Extra = Mapping[Any, Callable[[Any], Any]]
+
+LINES: Mapping[str, Any] = {"lines": True}
+"""Metadata of a field whose list may stand in a file, a line an item, where the reader of a document allows it."""
 
 MAX_JSON_BYTES = 1 << 20
 _NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a table", list: "an array"}
@@ -46,12 +49,15 @@ class Place:
         error: the type of errors.
         extra: readers of further field types, from the text that the document has for them.
         key: of the value.
+        lines: returns the lines of the file that a text names, for fields with the metadata `LINES`; None: there the
+            list itself must stand.
     """
 
     source: object
     error: type[InvalidDocumentError]
     extra: Extra = dataclasses.field(default_factory=dict)
     key: tuple[str, ...] = ()
+    lines: Callable[[str], list[str]] | None = None
 
     def inside(self, name: str) -> Place:
         return dataclasses.replace(self, key=(*self.key, name))
@@ -79,7 +85,8 @@ def build(cls: type[T], table: Any, place: Place) -> T:
         if name not in table and _is_required(field):
             place.inside(name).fail("missing")
     hints = get_type_hints(cls)
-    values = {name: convert(hints[name], value, place.inside(name)) for name, value in table.items()}
+    listed = {name: _listed(fields[name], value, place.inside(name)) for name, value in table.items()}
+    values = {name: convert(hints[name], value, place.inside(name)) for name, value in listed.items()}
     try:
         return cls(**values)
     except InvalidValueError as error:
@@ -149,6 +156,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_plain(name): _plain(member) for name, member in value.items()}
     return value
+
+
+def _listed(field: dataclasses.Field[Any], value: Any, place: Place) -> Any:
+    """Return the value, or the lines of the file that it names."""
+    if not isinstance(value, str) or place.lines is None or field.metadata != LINES:
+        return value
+    try:
+        return place.lines(value)
+    except (OSError, UnicodeDecodeError) as error:
+        place.fail(f"{value!r} cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8'}")
 
 
 def _typed(cls: Any, value: Any, place: Place) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
+from fd_protocol.documents import LINES, InvalidDocumentError, Place, from_json, to_json
 from fd_protocol.errors import DigestError, InvalidValueError
 from fd_protocol.identity import check_name, sha256
 from fd_protocol.layout import ThetaLayout
@@ -135,18 +135,22 @@ class Task:
     With a `vocabulary` samples are token numbers below it (int32, and nothing preprocesses them), else quantities.
 
     Attributes:
+        classes: in the order of a model's scores; a TOML file may name a text file with a class a line instead.
         time_axis: the axis of `sample_shape` along which time runs, where a sample is a window of readings.
         columns: names of the numbers of a sample, or of a reading where there is a `time_axis`, in their order. With
             them a table, or a sensor's message, cannot be read in another order than the model was trained in.
+        tokens: how a text becomes tokens. `words`: as `fd_runtime.words` says; the classes are the words, and the
+            vocabulary has two tokens more. None: samples come as numbers.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(metadata=LINES)
     sample_shape: tuple[int, ...]
     sample_dtype: Literal["uint8", "float32", "int32"]
     preprocessing: Preprocessing = Preprocessing()
     vocabulary: int | None = None
     time_axis: int | None = None
     columns: tuple[str, ...] | None = None
+    tokens: Literal["words"] | None = field(default=None, repr=False)  # kept plays are named without
 
     def __post_init__(self) -> None:
         self._check_tokens()
@@ -180,6 +184,9 @@ class Task:
             raise InvalidValueError("int32 samples are token numbers, and these alone have a vocabulary")
         if self.vocabulary is not None and (self.vocabulary < 2 or self.preprocessing != Preprocessing()):
             raise InvalidValueError("a vocabulary has at least 2 tokens, and nothing preprocesses them")
+        if self.tokens == "words" and (len(self.sample_shape) != 1 or self.vocabulary != len(self.classes) + 2):
+            found = f"samples {list(self.sample_shape)} below {self.vocabulary}, {len(self.classes)} classes"
+            raise InvalidValueError(f"words are read as [length] of 2 tokens more than there are classes, not {found}")
 
     @property
     def digest(self) -> bytes:

@@ -33,7 +33,7 @@ class Codes:
         codec: how; `fd_protocol.quantisers` has the formulas.
         classes: of a row.
         array: uint8 [n, columns of the codec]. Read-only from here.
-        top_k: classes named in a row, 0 for any codec but top-k.
+        top_k: classes named in a row, 0 for any codec but top-k and top-k-zipf.
     """
 
     codec: Codec

@@ -6,9 +6,14 @@
     u4-sqrt   rint(15 sqrt(p_i)), one a class                  code_i^2
     top-k     the k likeliest classes in ascending order,      code_i^2 for these; what is missing to 255^2 is spread
               then rint(255 sqrt(p_i)) of each                 evenly over the other classes
+    top-k-zipf                                                 the same, spread in proportion to 1 / (i + 3) of class i
     top-1     the likeliest class                              0.9 for it, 0.1 spread evenly over the others
 
 A class takes one byte up to 256 classes, else two: all high bytes, then all low bytes.
+
+`top-k-zipf` is for words, and whatever else has classes in the order of their frequency, the first the most frequent.
+1 / (rank + b) is Zipf's law as Mandelbrot 1953 bent it for the first ranks; here b = 2, with ranks from 1. Of thousands
+of words the likeliest few hold little of the probability. Where the rest is spread evenly, all rare words seem alike.
 
 Square roots spend the codes where distributions differ: with L = 255 (u8) or 15 (u4) levels and rows of c classes
 KL(decoded || p) <= 2.25 c / (L^2 s) nats, s = sum(code^2) / L^2. (Write q = code^2/L^2. A code of 0 adds p <= 1/4L^2 to
@@ -87,8 +92,8 @@ def quantiser(codec: Codec, classes: int, top_k: int) -> Quantiser:
             return _Sqrt(classes, _U8_LEVELS, bits=8)
         case Codec.U4_SQRT:
             return _Sqrt(classes, _U4_LEVELS, bits=4)
-        case Codec.TOP_K:
-            return _TopK(classes, top_k)
+        case Codec.TOP_K | Codec.TOP_K_ZIPF:
+            return _TopK(classes, top_k, follows_zipf=codec is Codec.TOP_K_ZIPF)
         case Codec.TOP_1:
             return _TopOne(classes)
 
@@ -145,6 +150,7 @@ class _Sqrt:
 class _TopK:
     classes: int
     top_k: int
+    follows_zipf: bool = False
     bits: int = 8
 
     @property
@@ -170,8 +176,13 @@ class _TopK:
         squares = _squares(values)
         sums = squares.sum(axis=1, keepdims=True)
         rest = np.maximum(_U8_LEVELS**2 - sums, 0)
-        others = self.classes - self.top_k
-        integers = np.repeat(_divide(rest * ONE, (sums + rest) * others), self.classes, axis=1)
+        if self.follows_zipf:
+            weights = _zipf(self.classes)
+            others = weights.sum() - weights[named].sum(axis=1, keepdims=True)
+            integers = _divide(rest * ONE * weights, (sums + rest) * others)
+        else:
+            others = self.classes - self.top_k
+            integers = np.repeat(_divide(rest * ONE, (sums + rest) * others), self.classes, axis=1)
         np.put_along_axis(integers, named, _divide(squares * ONE, sums + rest), axis=1)
         return integers
 
@@ -200,6 +211,15 @@ class _TopOne:
         integers = np.full((len(codes), self.classes), rest, np.int64)
         np.put_along_axis(integers, _read_classes(codes, self.classes), ONE - others * rest, axis=1)
         return integers
+
+
+@lru_cache
+def _zipf(classes: int) -> I64:
+    """Return floor(2^20 / (i + 3)) of each class i, [classes].
+
+    A rest of at most 255^2 < 2^16 times `ONE` = 2^20 times these < 2^19 stays below 2^55; their sum is below 2^24.
+    """
+    return ONE // (np.arange(classes, dtype=np.int64) + 3)
 
 
 def _sqrt_codes(probabilities: F32, levels: int) -> U8:

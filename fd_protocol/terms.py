@@ -26,7 +26,13 @@ class Codec(str, Enum):
     U8_SQRT = "u8-sqrt"
     U4_SQRT = "u4-sqrt"
     TOP_K = "top-k"
+    TOP_K_ZIPF = "top-k-zipf"
     TOP_1 = "top-1"
+
+    @property
+    def names_k(self) -> bool:
+        """Whether a row names its `top_k` likeliest classes alone."""
+        return self in (Codec.TOP_K, Codec.TOP_K_ZIPF)
 
 
 def check_temperature(temperature: float) -> None:
@@ -41,10 +47,10 @@ def check_codec(codec: Codec, classes: int, top_k: int) -> None:
     """
     require(2 <= classes <= MAX_CLASSES, "a row has 2 to 65536 classes")
     require(codec is not Codec.U4_SQRT or classes <= MAX_U4_CLASSES, "u4-sqrt carries at most 256 classes")
-    if codec is Codec.TOP_K:
-        require(0 < top_k < classes, "top-k names 1 to classes - 1 classes")
+    if codec.names_k:
+        require(0 < top_k < classes, f"{codec.value} names 1 to classes - 1 classes")
     else:
-        require(top_k == 0, "top_k goes with codec top-k")
+        require(top_k == 0, "top_k goes with codec top-k or top-k-zipf")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Settings of a program: a TOML file and the environment -> one frozen dataclass, or one line that says what is wrong.
 
 The dataclass is the whole description (`fd_protocol.documents`); settings may also be a `Path`, and a relative one
-counts from the file's folder.
+counts from the file's folder. So does the file of a list that has one (`fd_protocol.documents.LINES`).
 
 What overrides a key of the file is one text (`Override`): `FEDISTILL__SECTION__KEY=value` of the environment, or what a
 program was told in another way. The text for a text, path or choice is taken as it stands, any other is read as TOML.
@@ -100,7 +100,10 @@ def environment_overrides(environ: Mapping[str, str] = os.environ) -> tuple[Over
 
 
 def _place(source: Path | str, folder: Path) -> Place:
-    return Place(source, ConfigError, {Path: lambda text: folder / Path(text).expanduser()})
+    def at(text: str) -> Path:
+        return folder / Path(text).expanduser()
+
+    return Place(source, ConfigError, {Path: at}, lines=lambda text: at(text).read_text("utf-8").splitlines())
 
 
 def read_table(path: Path) -> dict[str, Any]:

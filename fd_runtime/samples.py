@@ -2,6 +2,7 @@
 
     1.png 1.npy                a sample
     patients.csv, .csv.gz      a head line, then a sample a line; one column may hold the class
+    letters.txt                a text in UTF-8, where tokens are words: a sample and its label for each word
 
 Labels are class names of the task or their numbers. An empty cell of a table is NaN: a value that is missing. Where
 the task names its columns, a table's are found by name, in any order and among others; else they count from the left.
@@ -22,14 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fd_protocol.errors import FedistillError
+from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.manifest import Task
 from fd_runtime import images
 from fd_runtime.config import EX_DATAERR
 from fd_runtime.images import ImageError, read_image
-from fd_runtime.model import I64
+from fd_runtime.model import I32, I64
+from fd_runtime.words import Vocabulary
 
-ARRAY, TABLES = ".npy", (".csv", ".gz")
+ARRAY, TABLES, TEXT = ".npy", (".csv", ".gz"), ".txt"
 UNREADABLE = (
     OSError,
     ValueError,
@@ -80,6 +82,18 @@ def read_one(path: Path, task: Task) -> npt.NDArray[np.generic]:
         raise DataError(path, error) from error
     check_samples(path, value[None], task)
     return value
+
+
+def read_text(path: Path, task: Task) -> tuple[I32, I64]:
+    """Return the samples in a text, int32 [n, length], and the words that come next, int64 [n].
+
+    Raises:
+        DataError: it cannot be read, is no UTF-8, or the task's tokens are no words.
+    """
+    try:
+        return Vocabulary.of(task).rows(path.read_text("utf-8"))
+    except (OSError, ValueError, InvalidValueError) as error:
+        raise DataError(path, error) from error
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:

@@ -31,7 +31,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Role
 from fleet_sim.baselines.catalogue import BASELINES, Part
 from fleet_sim.baselines.standings import Bench
-from fleet_sim.baselines.tuning import BUDGET, Knobs, candidates, tuned, validated
+from fleet_sim.baselines.tuning import BUDGET, Axes, Knobs, candidates, tuned, validated
 from fleet_sim.cells import Cell, read_cell
 from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
@@ -70,6 +70,7 @@ class Comparison:
         settings: of baselines that were tuned before, and are not again.
         target: accuracy on test that costs are asked for; None = 95 % of what the best of those with rounds ends at.
         chosen_by: the one of `scenario.scores` that settings of baselines are chosen by; "" = accuracy.
+        grids: of baselines that are tuned on another grid than their own, by name.
     """
 
     world: MakeWorld
@@ -81,9 +82,10 @@ class Comparison:
     settings: Mapping[str, Knobs] = field(default_factory=dict)
     target: float | None = None
     chosen_by: str = ""
+    grids: Mapping[str, Axes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*self.methods, *self.settings):
+        for name in (*self.methods, *self.settings, *self.grids):
             if name not in BASELINES and name not in names():
                 raise InvalidValueError(f"no method {name!r}; there are {', '.join((*names(), *BASELINES))}")
             if name not in BASELINES:
@@ -202,7 +204,8 @@ class _Stage:
     def _bench(self, world: World, seed: int, part: Part, judged: World) -> Bench:
         """Return where baselines are played: in `world`, judged as in `judged`."""
         bundles, scenario = self._equipment(world, seed, part).bundles, self.comparison.scenario
-        return Bench(Lab(judged, bundles), self.models.student, scenario.rounds, seed, scoring=scenario.scores)
+        lab = Lab(judged, bundles, scenario.scores.local_prior)
+        return Bench(lab, self.models.student, scenario.rounds, seed, scoring=scenario.scores)
 
     # Tuning.
 
@@ -232,7 +235,8 @@ class _Stage:
         def score(knobs: Knobs) -> float:
             return float(np.mean([baseline.score(bench, knobs, by) for bench in benches]))
 
-        return name, tuned(candidates(start, baseline.axes, comparison.budget), score, path)
+        axes = comparison.grids.get(name, baseline.axes)
+        return name, tuned(candidates(start, axes, comparison.budget), score, path)
 
     # Playing.
 

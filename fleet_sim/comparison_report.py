@@ -31,10 +31,13 @@ def report(compared: Compared, command: str) -> Report:
     """Return the report of a comparison that `command` made."""
     comparison = compared.comparison
     seeds, rounds, devices = len(comparison.seeds), comparison.scenario.rounds, comparison.scenario.devices
+    prior = (
+        "answers are corrected by its local prior" if comparison.scenario.scores.local_prior else "answers as they are"
+    )
     summary = (
         f"{seeds} seeds, {rounds} rounds, {devices} devices. Mean ± 2 standard errors, differences paired by seed.",
         "all: rows that nobody has, those of unseen users where the world is split by user.",
-        "own: rows of a device's own kind, kept from it; answers are corrected by its local prior.",
+        f"own: rows of a device's own kind, kept from it; {prior}.",
         f"Baselines: the best of at most {comparison.budget} settings each, chosen on validation rows of other seeds.",
         "Rules: the settings of the scenario. A dash: nobody asked, or training diverged.",
     )

@@ -109,7 +109,7 @@ class Simulation:
         if scenario.privacy.is_asked and folder is None:
             raise InvalidValueError("devices under privacy terms need a folder for their ledgers")
         self.scenario, self._world, self._equipment, self._folder = scenario, world, equipment, folder
-        self._lab = lab or Lab(world, equipment.bundles)
+        self._lab = lab or Lab(world, equipment.bundles, scenario.scores.local_prior)
         self._cores = cores or SharedModels(equipment.public)
         public = equipment.public if scenario.has_public_set else None
         self._known = equipment.canaries if scenario.canaries else Canaries(equipment.public.digest.hex())

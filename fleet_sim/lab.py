@@ -18,15 +18,16 @@ from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.worlds import Samples, World
 
 Hits = npt.NDArray[np.bool_]
-"""Which of a device's kept-back rows it gets right, [2, n]: corrected by its local prior, and without."""
+"""Which of a device's kept-back rows it gets right, [2, n]: corrected by its local prior if it does so, and without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """The bundles of a world, opened for measuring."""
+    """The bundles of a world, opened for measuring; `has_prior`: devices correct answers by their local prior."""
 
     world: World
     bundles: Mapping[str, Bundle]
+    has_prior: bool = True
     _models: dict[str, LoadedModel] = field(default_factory=dict)
     _rows: dict[tuple[str, int], tuple[Samples, LabelledRows]] = field(default_factory=dict)
 
@@ -56,7 +57,7 @@ class Lab:
         if not len(own):  # not every tail takes an empty batch
             return (nothing := np.empty((0, len(self.world.task.classes)), np.float32)), nothing
         logits = logits_of(self.rows(family, own))
-        return correct(logits, log_prior(private.labels, logits.shape[1])), logits
+        return (correct(logits, log_prior(private.labels, logits.shape[1])) if self.has_prior else logits), logits
 
     def _extract(self, family: str, samples: Samples) -> LabelledRows:
         task = self.world.task

@@ -37,7 +37,7 @@ from fleet_sim.worlds import World
 
 def play_rule(scenario: Scenario, world: World, equipment: Equipment, seed: int) -> Cell:
     """Play `scenario` to its end; its rule names the cell."""
-    lab, name = Lab(world, equipment.bundles), scenario.method.name
+    lab, name = Lab(world, equipment.bundles, scenario.scores.local_prior), scenario.method.name
     with disk_for(scenario) as folder:
         simulation = Simulation(scenario, world, equipment, seed, lab=lab, folder=folder)
         rounds = list(heard_rounds(simulation))

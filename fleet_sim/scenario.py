@@ -28,6 +28,7 @@ from fleet_sim.boards.terms import Attendance, BoardTerms
 from fleet_sim.bus import Faults
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.holdings import Holdings
+from fleet_sim.kept_names import LATER, repr_of
 from fleet_sim.metrics.scores import ScoreTerms
 from fleet_sim.partitions import (
     Classes,
@@ -47,17 +48,25 @@ from model_export.augment import Augmentation
 from model_export.pretrain import PretrainTerms
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ProbeTerms:
     """What the public set is made of.
 
     Attributes:
         source: another data set whose samples are as those of the task: probes out of domain; None = the same.
         lacking: classes, by index, that no probe has.
+        teaches_factory: the factory's rows are of `source` too, and none of them is a probe.
     """
 
     source: DataTerms | None = None
     lacking: tuple[int, ...] = ()
+    teaches_factory: bool = field(default=False, metadata=LATER)
+
+    __repr__ = repr_of
+
+    def __post_init__(self) -> None:
+        if self.teaches_factory and self.source is None:
+            raise InvalidValueError("what teaches the factory is another `source`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +282,16 @@ class Scenario:
             raise InvalidValueError("canaries = true needs some: cut.canaries")
         dataset, source, partition = self.data.load(), self.probes.source, self.partition.partition
         self.scores.check(len(dataset.task.classes))
-        public, lacking = source.load() if source else None, self.probes.lacking
-        return cut_world(dataset, self.cut, partition, self.devices, seed, lacking=lacking, public=public)
+        return cut_world(
+            dataset,
+            self.cut,
+            partition,
+            self.devices,
+            seed,
+            lacking=self.probes.lacking,
+            public=source.load() if source else None,
+            public_teaches=self.probes.teaches_factory,
+        )
 
 
 _ON_IMAGES = Scenario(

@@ -124,6 +124,7 @@ def cut_world(
     *,
     lacking: Sequence[int] = (),
     public: Dataset | None = None,
+    public_teaches: bool = False,
 ) -> World:
     """Return the world of `seed`.
 
@@ -135,6 +136,7 @@ def cut_world(
         seed: of every draw.
         lacking: classes that no probe has.
         public: where probes come from; None = `dataset`.
+        public_teaches: the factory's rows are of `public` too, and none of them is a probe.
 
     Raises:
         InvalidValueError: there are too few rows, or the rest cannot be handed out so.
@@ -143,19 +145,23 @@ def cut_world(
     new = _new_classes(dataset.task, cut, rng)
     rows, unseen = _seen_and_unseen(dataset, cut, rng)
     order = rng.permutation(rows)
-    factory = order[~np.isin(dataset.labels[order], new)][: cut.factory]
+    factory = order[~np.isin(dataset.labels[order], new)][: 0 if public_teaches else cut.factory]
     order = order[~np.isin(order, factory)]
     own_probes = order[~np.isin(dataset.labels[order], lacking)][: 0 if public else cut.probes]
     order = order[~np.isin(order, own_probes)]
     test, held, rest = np.split(order, np.cumsum([0 if len(unseen) else cut.test, cut.validation]))
-    probes = _probes_of(public, dataset.task, cut, lacking, seed) if public else _samples(dataset, own_probes)
-    _check_sizes(cut, factory=factory, probes=probes, validation=held, test=unseen if len(unseen) else test)
+    probes, lessons = _samples(dataset, own_probes), _samples(dataset, factory)
+    if public is not None:
+        probes, rest_of_public = _probes_of(public, dataset.task, cut, lacking, seed)
+        if public_teaches:
+            lessons = _lessons_of(public, dataset.task, rest_of_public, cut, new)
+    _check_sizes(cut, factory=lessons, probes=probes, validation=held, test=unseen if len(unseen) else test)
     parts = _hand_out(dataset, rest, partition, devices, seed)
     kept = [round(cut.own_fraction * len(part)) for part in parts]
     return World(
         name=dataset.name,
         task=dataset.task,
-        factory=_samples(dataset, factory),
+        factory=lessons,
         probes=probes,
         canaries=np.sort(rng.permutation(len(probes))[: cut.canaries]) if cut.canaries else order[:0],
         validation=_samples(dataset, held),
@@ -250,14 +256,25 @@ def _names_of(dataset: Dataset, rows: I64) -> tuple[str, ...]:
     return tuple(dataset.group_names[place] for place in np.unique(dataset.groups[rows]))
 
 
-def _probes_of(public: Dataset, task: Task, cut: Cut, lacking: Sequence[int], seed: int) -> Samples:
-    """Return probes from another data set; where its classes are not the task's, their labels mean nothing."""
+def _probes_of(public: Dataset, task: Task, cut: Cut, lacking: Sequence[int], seed: int) -> tuple[Samples, I64]:
+    """Return probes from another data set, and its other rows.
+
+    Where its classes are not the task's, the labels of its rows mean nothing.
+    """
     if replace(public.task, classes=task.classes) != task:
         raise InvalidValueError(f"samples of {public.name} are no samples of the task: probes need such")
     if public.task != task and (cut.canaries or lacking):
         raise InvalidValueError(f"{public.name} has other classes: canaries must be 0, and lacking empty")
     rows = np.random.default_rng([seed, _PUBLIC_STREAM]).permutation(len(public))
-    return _samples(public, rows[~np.isin(public.labels[rows], lacking)][: cut.probes])
+    chosen = rows[~np.isin(public.labels[rows], lacking)][: cut.probes]
+    return _samples(public, chosen), rows[~np.isin(rows, chosen)]
+
+
+def _lessons_of(public: Dataset, task: Task, rows: I64, cut: Cut, new: I64) -> Samples:
+    """Return the factory's rows from another data set."""
+    if public.task != task:
+        raise InvalidValueError(f"{public.name} has other classes, and cannot teach the factory")
+    return _samples(public, rows[~np.isin(public.labels[rows], new)][: cut.factory])
 
 
 def _check_sizes(cut: Cut, **found: I64 | Samples) -> None:

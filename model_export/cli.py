@@ -32,6 +32,9 @@ from model_export.trust_commands import add_trust_commands
 from model_export.verification.report import page_of
 from model_export.verification.verify import verify
 
+_MOST_SHOWN = 20
+"""Of a list; JSON has all of it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
@@ -290,5 +293,6 @@ def _text(fact: Any) -> str:
             f"{name} ({value:,})" if isinstance(value, int) else f"{name} {value}" for name, value in fact.items()
         )
     if isinstance(fact, list):
-        return ", ".join(fact) or "none"
+        more = f" and {len(fact) - _MOST_SHOWN:,} more" if len(fact) > _MOST_SHOWN else ""
+        return f"{', '.join(fact[:_MOST_SHOWN])}{more}" or "none"
     return f"{fact:,}" if isinstance(fact, int) else str(fact)

@@ -147,13 +147,26 @@ def _space_of(probes: npt.NDArray[np.generic], task: Task, dimensions: int) -> S
 
 
 def principal_space(rows: F32, dimensions: int, kind: SpaceKind = SpaceKind.PCA) -> Space:
-    """Return the space of `rows` [n, D] by singular value decomposition; NaN counts as its column's mean.
-
-    Axes are not scaled to equal variance: distances would then count noise as much as shape.
+    """Return the space of `rows` [n, D]; NaN counts as its column's mean.
 
     Raises:
         InvalidValueError: half of the rows or more have a twin, so that no unit of distance exists; or values are
             infinite, or too large to be squared.
+    """
+    centred, mean, components = principal_axes(rows, dimensions)
+    unit = _median_nearest_distance(centred @ components.T)
+    if unit <= 0:
+        raise InvalidValueError("the probes are too much alike: half of them have a twin")
+    return Space(mean, components, unit, kind)
+
+
+def principal_axes(rows: F32, dimensions: int) -> tuple[F32, F32, F32]:
+    """Return centred rows [n, D], mean [D], and the widest axes [dimensions, D] by singular value decomposition.
+
+    Axes are not scaled to equal variance: distances would then count noise as much as shape.
+
+    Raises:
+        InvalidValueError: values are infinite, or too large to be squared.
     """
     missing = np.isnan(rows)
     counts = np.maximum(1, (~missing).sum(axis=0))
@@ -166,11 +179,7 @@ def principal_space(rows: F32, dimensions: int, kind: SpaceKind = SpaceKind.PCA)
     components = axes[:dimensions]
     # The sign of an axis is arbitrary; its largest entry shall be positive.
     signs = np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])
-    components = np.ascontiguousarray(components * signs[:, None])
-    unit = _median_nearest_distance(centred @ components.T)
-    if unit <= 0:
-        raise InvalidValueError("the probes are too much alike: half of them have a twin")
-    return Space(mean, components, unit, kind)
+    return centred, mean, np.ascontiguousarray(components * signs[:, None])
 
 
 def npy_bytes(array: npt.NDArray[np.generic]) -> bytes:

@@ -5,6 +5,7 @@
     factory.npz                          x [n, *sample_shape], and y [n] or no labels
     probes.npy                           [n, *sample_shape], no labels
     patients.csv, patients.csv.gz        a head line, then a sample a line; one column may hold the class
+    letters.txt, letters/                where tokens are words, a text or a folder of texts: labelled by what is next
 
 How one image, array or table becomes samples is `fd_runtime.samples`, which devices read by too. Files and folders
 whose names begin with a dot are no samples: tools leave them there.
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from fd_protocol.manifest import Task
 from fd_runtime.model import I64
 from fd_runtime.samples import (
+    TEXT,
     UNREADABLE,
     DataError,
     check_samples,
@@ -31,9 +33,10 @@ from fd_runtime.samples import (
     read_array,
     read_one,
     read_table,
+    read_text,
 )
 
-__all__ = ["DataError", "Samples", "read_samples"]
+__all__ = ["DataError", "Samples", "read_samples", "texts_in"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,9 +77,9 @@ _Raw = tuple[npt.NDArray[np.generic], Sequence[Any] | None]
 
 
 def _reader_of(path: Path) -> Any:
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv, ".gz": _read_csv}
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv, ".gz": _read_csv, TEXT: _read_text}
     if path.suffix not in readers:
-        raise DataError(path, "is neither a folder nor a file named .npz, .npy, .csv or .csv.gz")
+        raise DataError(path, "is neither a folder nor a file named .npz, .npy, .csv, .csv.gz or .txt")
     return readers[path.suffix]
 
 
@@ -94,7 +97,29 @@ def _read_csv(path: Path, task: Task, label: str) -> _Raw:
     return table.values, table.labels
 
 
+def texts_in(folder: Path) -> list[Path]:
+    """Return the texts in a folder and in folders in it, by name."""
+    found = (path for path in folder.rglob(f"*{TEXT}") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _read_text(path: Path, task: Task, _label: str) -> _Raw:
+    values, labels = read_text(path, task)
+    return values, labels.tolist()
+
+
+def _read_texts(path: Path, task: Task) -> _Raw:
+    rows = [read_text(file, task) for file in texts_in(path)]
+    if not rows:
+        raise DataError(path, f"holds no {TEXT}")
+    return np.concatenate([values for values, _ in rows]), np.concatenate([labels for _, labels in rows]).tolist()
+
+
 def _read_folder(path: Path, task: Task, _label: str) -> _Raw:
+    return _read_texts(path, task) if task.tokens else _read_recordings(path, task)
+
+
+def _read_recordings(path: Path, task: Task) -> _Raw:
     files = sorted(file for file in path.rglob("*") if is_one_sample(file.relative_to(path)) and not file.is_dir())
     if not files:
         raise DataError(path, "holds no image and no .npy")

@@ -1,4 +1,4 @@
-"""Samples in a request: `.npy`, JSON, or an image where Pillow is. Bytes of a stranger, trusted in nothing."""
+"""Samples in a request: `.npy`, JSON, a text, or an image where Pillow is. Bytes of a stranger, trusted in nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fd_protocol.manifest import Task
 from fd_runtime.extras import MissingExtraError
 from fd_runtime.images import ImageError, check_images, read_image
 from fd_runtime.npy import from_npy
+from fd_runtime.words import Vocabulary
 
 NPY = ("application/x-npy", "application/octet-stream")
-JSON = "application/json"
+JSON, TEXT = "application/json", "text/plain"
 _MOST_ROWS = 1024
 _MOST_PIXELS = 16_000_000
 
@@ -49,9 +50,11 @@ def samples_in(request: Request, task: Task) -> Given:
         return Given(_from_npy(request.body, task))
     if request.content_type == JSON:
         return _from_json(request.body, task)
+    if request.content_type == TEXT and task.tokens is not None:
+        return _from_text(request, task)
     if request.content_type.startswith("image/"):
         return Given(_from_image(request.body, task)[None])
-    kinds = f"{NPY[0]}, {JSON} or image/*"
+    kinds = f"{NPY[0]}, {JSON} or {TEXT if task.tokens else 'image/*'}"
     raise ApiError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send samples as {kinds}, not {request.content_type or 'nothing'}"
     )
@@ -114,6 +117,21 @@ def _array(values: Any, task: Task) -> npt.NDArray[Any]:
     if dtype.kind in "iu" and not np.array_equal(cast, numbers):
         raise _bad(f"a value is no {dtype}")
     return cast
+
+
+def _from_text(request: Request, task: Task) -> Given:
+    """What stands before the word that is asked for; or every word that was written, and what stands before it."""
+    try:
+        text = request.body.decode()
+    except UnicodeDecodeError as error:
+        raise _bad("the text is no UTF-8") from error
+    written = request.query.get("written", "false")
+    if written == "false":
+        return Given(Vocabulary.of(task).context(text)[None])
+    if written != "true":
+        raise _bad(f"written is true or false, not {written[:20]!r}")
+    samples, labels = Vocabulary.of(task).rows(text)
+    return Given(_checked(samples), labels=[task.classes[label] for label in labels])
 
 
 def _from_image(data: bytes, task: Task) -> npt.NDArray[Any]:

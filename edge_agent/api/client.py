@@ -68,12 +68,14 @@ class Said:
 
     Attributes:
         probabilities: by class, in the task's order; empty where only the label was told.
+        likeliest: classes and their probabilities, the likeliest first, where some were asked for.
     """
 
     sample_id: str
     label: str
     confidence: float
     probabilities: tuple[float, ...] = ()
+    likeliest: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,27 @@ class Agent:
             Said(one["sample_id"], one["label"], one["confidence"], tuple(one["probabilities"]))
             for one in answer["predictions"]
         ]
+
+    def predict_next(self, text: str, *, top: int = 3, is_live: bool = True) -> Said:
+        """Return which words are likeliest to come after `text`: `top` of them. For tasks whose tokens are words.
+
+        Raises:
+            AgentRefusedError: the task reads no words, or has not so many.
+            AgentUnavailableError: see there.
+        """
+        query = urlencode({"top": top, "live": str(is_live).lower()})
+        (one,) = self._ask("POST", f"/v1/predict?{query}", text.encode(), "text/plain")["predictions"]
+        likeliest = tuple((word["label"], word["confidence"]) for word in one["likeliest"])
+        return Said(one["sample_id"], one["label"], one["confidence"], likeliest=likeliest)
+
+    def learn_text(self, text: str) -> int:
+        """Let the device keep what its person wrote: a labelled sample for each word that it knows; return how many.
+
+        Raises:
+            AgentRefusedError: the task reads no words, or the text has none or too many that it knows.
+            AgentUnavailableError: see there.
+        """
+        return len(self._ask("POST", "/v1/predict?written=true&top=1", text.encode(), "text/plain")["predictions"])
 
     def label(self, sample_id: str, label: str | int) -> bool:
         """Say what a sample is, by class name or number; return False where there is no such sample (any more).

@@ -2,7 +2,7 @@
 
     {"kind": "image", "png": base64}               images; small ones are enlarged by the page, not here
     {"kind": "lines", "lines": [[0..1, ...]], "low": a, "high": b}      windows of a sensor, a line a channel; tables
-    {"kind": "tokens", "tokens": [...]}            token numbers
+    {"kind": "tokens", "tokens": [...]}            token numbers, or the words that they are
 
 PNG is written here: twenty lines of zlib and struct, where Pillow would be a package of megabytes on every device.
 """
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fd_protocol.manifest import Task
+from fd_runtime.words import Vocabulary
 
 _MOST_POINTS = 240
 _MOST_LINES = 8
@@ -30,7 +31,8 @@ _FEWEST_ROWS = 13
 def picture_of(sample: npt.NDArray[Any], task: Task) -> dict[str, Any]:
     """Return a sample [*sample_shape] as something to draw."""
     if task.vocabulary is not None:
-        return {"kind": "tokens", "tokens": sample.ravel()[:_MOST_POINTS].tolist()}
+        tokens = sample.ravel()[:_MOST_POINTS].tolist()
+        return {"kind": "tokens", "tokens": Vocabulary.of(task).said(tokens) if task.tokens else tokens}
     pixels = _as_pixels(sample)
     if pixels is not None:
         return {"kind": "image", "png": base64.b64encode(png(_eight_bits(pixels))).decode()}

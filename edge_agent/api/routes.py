@@ -1,6 +1,8 @@
 """What each address of the local API does. Bodies are JSON unless they say otherwise.
 
     POST /v1/predict[?live=false]       samples -> what the model says; false: of a test, not of this device's life
+                    [?top=3]            the three likeliest classes instead of the probabilities of all
+                    [?written=true]     of a text: each of its words, which is the label, instead of the next one
     POST /v1/label                      {"sample_id", "label"}: what it is;  {"sample_id", "skip": true}: who knows
     GET  /v1/uncertain[?count=50]       what the model is least sure of, each with a picture
     GET  /v1/predictions[?after=0&wait_s=20]   the last live predictions, numbered; waits for one
@@ -29,7 +31,7 @@ from edge_agent.inference.outputs.recent import Recent
 from edge_agent.inference.predictor import SampleError
 from edge_agent.inference.seams import Asked
 from fd_protocol.manifest import Task
-from fd_runtime.model import ModelError
+from fd_runtime.model import F32, ModelError
 
 OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/healthz"})
 """What holds nothing of this device."""
@@ -102,12 +104,12 @@ class Routes:
 
     def _predict(self, request: Request) -> Response:
         given = samples_in(request, self._task)
-        is_live = _flag(request, "live", default=True)
+        is_live, top = _flag(request, "live", default=True), _number(request, "top", 0, len(self._task.classes))
         try:
             said = self._loop.predict(given.samples, sample_ids=given.sample_ids, labels=given.labels, is_live=is_live)
         except (SampleError, ModelError) as error:
             raise ApiError(HTTPStatus.BAD_REQUEST, str(error)) from error
-        rows = zip(said.sample_ids, said.best, said.probabilities.tolist(), strict=True)
+        rows = zip(said.sample_ids, said.best, said.probabilities, strict=True)
         return Response.of(
             {
                 "predictions": [
@@ -115,12 +117,19 @@ class Routes:
                         "sample_id": sample_id,
                         "label": self._task.classes[label],
                         "confidence": confidence,
-                        "probabilities": probabilities,
+                        **self._in_full(probabilities, top),
                     }
                     for sample_id, (label, confidence), probabilities in rows
                 ]
             }
         )
+
+    def _in_full(self, probabilities: F32, top: int) -> dict[str, Any]:
+        if not top:
+            return {"probabilities": probabilities.tolist()}
+        likeliest = (-probabilities).argsort(kind="stable")[:top].tolist()
+        named = [{"label": self._task.classes[at], "confidence": float(probabilities[at])} for at in likeliest]
+        return {"likeliest": named}
 
     def _label(self, request: Request) -> Response:
         match fields_of(request):

@@ -19,9 +19,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE
 from fd_runtime.config import load_toml
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.partitions import Natural, PartitionTerms
-from fleet_sim.playing import Job, play_all
 from fleet_sim.scenario import Scenario
-from fleet_sim.tables import CLIENTS, Case, Form, Goal, Outcome, Plan, Table, report, run, table_of
+from fleet_sim.tables import CLIENTS, Case, Form, Goal, Outcome, Plan, Table, costs_of_boards, report, run
 from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
@@ -82,20 +81,9 @@ def shortened(scenario: Scenario) -> Scenario:
 
 def say(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return the tables, and what a round costs each kind of board."""
-    return "\n\n".join([report(table, outcomes, plan), *(energy(outcome, plan) for outcome in outcomes)])
-
-
-def energy(outcome: Outcome, plan: Plan) -> str:
-    """Return what a round of ours costs a device of each kind, beside what it draws because it is on."""
-    chosen = outcome.choices[OURS].scenario
-    timed = replace(chosen, boards=load_toml(HERE / "fleet.toml", Scenario).boards)
-    (played,) = play_all([Job(timed, plan.seeds[0], plan.folder / "boards")], plan.jobs)
-    rows = []
-    for board, family in zip(played.boards, timed.models.families, strict=True):  # both by number of the device
-        joules = (f"{joule / len(played.rounds):,.3g}" for joule in (board.compute_j, board.radio_j))
-        rows.append([f"{board.board}, {board.link}", family, str(board.devices), *joules, f"{100 * board.heard:.0f}"])
-    columns = ["a round of ours", "model", "devices", "compute J", "radio J", "heard in time, %"]
-    return table_of(columns, rows)
+    boards = load_toml(HERE / "fleet.toml", Scenario).boards
+    timed = (replace(outcome.choices[OURS].scenario, boards=boards) for outcome in outcomes)
+    return "\n\n".join([report(table, outcomes, plan), *(costs_of_boards(each, plan) for each in timed)])
 
 
 TABLE = Table(

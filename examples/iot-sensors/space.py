@@ -19,10 +19,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE
 
 import numpy as np
 
-from fd_runtime.model import F32, I64
+from fd_runtime.model import F32
 from fleet_sim.data import DATASETS, Dataset
 from fleet_sim.metrics.estimates import estimate
-from fleet_sim.metrics.neighbours import neighbour_agreement
+from fleet_sim.metrics.neighbours import neighbour_agreement, of_each
 from fleet_sim.tables import publish, table_of
 from model_export.public_set import DIMENSIONS, principal_space
 
@@ -69,17 +69,11 @@ def agreements(dataset: Dataset, vectors: Callable[[F32], F32]) -> list[str]:
 
 def shares_of(dataset: Dataset, vectors: Callable[[F32], F32], rng: np.random.Generator) -> F32:
     """Return the shares of one draw, float32 [1 + classes]."""
-    rows = drawn(dataset, rng)
+    rows = of_each(dataset.groups, OF_EACH, rng)
     groups, labels = dataset.groups[rows], dataset.labels[rows]
     flat = vectors(dataset.samples[rows]).reshape(len(rows), -1)
     points = flat @ principal_space(rng.permutation(flat)[:PROBES], DIMENSIONS).components.T
     return neighbour_agreement(points, labels, groups)
-
-
-def drawn(dataset: Dataset, rng: np.random.Generator) -> I64:
-    """Return rows, as many of each person."""
-    people = (np.flatnonzero(dataset.groups == group) for group in np.unique(dataset.groups))
-    return np.concatenate([rng.permutation(own)[:OF_EACH] for own in people])
 
 
 if __name__ == "__main__":

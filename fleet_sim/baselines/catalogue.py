@@ -18,7 +18,7 @@ from fd_runtime.fitting import FitTerms
 from fleet_sim.baselines import standings
 from fleet_sim.baselines.fedavg import AveragedRound, fedavg
 from fleet_sim.baselines.feddf import feddf
-from fleet_sim.baselines.server_only import Noise, SemiSupervision
+from fleet_sim.baselines.server_only import Gaps, Noise, SemiSupervision
 from fleet_sim.baselines.standings import Bench, Standing, asked
 from fleet_sim.baselines.tuning import DIVERGED, LEARNING_RATES, LOCAL_EPOCHS, Axes, Knobs
 from fleet_sim.baselines.weight_codec import WeightCodec
@@ -147,7 +147,9 @@ def _by_itself(bench: Bench, knobs: Knobs, labelled: Samples) -> Standing:
     """A server that teaches itself with the labels it has, and the probes."""
     world = bench.lab.world
     terms = SemiSupervision(passes=knobs.epochs, learning_rate=knobs.learning_rate)
-    if len(world.task.sample_shape) != 3:  # no images [channels, height, width]
+    if world.task.vocabulary is not None:
+        terms = replace(terms, distortion=Gaps())
+    elif len(world.task.sample_shape) != 3:  # no images [channels, height, width]
         terms = replace(terms, distortion=Noise())
     return standings.play_server_only(bench, "server only", labelled, terms)
 

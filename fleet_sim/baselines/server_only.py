@@ -8,13 +8,13 @@ the devices; a comparison without it proves nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.model import F32
+from fd_runtime.model import F32, I32, Inputs
 from fleet_sim.baselines.factory_model import FactoryModel
 from model_export.augment import Augmentation
 
@@ -22,8 +22,8 @@ from model_export.augment import Augmentation
 class Distortion(Protocol):
     """How views differ from the samples that they are of."""
 
-    def view(self, images: F32, rng: np.random.Generator, /) -> F32:
-        """Return one random view of each sample."""
+    def view(self, samples: Any, rng: np.random.Generator, /) -> Any:  # of each kind of samples another one
+        """Return one random view of each sample, of the same shape and type."""
         ...
 
 
@@ -37,6 +37,17 @@ class Noise:
         """Return one random view of each sample."""
         views: F32 = samples + np.float32(self.share * samples.std()) * rng.standard_normal(samples.shape, np.float32)
         return views
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Views of samples of tokens: a `share` of the tokens is what stands at that place in another sample."""
+
+    share: float = 0.1
+
+    def view(self, samples: I32, rng: np.random.Generator) -> I32:
+        """Return one random view of each sample."""
+        return np.where(rng.random(samples.shape) < self.share, rng.permutation(samples), samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class SemiSupervision:
 
 
 def server_only(
-    factory: FactoryModel, labelled: LabelledRows, probes: F32, terms: SemiSupervision, rng: np.random.Generator
+    factory: FactoryModel, labelled: LabelledRows, probes: Inputs, terms: SemiSupervision, rng: np.random.Generator
 ) -> F32:
     """Return theta after `terms`.
 
@@ -74,12 +85,12 @@ def server_only(
     fit_terms = FitTerms(epochs=1, learning_rate=terms.learning_rate)
     for _ in range(terms.passes):
         rows = _joined(labelled, _sure(factory, session.state.theta, labelled, probes, terms.threshold), terms)
-        views = terms.distortion.view(cast("F32", rows.features), rng)
+        views = terms.distortion.view(rows.features, rng)
         fit(session, replace(rows, features=views), None, fit_terms, rng)
     return session.state.theta
 
 
-def _sure(factory: FactoryModel, theta: F32, labelled: LabelledRows, probes: F32, threshold: float) -> LabelledRows:
+def _sure(factory: FactoryModel, theta: F32, labelled: LabelledRows, probes: Inputs, threshold: float) -> LabelledRows:
     """Return the probes that the model is sure of, with its own labels."""
     unlabelled = LabelledRows(probes, np.zeros(len(probes), np.int64), labelled.classes)
     probabilities = soften(factory.logits(theta, unlabelled), 1.0)

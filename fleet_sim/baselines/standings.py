@@ -17,7 +17,7 @@ import numpy as np
 
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows
-from fd_runtime.model import F32
+from fd_runtime.model import F32, Inputs
 from fleet_sim.baselines.centralised import centralised
 from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.baselines.fedavg import AveragedRound, fedavg
@@ -151,9 +151,9 @@ class Bench:
         return self.lab.rows(self.family, samples)
 
     @property
-    def probes(self) -> F32:
+    def probes(self) -> Inputs:
         """The public samples, as a network all of whose layers train reads them."""
-        return cast("F32", self.rows(self.lab.world.probes).features)
+        return cast("Inputs", self.rows(self.lab.world.probes).features)
 
     def accuracy(self, theta: F32) -> float:
         """Return the accuracy on test."""

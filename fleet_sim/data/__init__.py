@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_sim.data import images, sensors, tables, text, wheels
+from fleet_sim.data import images, loads, sensors, tables, text, wheels
 from fleet_sim.data.dataset import Dataset
 from fleet_sim.data.own import own_dataset
 from fleet_sim.data.published import AbsentDataError, ChecksumError, Shelf, default_cache
@@ -57,6 +57,10 @@ DATASETS: Mapping[str, Loader] = {
         for name in images.MEDMNIST
     },
     "motion-sense": Loader("24 people, 6 activities, phone sensors at 50 Hz; a zip or npz", sensors.motion_sense),
+    "building-load": Loader(
+        "27 buildings of 2016, power of a day, 3 classes of the hour after it; SimBench's wheel or CSV",
+        loads.building_load,
+    ),
     "heart-disease": Loader(
         "920 patients of 4 hospitals, 13 columns, many missing, 2 classes; a folder, an npz, or a download",
         tables.heart_disease,

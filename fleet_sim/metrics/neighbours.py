@@ -11,6 +11,11 @@ import numpy as np
 from fd_runtime.model import F32, I64
 
 
+def of_each(groups: I64, most: int, rng: np.random.Generator) -> I64:
+    """Return rows in random order, at most so many of each group: who has more to say counts no more."""
+    return np.concatenate([rng.permutation(np.flatnonzero(groups == group))[:most] for group in np.unique(groups)])
+
+
 def neighbour_agreement(points: F32, labels: I64, groups: I64) -> F32:
     """Return the share of samples whose nearest of another group has their class: of all, then of each class there is.
 

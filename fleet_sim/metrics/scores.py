@@ -15,7 +15,7 @@ undersampled in public sets), `prevalence` weighs class 0 until they hold as muc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +23,26 @@ import numpy.typing as npt
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import soften
 from fd_runtime.model import F32, I64
+from fleet_sim.kept_names import LATER, repr_of
 
 F64 = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ScoreTerms:
-    """Which scores, of which world.
+    """Which scores, of which world, and how a device's own rows are judged.
 
     Attributes:
         names: of scores; () = none.
         prevalence: share of class 1 in the field; None = as in the rows.
+        local_prior: devices correct answers about their own rows by it; as `[inference] local_prior` of an agent.
     """
 
     names: tuple[str, ...] = ()
     prevalence: float | None = None
+    local_prior: bool = field(default=True, metadata=LATER)
+
+    __repr__ = repr_of
 
     def __post_init__(self) -> None:
         for name in self.names:

@@ -74,7 +74,8 @@ def play_real(
     shutil.rmtree(folder, ignore_errors=True)  # of a play that was cut short
     stage = Stage(scenario, world, equipment, folder, litert_device=None, round_s=_ROUND_S, pause_s=_PAUSE_S)
     with running_fleet(stage, embedded_broker=False) as fleet:
-        observer = Observer(scenario, Lab(world, equipment.bundles), fleet)
+        lab = Lab(world, equipment.bundles, scenario.scores.local_prior)
+        observer = Observer(scenario, lab, fleet)
         observer.prepare()
         watch(observer, fleet, lambda number: on_round(_result(observer, number)))
         metrics = _last_round(observer, fleet, world, equipment)

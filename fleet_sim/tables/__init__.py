@@ -7,6 +7,7 @@ A table describes; `fleet_sim.comparison` plays, with the programs' own cores, r
 the settings of federations as those of baselines are chosen: on validation rows of other seeds, with the same budget.
 """
 
+from fleet_sim.tables.boards import costs_of_boards
 from fleet_sim.tables.case import (
     CLIENTS,
     FIRST_SEED,
@@ -44,6 +45,7 @@ __all__ = [
     "Table",
     "beside",
     "chosen",
+    "costs_of_boards",
     "play",
     "publish",
     "report",

@@ -68,6 +68,7 @@ class Case:
         published: figures that others printed, in percent, by who printed them.
         goals: of ours.
         chosen_by: the score that settings are chosen by, of federations and of baselines; "" = accuracy.
+        grids: of baselines that are tuned on another grid than their own, by name.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Case:
     published: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
     chosen_by: str = ""
+    grids: Mapping[str, Axes] = field(default_factory=dict)
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def _compared(case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ..
         case.budget,
         case.settings,
         chosen_by=case.chosen_by,
+        grids=case.grids,
     )
     return compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
 

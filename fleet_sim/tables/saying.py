@@ -66,7 +66,7 @@ def accuracies(outcomes: Sequence[Outcome]) -> str:
 
 
 def own(outcomes: Sequence[Outcome]) -> str:
-    """Return the share of rows of a device's own kind, kept from it, that it gets right with its local prior."""
+    """Return the share of rows of a device's own kind, kept from it, that it gets right as it would say them."""
     rows = [
         [name, *(_said(outcome.ends.get(name), "own") for outcome in outcomes)]
         for name in names_of(outcomes)
@@ -146,7 +146,8 @@ def settings(outcomes: Sequence[Outcome]) -> str:
         rows.append([name, *cells, _grid({path.rpartition(".")[2]: values for path, values in grid.items()})])
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.knobs):
         cells = [_knobs(name, outcome.knobs[name]) if name in outcome.knobs else "" for outcome in outcomes]
-        rows.append([BASELINES[name].title, *cells, _grid(BASELINES[name].axes)])
+        grids = next(outcome.case.grids for outcome in outcomes if name in outcome.knobs)
+        rows.append([BASELINES[name].title, *cells, _grid(grids.get(name, BASELINES[name].axes))])
     return table_of(["settings chosen", *(outcome.case.name for outcome in outcomes), "of"], rows)
 
 

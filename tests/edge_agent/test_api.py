@@ -13,11 +13,15 @@ import pytest
 from PIL import Image
 
 from edge_agent.api.bodies import samples_in
-from edge_agent.api.pictures import png
+from edge_agent.api.client import Agent, AgentRefusedError
+from edge_agent.api.pictures import picture_of, png
 from edge_agent.api.server import ApiError, Request
 from edge_agent.inference.latency import BOUNDS_S
 from fd_protocol.manifest import Preprocessing, Task
+from model_export.building import build
+from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.api_stage import NPY, Api, ask, npy, predict
+from tests.edge_agent.stores import MemoryStore
 from tests.support.small_bundles import PICTURES, pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")
@@ -283,3 +287,63 @@ def test_what_is_not_there_is_told_in_json(port, method, path, status):
     found, told = ask(port, method, path, npy(pictures(1)[0]) if method == "POST" else None, NPY)
     assert found == status
     assert set(told) == {"error"}
+
+
+# Texts.
+
+WORDS = Task(("to", "be", "or", "not"), (3,), "int32", vocabulary=6, tokens="words")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A bundle that reads words, its weights as drawn."""
+    samples = np.random.default_rng(0).integers(0, 6, (120, 3), dtype=np.int32)
+    recipe = Recipe("words", "gru-s", pretraining=None, tflite="none")
+    return build(recipe, WORDS, FactoryData.unlabelled(samples), tmp_path_factory.mktemp("words") / "bundle")
+
+
+def test_a_text_is_asked_for_its_next_word_and_a_few_are_told(reader):
+    api = Api(reader, store=MemoryStore())
+    expected = api.loop.predict(np.array([[0, 1, 2]], np.int32), is_live=False).probabilities[0]
+    with api.tcp() as port:
+        status, told = ask(port, "POST", "/v1/predict?top=2", b"So. Well, to be, or", "text/plain; charset=utf-8")
+        assert status == 200
+        (one,) = told["predictions"]
+        full = ask(port, "POST", "/v1/predict", b"Well to be or", "text/plain")[1]["predictions"][0]["probabilities"]
+    likeliest = (-expected).argsort()[:2]
+    assert [word["label"] for word in one["likeliest"]] == [WORDS.classes[place] for place in likeliest]
+    assert np.allclose([word["confidence"] for word in one["likeliest"]], expected[likeliest])
+    assert "probabilities" not in one
+    assert len(full) == 4
+
+
+def test_what_is_no_text_of_the_task_is_refused_with_a_line(reader, port):
+    assert ask(port, "POST", "/v1/predict", b"to be", "text/plain")[0] == 415  # of a task of pictures
+    with Api(reader, store=None).tcp() as words:
+        status, told = ask(words, "POST", "/v1/predict", b"\xff", "text/plain")
+        assert (status, told["error"]) == (400, "the text is no UTF-8")
+        assert ask(words, "POST", "/v1/predict?top=5", b"to be", "text/plain")[0] == 400
+        assert ask(words, "POST", "/v1/predict?written=1", b"to be", "text/plain")[0] == 400
+
+
+def test_a_program_asks_by_a_text_and_has_one_kept(reader, tmp_path):
+    api = Api(reader, store=MemoryStore())
+    (tmp_path / "agent.toml").write_text(
+        f"[device]\nid = 'd'\nfederation = 'f'\n[model]\nbundle = 'b'\npublic_set = 'p'\n"
+        f"[state]\nfolder = '{tmp_path}'\n[api]\n[broker]\nhost = 'localhost'\nport = 1883\n"
+    )
+    with api.unix(tmp_path / "api.sock"), Agent(tmp_path / "agent.toml", start=False) as agent:
+        said = agent.predict_next("or not to", top=3, is_live=False)
+        assert len(said.likeliest) == 3
+        assert said.likeliest[0] == (said.label, pytest.approx(said.confidence, rel=1e-5))
+        assert agent.learn_text("Or, not to be? Well.") == 4
+        with pytest.raises(AgentRefusedError, match="1 to 1024 samples, not 0"):
+            agent.learn_text("Well, well.")
+    assert [label for label, _ in api.store.labels.values()] == [2, 3, 0, 1]
+    assert said.sample_id not in api.store.labels
+    kept = {api.store.labels[name][0]: api.store.samples[name].tolist() for name in api.store.labels}
+    assert kept == {2: [4, 4, 4], 3: [4, 4, 2], 0: [4, 2, 3], 1: [2, 3, 0]}
+
+
+def test_people_see_words_and_not_their_numbers():
+    assert picture_of(np.array([4, 5, 1], np.int32), WORDS) == {"kind": "tokens", "tokens": ["...", "be"]}

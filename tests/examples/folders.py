@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -61,3 +63,24 @@ def table_whose_head_begins(said, words):
     """Return the lines of a table, of all that a command has printed."""
     (found,) = (part.splitlines() for part in said.split("\n\n") if part.startswith(f"| {words}"))
     return found
+
+
+@contextmanager
+def agent(folder, port):
+    """A device as agent.toml of the folder has it, at another port; it ends with the block."""
+    config = folder / "agent.toml"
+    config.write_text(config.read_text().replace("port = 1883", f"port = {port}"))
+    command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log, cwd=folder, env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"})
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def said_by(folder):
+    """Return its predictions."""
+    path = folder / "said.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +20,16 @@ from fleet_sim.partitions import PartitionTerms
 from fleet_sim.scenario import Scenario
 from tests.edge_agent.patience import wait_until
 from tests.examples import folders
-from tests.examples.folders import MODEL_EXPORT, SHARED, check_full_form, module_of, script, table_whose_head_begins
+from tests.examples.folders import (
+    MODEL_EXPORT,
+    SHARED,
+    agent,
+    check_full_form,
+    module_of,
+    said_by,
+    script,
+    table_whose_head_begins,
+)
 from tests.examples.payments import DAYS_S, HEAD, write_payments
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 
@@ -141,6 +147,10 @@ def test_banks_of_ones_own_are_played_as_fleet_toml_names_them(mine, tmp_path, m
     check_full_form(cases, ROWS)
 
 
+def with_little_room(config, room):
+    config.write_text(config.read_text().replace("rows = 350", f"rows = {room}\nquestions = 0"))
+
+
 @pytest.mark.system
 @needs_mosquitto
 def test_payments_in_a_csv_are_predicted_and_of_the_labelled_ones_a_balanced_share_is_kept(mine, tmp_path):
@@ -151,9 +161,10 @@ def test_payments_in_a_csv_are_predicted_and_of_the_labelled_ones_a_balanced_sha
     frauds = sum(line[-1] == "fraud" for line in lines)
     assert 0 < frauds < room // 2 < room < len(lines)
     (folder / "incoming").mkdir()
-    with plain_mosquitto(tmp_path) as broker, agent(folder, broker.port, room):
+    with_little_room(folder / "agent.toml", room)
+    with plain_mosquitto(tmp_path) as broker, agent(folder, broker.port):
         shutil.copy(folder / "made" / "bank-1.csv", folder / "incoming" / "monday.csv")
-        said = wait_until(lambda: len(found := lines_of(folder / "said.jsonl")) >= len(lines) and found)
+        said = wait_until(lambda: len(found := said_by(folder)) >= len(lines) and found)
     assert len(said) == len(lines)
     manifest = load_bundle(folder / "artifacts" / "fraud-s").manifest
     with closing(
@@ -162,30 +173,6 @@ def test_payments_in_a_csv_are_predicted_and_of_the_labelled_ones_a_balanced_sha
         labels = np.concatenate([rows.labels for rows in store.batches()])
     assert len(labels) <= room
     assert labels.sum() == frauds
-
-
-@contextmanager
-def agent(folder, port, room):
-    """A device as agent.toml has it, at another port, with little room."""
-    config = folder / "agent.toml"
-    settings = (
-        config.read_text()
-        .replace("port = 1883", f"port = {port}")
-        .replace("rows = 350", f"rows = {room}\nquestions = 0")
-    )
-    config.write_text(settings)
-    command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, cwd=folder, env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"})
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_the_short_form_plays_with_the_real_payments(tmp_path):

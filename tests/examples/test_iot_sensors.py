@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -22,7 +19,7 @@ from fleet_sim.data import DATASETS
 from fleet_sim.data.sensors import ACTIVITIES, recordings, windows_of
 from tests.edge_agent.patience import wait_until
 from tests.examples import folders
-from tests.examples.folders import MODEL_EXPORT, SHARED, check_full_form, module_of, script
+from tests.examples.folders import MODEL_EXPORT, SHARED, agent, check_full_form, module_of, said_by, script
 from tests.examples.motions import write_motions
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.homes import Home
@@ -126,26 +123,6 @@ def test_the_recipe_builds_three_sizes_of_the_task_that_sensors_are_read_for(exa
     assert (task.classes, task.sample_shape, task.time_axis) == (ACTIVITIES, (9, LENGTH), 1)
     fields = re.findall(r'path = "(\w+)"', (example / "agent.toml").read_text())
     assert tuple(fields) == task.columns
-
-
-@contextmanager
-def agent(folder, port):
-    """A device as agent.toml has it, at another port."""
-    config = folder / "agent.toml"
-    config.write_text((EXAMPLE / "agent.toml").read_text().replace("port = 1883", f"port = {port}"))
-    command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, cwd=folder, env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"})
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def said_by(folder):
-    path = folder / "said.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.mark.system

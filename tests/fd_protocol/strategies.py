@@ -52,7 +52,7 @@ def slices(draw):
 def codings(draw, classes, codecs=tuple(Codec)):
     """A codec and the `top_k` that goes with it."""
     codec = draw(st.sampled_from(codecs))
-    return codec, draw(st.integers(1, classes - 1)) if codec is Codec.TOP_K else 0
+    return codec, draw(st.integers(1, classes - 1)) if codec.names_k else 0
 
 
 terms = st.builds(

@@ -231,3 +231,24 @@ def test_only_token_numbers_have_a_vocabulary_and_nothing_preprocesses_them(fiel
     with pytest.raises(InvalidValueError):
         Task(("a", "b"), (8,), **fields)
     assert Task(("a", "b"), (8,), "int32", vocabulary=5).vocabulary == 5
+
+
+WORDS = {"sample_dtype": "int32", "vocabulary": 4, "tokens": "words"}
+
+
+def test_words_are_the_classes_and_two_tokens_more():
+    task = Task(("to", "be"), (8,), **WORDS)
+    manifest = dataclasses.replace(MANIFEST, task=task)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert task.digest != dataclasses.replace(task, tokens=None).digest
+    for wrong in ({"vocabulary": 2}, {"vocabulary": 5}, {"sample_shape": (2, 4)}):
+        with pytest.raises(InvalidValueError, match="2 tokens more than there are classes"):
+            dataclasses.replace(task, **wrong)
+
+
+def test_the_classes_of_a_manifest_stand_in_it():
+    """What a bundle is for must not depend on a file beside it."""
+    plain = json.loads(MANIFEST.to_json())
+    plain["task"]["classes"] = "words.txt"
+    with pytest.raises(InvalidManifestError, match=r"expected an array, found text 'words\.txt'"):
+        Manifest.from_json(json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")

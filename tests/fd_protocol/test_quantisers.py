@@ -31,7 +31,7 @@ def coded(draw):
     classes = labels.probabilities.shape[1]
     codecs = [codec for codec in Codec if codec is not Codec.U4_SQRT or classes <= 256]
     codec = draw(st.sampled_from(codecs))
-    top_k = draw(st.integers(1, classes - 1)) if codec is Codec.TOP_K else 0
+    top_k = draw(st.integers(1, classes - 1)) if codec.names_k else 0
     return labels, quantise(labels, codec, top_k)
 
 
@@ -191,6 +191,7 @@ def test_a_row_that_no_distribution_has_is_refused(codec, classes, top_k, row):
         (Codec.U4_SQRT, 257, 0),
         (Codec.U8_SQRT, 10, 3),
         (Codec.TOP_K, 10, 0),
+        (Codec.TOP_K_ZIPF, 10, 0),
         (Codec.TOP_K, 10, 10),
         (Codec.TOP_K, 10, -1),
     ],
@@ -206,3 +207,29 @@ def test_flat_rows_of_the_most_classes_leave_no_row_empty(codec):
     codes = quantise(SoftLabels(np.full((1, classes), 1 / classes, np.float32), 1.0), codec)
     quantiser(codec, classes, 0).check(codes.array)
     assert codes.array.min() >= 1
+
+
+@given(soft_labels(), st.data())
+def test_what_is_not_named_may_follow_zipf_and_then_nothing_else_differs(labels, data):
+    classes = labels.probabilities.shape[1]
+    top_k = data.draw(st.integers(1, classes - 1))
+    evenly, by_zipf = (quantise(labels, codec, top_k) for codec in (Codec.TOP_K, Codec.TOP_K_ZIPF))
+    np.testing.assert_array_equal(evenly.array, by_zipf.array)
+    is_named = np.zeros((len(evenly), classes), np.bool_)
+    np.put_along_axis(is_named, np.argsort(-labels.probabilities, axis=1, kind="stable")[:, :top_k], True, axis=1)
+    one, other = evenly.integers(), by_zipf.integers()
+    np.testing.assert_array_equal(one[is_named], other[is_named])
+    rest = np.where(is_named, 0, one).sum(axis=1)
+    weights = np.where(is_named, 0.0, 1 / (np.arange(classes) + 3))
+    expected = rest[:, None] * weights / weights.sum(axis=1, keepdims=True)
+    assert np.abs(np.where(is_named, 0, other) - expected).max() <= 2 + classes * 2e-4 * expected.max()
+
+
+def test_of_the_most_classes_that_there_may_be_no_product_overflows():
+    classes = 1 << 16
+    row = np.full((1, classes), 1 / classes, np.float32)  # class 0 is named with the least code: all but 1 is spread
+    codes = quantise(SoftLabels(row, 1.0), Codec.TOP_K_ZIPF, 1)
+    integers = codes.integers()
+    assert integers.min() >= 0
+    assert abs(int(integers.sum()) - ONE) <= classes / 2
+    assert integers[0, 1] > integers[0, 2] > integers[0, 3]

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from fd_protocol.documents import LINES
 from fd_protocol.errors import DigestError, InvalidValueError
 from fd_protocol.messages import TrainingTerms
 from fd_runtime.config import ConfigError, Override, exit_code_for, load_toml, value_of
@@ -222,3 +223,37 @@ def test_an_error_may_bring_its_own_exit_status():
         exit_code = 64
 
     assert exit_code_for(UsageError()) == 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    names: tuple[str, ...] = field(metadata=LINES)
+    tags: tuple[str, ...] = ()
+
+
+def test_a_long_list_may_stand_in_a_file_beside_the_settings(tmp_path):
+    path, names = tmp_path / "agent.toml", tmp_path / "lists" / "names.txt"
+    names.parent.mkdir()
+    names.write_text("été\nhiver\n", "utf-8")
+    path.write_text("names = 'lists/names.txt'")
+    assert load_toml(path, Choices, {}).names == ("été", "hiver")
+    path.write_text("names = ['here']")
+    assert load_toml(path, Choices, {}).names == ("here",)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("names = 'none.txt'", "names: 'none.txt' cannot be read: No such file or directory"),
+        ("names = 'latin.txt'", "names: 'latin.txt' cannot be read: it is no UTF-8"),
+        ("names = 3", "names: expected an array, found an integer 3"),
+        ("names = []\ntags = 'none.txt'", "tags: expected an array, found text 'none.txt'"),
+    ],
+)
+def test_a_list_that_is_neither_here_nor_there_is_one_line(tmp_path, text, line):
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    (tmp_path / "latin.txt").write_bytes("été".encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_toml(path, Choices, {})
+    assert str(caught.value) == f"{path}: {line}"

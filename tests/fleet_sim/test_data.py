@@ -591,3 +591,13 @@ def test_they_are_what_the_packages_read_themselves(name, read):
 
 def test_every_data_set_has_a_line_for_people():
     assert all("\n" not in loader.about and 10 < len(loader.about) < 120 for loader in DATASETS.values())
+
+
+def test_in_a_folder_of_texts_of_ones_own_each_is_somebodys(tmp_path):
+    task = Task(("to", "be"), (3,), "int32", vocabulary=4, tokens="words")
+    for name, text in (("ben", "To be. To be!"), ("ann", "be"), ("mute", "hm")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    found = own_dataset(tmp_path, task)
+    assert found.group_names == ("ann", "ben", "mute")
+    assert found.groups.tolist() == [0, 1, 1, 1, 1]
+    assert found.labels.tolist() == [1, 0, 1, 0, 1]

@@ -79,3 +79,17 @@ def test_a_factory_model_can_start_again_and_again(equipment):
     one, two = (model.session("adam") for _ in range(2))
     np.testing.assert_array_equal(one.state.theta, two.state.theta)
     assert tuple(model.session("momentum").state.slots) == ("velocity",)
+
+
+def test_a_device_may_answer_without_its_local_prior(world, equipment):
+    """As `[inference] local_prior = false` has it."""
+    one, other = (Lab(world, equipment.bundles, has_prior) for has_prior in (True, False))
+
+    def evenly(rows):
+        return np.zeros((len(rows.labels), 10), np.float32)
+
+    corrected, labels = one.own_answers("cnn-s", 0, evenly)
+    plain, _ = other.own_answers("cnn-s", 0, evenly)
+    assert not plain.any()
+    assert (corrected.argmax(axis=1) == np.bincount(world.private[0].labels).argmax()).all()
+    np.testing.assert_array_equal(other.own_hits("cnn-s", 0, evenly)[0], labels == 0)

@@ -9,7 +9,7 @@ from fleet_sim.metrics.calibration import calibration_error
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.metrics.flips import flipped_share
 from fleet_sim.metrics.listening import are_uncovered, by_class, contribution_shares, effective_voters, shares
-from fleet_sim.metrics.neighbours import neighbour_agreement
+from fleet_sim.metrics.neighbours import neighbour_agreement, of_each
 from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 
 # Estimates.
@@ -158,3 +158,10 @@ def test_neighbours_agree_where_the_nearest_of_another_group_has_the_same_class(
     labels, groups = np.array([0, 1, 0, 1, 1]), np.array([0, 0, 1, 0, 1])
     # Nearest of the other group: 2, 2, 1, 4, 3.
     assert neighbour_agreement(points, labels, groups).tolist() == pytest.approx([0.6, 0.5, 2 / 3])
+
+
+def test_who_has_more_rows_is_asked_no_more_of_them():
+    groups = np.repeat([0, 1, 2], [50, 3, 10])
+    rows = of_each(groups, 5, np.random.default_rng(0))
+    assert np.bincount(groups[rows]).tolist() == [5, 3, 5]
+    assert len(set(rows.tolist())) == len(rows)

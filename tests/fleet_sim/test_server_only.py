@@ -5,7 +5,7 @@ import pytest
 
 from fd_runtime.fitting import LabelledRows
 from fleet_sim.baselines.factory_model import FactoryModel
-from fleet_sim.baselines.server_only import SemiSupervision, server_only
+from fleet_sim.baselines.server_only import Gaps, SemiSupervision, server_only
 from fleet_sim.worlds import new_class
 from model_export.families import INPUT, LOGITS, build_family
 from model_export.pretrain import PretrainTerms, pretrain
@@ -49,3 +49,12 @@ def test_the_same_seed_gives_the_same_weights(factory):
         server_only(factory, rows(WORLD.factory), probes, terms, np.random.default_rng(3)) for _ in range(2)
     )
     assert np.array_equal(first, second)
+
+
+def test_a_view_of_tokens_has_gaps_that_other_samples_fill():
+    samples = np.random.default_rng(0).integers(0, 50, (400, 8), dtype=np.int32)
+    view = Gaps(share=0.2).view(samples, np.random.default_rng(1))
+    assert view.dtype == np.int32
+    assert 0.17 < (view != samples).mean() < 0.22
+    place = 3
+    assert np.isin(view[:, place], samples[:, place]).all()

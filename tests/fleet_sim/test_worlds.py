@@ -12,6 +12,7 @@ from fd_protocol.manifest import Task
 from fleet_sim.data import Dataset
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, Iid, ImageShift, LabelNoise, Natural, SensorShift
+from fleet_sim.scenario import ProbeTerms
 from fleet_sim.worlds import Cut, Samples, World, cut_world, digits, disturbed, new_class
 
 USERS, ROWS_EACH = 8, 30
@@ -179,6 +180,27 @@ def test_probes_can_come_from_another_data_set_and_their_labels_then_mean_nothin
     assert not world.are_probes_labelled
     assert sum(map(len, holders(world))) - len(world.probes) == USERS * ROWS_EACH
     assert cut_users(public=users(name="alike")).are_probes_labelled
+
+
+def test_who_made_the_models_may_have_learnt_from_public_data_alone():
+    public = replace(users(), samples=users().samples + 1000)
+    world = cut_users(public=public, public_teaches=True)
+    everything = {row.tobytes() for row in public.samples}
+    assert rows_of(world.factory) | rows_of(world.probes) <= everything
+    assert not rows_of(world.factory) & rows_of(world.probes)
+    assert (len(world.factory), len(world.probes)) == (SMALL.factory, SMALL.probes)
+    assert sum(map(len, holders(world))) - SMALL.factory - SMALL.probes == USERS * ROWS_EACH
+    new = cut_users(public=public, public_teaches=True, cut=replace(SMALL, new_classes=1))
+    assert not np.isin(new.factory.labels, new.new_classes).any()
+
+
+def test_public_data_of_other_classes_teach_nobody():
+    with pytest.raises(InvalidValueError, match="cannot teach the factory"):
+        cut_users(public=users(classes=("a", "b", "c")), public_teaches=True)
+    with pytest.raises(InvalidValueError, match="rows for factory"):
+        cut_users(public=users(), public_teaches=True, cut=replace(SMALL, factory=500))
+    with pytest.raises(InvalidValueError, match="another `source`"):
+        ProbeTerms(teaches_factory=True)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ CODINGS = {
     "u8-sqrt": (Codec.U8_SQRT, 0),
     "u4-sqrt": (Codec.U4_SQRT, 0),
     "top-k": (Codec.TOP_K, 2),
+    "top-k-zipf": (Codec.TOP_K_ZIPF, 2),
     "top-1": (Codec.TOP_1, 0),
 }
 DISTANCES = [0.0, 1.3, 1.4, 1.8, 1.9, 2.3, 2.4, 100.0, 0.5]

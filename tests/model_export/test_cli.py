@@ -13,7 +13,7 @@ import pytest
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry
 from fd_runtime.artifacts import load_bundle, load_public_set
 from fd_runtime.fitting import TrainingDivergedError
-from model_export.cli import main
+from model_export.cli import _text, main
 from model_export.cookbook import RecipeError
 from model_export.families import build_family
 from model_export.graph import GraphBuilder, tensor
@@ -345,3 +345,11 @@ def test_probes_are_checked_against_private_samples(built, tmp_path, capsys):
     public, bundle = str(built / "public-set"), ["--bundle", str(built / "small")]
     assert main(["probes", "check", public, str(tmp_path / "factory.npz"), *bundle]) == 0
     assert "units" in capsys.readouterr().out
+
+
+def test_of_a_long_list_the_first_are_shown_to_people():
+    words = [f"w{number}" for number in range(2000)]
+    assert _text(words).startswith("w0, w1, ")
+    assert _text(words).endswith("w19 and 1,980 more")
+    assert _text(words[:3]) == "w0, w1, w2"
+    assert _text([]) == "none"

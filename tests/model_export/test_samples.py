@@ -171,3 +171,24 @@ def test_labels_that_nobody_asked_for_may_be_of_any_class(tmp_path):
         read_samples(tmp_path, IMAGES)
     table = write(tmp_path / "a.csv", "a,b,c,y\n1,2,3,unknown\n")
     assert read_samples(table, TABLE, with_labels=False).labels is None
+
+
+WORDS = Task(("to", "be", "or"), (2,), "int32", vocabulary=5, tokens="words")
+
+
+def test_a_text_is_labelled_by_what_comes_next_and_a_folder_of_texts_by_name(tmp_path):
+    write(tmp_path / "b.txt", "To be")
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a" / "z.txt", "Or")
+    write(tmp_path / ".hidden.txt", "or or or")
+    write(tmp_path / "notes.md", "or or or")
+    one, all_of_them = read_samples(tmp_path / "b.txt", WORDS), read_samples(tmp_path, WORDS)
+    assert (one.values.tolist(), one.labels.tolist()) == ([[3, 3], [3, 0]], [0, 1])
+    assert (all_of_them.values.tolist(), all_of_them.labels.tolist()) == ([[3, 3], [3, 3], [3, 0]], [2, 0, 1])
+
+
+def test_a_folder_without_a_text_and_a_text_for_another_task_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"holds no \.txt"):
+        read_samples(tmp_path, WORDS)
+    with pytest.raises(DataError, match="reads no words"):
+        read_samples(write(tmp_path / "b.txt", "To be"), TABLE)

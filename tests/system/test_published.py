@@ -29,6 +29,12 @@ from tests.support.trust import Trust
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
 COMMAND = [sys.executable, "-c", "import sys; from broker_server.cli import main; sys.exit(main())"]
+ROUND_OF_ONE = {
+    'when = "pause" ': 'when = "demand"',
+    "quorum = 2": "quorum = 1",
+    "minimum_online = 2": "minimum_online = 1",
+}
+"""A round with the one device that is here, when somebody asks for it."""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,9 @@ def server(tmp_path, broker, factory, port, trust):
     write_public_set(folder / "public_set")
     config = folder / CONFIG_NAME
     text = config.read_text().replace("port = 8883", f"port = {broker.port}")
+    for usual, here in ROUND_OF_ONE.items():
+        assert usual in text
+        text = text.replace(usual, here)
     before, after = text.split("[packages]")
     after = after.replace("enabled = false", "enabled = true", 1).replace("port = 8443", f"port = {port}", 1)
     config.write_text(f"{before}[packages]{after}")
@@ -131,7 +140,16 @@ def slots(device):
 
 
 def runs(device, bundle):
-    return lambda: slots(device).active == bundle.digest.hex() and slots(device).phase is Phase.IDLE
+    return runs_digest(device, bundle.digest.hex())
+
+
+def runs_digest(device, digest):
+    return lambda: slots(device).active == digest and slots(device).phase is Phase.IDLE
+
+
+def students(server):
+    """Releases of the server's own student, the last one first."""
+    return json.loads(operator(server, "releases", "--json", waits=False))["releases"]
 
 
 def test_what_the_workstation_signs_comes_to_a_device_and_a_command_takes_it_back(
@@ -209,3 +227,24 @@ def test_a_device_that_dies_with_the_new_bundle_halts_its_rollout_and_is_named(
     device.start()  # somebody pulled the plug and put it in again: it goes back by itself, or on with its trial
     wait_until(lambda: not published(server)["lost"])
     assert "halted" in how_far(server)
+
+
+def test_the_servers_own_student_goes_to_some_first_and_may_be_taken_back(server, device, trust):
+    """As a bundle of the workstation does, but signed by the server, for the place that is its own."""
+    operator(server, "publish", trust.signed, waits=False)
+    device.start()
+    device.wait_for_standing(lambda standing: standing.vitals.is_connected)
+    assert not students(server)
+    operator(server, "round-now")
+    wait_until(lambda: "student.loss" in operator(server, "status", waits=False))
+    operator_elsewhere(server, "release", "--percent", "0", "--tag", "canary")
+    (made,) = wait_until(lambda: students(server))
+    assert "tag canary" in made["rollout"]
+    assert slots(device).phase is Phase.IDLE
+    assert slots(device).active == ""  # the device has no such tag
+    operator(server, "devices", "tag", DEVICE, "canary")
+    wait_until(runs_digest(device, made["bundle"]))
+    assert slots(device).succeeded
+    wait_until(lambda: "1 run it" in students(server)[0]["rollout"])
+    operator(server, "withdraw")
+    wait_until(runs_digest(device, ""))
