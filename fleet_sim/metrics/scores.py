@@ -7,9 +7,9 @@
     top-3                           share of rows whose label is among the three likeliest classes
     perplexity                      exp of the mean of -log p(label)
 
-The first four are of tasks of two classes; class 1 is what is looked for. Equal probabilities share a threshold, so no
-order of rows is luckier than another. Where the rows at hand hold more of class 1 than the field does (fraud is
-undersampled in public sets), `prevalence` weighs class 0 until they hold as much.
+The first four are of tasks of two classes; class 1 is what is looked for. Equal answers share a threshold, so no order
+of rows is luckier than another. Where the rows at hand hold more of class 1 than the field does (fraud is undersampled
+in public sets), `prevalence` weighs class 0 until they hold as much.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def score_of(name: str, logits: F32, labels: I64, prevalence: float | None = Non
     score = SCORES[name]
     if not len(labels) or (score.is_binary and len(np.unique(labels)) < 2):
         return float("nan")
-    return score.of(soften(logits, 1.0).astype(np.float64), labels, _weights(labels, prevalence))
+    return score.of(logits.astype(np.float64), labels, _weights(labels, prevalence))
 
 
 def _weights(labels: I64, prevalence: float | None) -> F64:
@@ -145,31 +145,35 @@ class _Score:
     worst: Callable[[Sequence[float]], float] = min
 
 
-def _alarms(probabilities: F64, labels: I64, weights: F64) -> tuple[F64, F64]:
-    """Return the weight of rows of class 1 and of class 0 at or above each threshold, from none to all, [t + 1]."""
-    order = (-probabilities[:, 1]).argsort(kind="stable")
-    ends = np.flatnonzero(np.diff(probabilities[order, 1], append=-1.0))  # the last row of each threshold
+def _alarms(logits: F64, labels: I64, weights: F64) -> tuple[F64, F64]:
+    """Return the weight of rows of class 1 and of class 0 at or above each threshold, from none to all, [t + 1].
+
+    Thresholds are log-odds: as float32 probabilities, all that a model is very sure of would be 1 and one threshold.
+    """
+    odds = logits[:, 1] - logits[:, 0]
+    order = (-odds).argsort(kind="stable")
+    ends = np.flatnonzero(np.diff(odds[order], append=-np.inf))  # the last row of each threshold
     found, false = (np.cumsum((labels[order] == label) * weights[order])[ends] for label in (1, 0))
     return np.concatenate([[0.0], found]), np.concatenate([[0.0], false])
 
 
-def _auroc(probabilities: F64, labels: I64, weights: F64) -> float:
-    found, false = _alarms(probabilities, labels, weights)
+def _auroc(logits: F64, labels: I64, weights: F64) -> float:
+    found, false = _alarms(logits, labels, weights)
     return float((np.diff(false) * (found[1:] + found[:-1])).sum() / 2 / (found[-1] * false[-1]))
 
 
-def _auprc(probabilities: F64, labels: I64, weights: F64) -> float:
-    found, false = _alarms(probabilities, labels, weights)
+def _auprc(logits: F64, labels: I64, weights: F64) -> float:
+    found, false = _alarms(logits, labels, weights)
     return float((np.diff(found) * found[1:] / (found[1:] + false[1:])).sum() / found[-1])
 
 
-def _sensitivity(probabilities: F64, labels: I64, weights: F64) -> float:
-    found, false = _alarms(probabilities, labels, weights)
+def _sensitivity(logits: F64, labels: I64, weights: F64) -> float:
+    found, false = _alarms(logits, labels, weights)
     return _most_found(found, false <= 0.05 * false[-1])
 
 
-def _recall(probabilities: F64, labels: I64, weights: F64) -> float:
-    found, false = _alarms(probabilities, labels, weights)
+def _recall(logits: F64, labels: I64, weights: F64) -> float:
+    found, false = _alarms(logits, labels, weights)
     return _most_found(found, found + false <= 0.001 * (found[-1] + false[-1]))
 
 
@@ -177,12 +181,13 @@ def _most_found(found: F64, is_allowed: npt.NDArray[np.bool_]) -> float:
     return float(found[is_allowed].max() / found[-1])
 
 
-def _top_3(probabilities: F64, labels: I64, weights: F64) -> float:  # noqa: ARG001 - all rows count alike
-    better = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+def _top_3(logits: F64, labels: I64, weights: F64) -> float:  # noqa: ARG001 - all rows count alike
+    better = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     return float((better < 3).mean())
 
 
-def _perplexity(probabilities: F64, labels: I64, weights: F64) -> float:  # noqa: ARG001 - all rows count alike
+def _perplexity(logits: F64, labels: I64, weights: F64) -> float:  # noqa: ARG001 - all rows count alike
+    probabilities = soften(logits.astype(np.float32), 1.0).astype(np.float64)
     likelihoods = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
     return float(np.exp(-np.log(likelihoods).mean()))
 

@@ -128,7 +128,7 @@ def test_a_banks_store_has_all_its_frauds_and_its_own_rows_are_what_comes_later(
         assert kept.labels.sum() == min(rows.labels.sum(), room // 2)
 
 
-def test_banks_of_ones_own_are_played_as_fleet_toml_names_them(mine, tmp_path):
+def test_banks_of_ones_own_are_played_as_fleet_toml_names_them(mine, tmp_path, monkeypatch):
     """A table of other classes and columns, whose banks are named; `data` is as the README writes it."""
     folder = shutil.copytree(mine, tmp_path / "mine", ignore=shutil.ignore_patterns("made", "artifacts"))
     with np.load(mine / "made" / "banks.npz") as made:
@@ -139,8 +139,12 @@ def test_banks_of_ones_own_are_played_as_fleet_toml_names_them(mine, tmp_path):
     own = written.replace("...", json.dumps(["pays", "defaults"])[1:-1]).replace("COLUMNS", "20")
     fleet = (folder / "fleet.toml").read_text()
     (folder / "fleet.toml").write_text(re.sub(r"^data = .*", f"data = {own}", fleet, flags=re.MULTILINE))
-    said = script(folder, "run.py", "--folder", tmp_path / "out", "--short", "--jobs", "1")
-    assert "| banks | auprc: all |" in said
+    assert script(folder, "data.py") == f"{BANKS} devices\n"
+    assert np.load(folder / "made" / "factory.npz")["x"].shape == (40, 20)
+    monkeypatch.syspath_prepend(folder)
+    cases = module_of(folder, monkeypatch).cases({}, "full")
+    assert [case.name for case in cases] == ["banks", "banks, rows as they come"]
+    check_full_form(cases, ROWS)
 
 
 def with_little_room(config, room):
@@ -171,8 +175,19 @@ def test_payments_in_a_csv_are_predicted_and_of_the_labelled_ones_a_balanced_sha
     assert labels.sum() == frauds
 
 
-@pytest.mark.parametrize(("name", "table"), [("card-fraud", ULB), ("taiwan-default", TAIWAN)])
-def test_the_short_form_plays_with_the_real_tables(name, table, tmp_path):
-    if not table.is_file():
-        pytest.skip(f"no {table.name} beside the checkout")
-    assert f"| {name} | auprc: all |" in short_form(tmp_path, f"{name}={table}")
+def test_the_short_form_plays_with_the_real_payments(tmp_path):
+    if not ULB.is_file():
+        pytest.skip(f"no {ULB.name} beside the checkout")
+    assert "| card-fraud | auprc: all |" in short_form(tmp_path, f"card-fraud={ULB}")
+
+
+def test_the_second_table_has_other_columns_and_no_time(mine, monkeypatch):
+    if not TAIWAN.is_file():
+        pytest.skip(f"no {TAIWAN.name} beside the checkout")
+    monkeypatch.syspath_prepend(mine)
+    case, _ = module_of(mine, monkeypatch).cases({"taiwan-default": TAIWAN}, "full")
+    world, scores = case.world(100), case.federations["competence"].scores
+    assert (case.name, world.task.classes, scores.prevalence) == ("taiwan-default", ("pays", "defaults"), None)
+    assert world.test.values.shape == (9000, 23)
+    assert sum(map(len, world.own)) == 9000
+    assert [int(np.isnan(own.values).all(axis=0).sum()) for own in world.own] == [0, LACKING] * (BANKS // 2)

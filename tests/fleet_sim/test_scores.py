@@ -105,3 +105,10 @@ def test_scores_of_two_classes_are_not_asked_of_ten():
     scenario = replace(PRESETS["digits"], scores=ScoreTerms(("top-3", "auroc")))
     with pytest.raises(InvalidValueError, match="auroc: of two classes, not of 10"):
         scenario.world(0)
+
+
+def test_rows_that_a_model_is_very_sure_of_are_still_told_apart():
+    """As float32 probabilities all three are 1."""
+    logits, labels = np.array([[0, 40], [0, 50], [0, 45]], np.float32), np.array([0, 1, 1])
+    assert (soften(logits, 1.0)[:, 1] == 1).all()
+    assert score_of("auroc", logits, labels) == score_of("auprc", logits, labels) == 1.0
