@@ -64,6 +64,7 @@ class Given:
     at_ms: int
     label: str | int | None
     source: str
+    can_wait: bool = False
 
 
 class Loop:
@@ -140,8 +141,11 @@ class Loop:
     # For sources and the local API.
 
     def deliver(self, captured: Captured) -> None:
-        """Take a sample; returns at once. In the place of the oldest one, if too many wait."""
-        self._queue.put((captured, time.perf_counter()))
+        """Take a sample. If too many wait: in the place of the oldest one, or once there is room if it `can_wait`."""
+        if captured.can_wait:
+            self._queue.put_in_time((captured, time.perf_counter()), self._stop)
+        else:
+            self._queue.put((captured, time.perf_counter()))
 
     def predict(
         self,

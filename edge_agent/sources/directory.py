@@ -110,7 +110,7 @@ class DirectorySource:
             for path in self._settled(fresh):
                 if stop.is_set():
                     break
-                if self._take(path, fresh[path], deliver):
+                if self._take(path, fresh[path], deliver, stop):
                     done.append(keys[path])
                 if len(done) >= _REMEMBER_EVERY:
                     self._seen.add(done)
@@ -149,8 +149,8 @@ class DirectorySource:
         settled = [path for path, (_, since_s) in self._waiting.items() if now_s - since_s >= self._settings.settle_s]
         return sorted(settled, key=lambda path: (fresh[path].changed_ns, path))
 
-    def _take(self, path: Path, stamp: _Stamp, deliver: Deliver) -> bool:
-        """Read a file and deliver what is in it; return whether it is done with."""
+    def _take(self, path: Path, stamp: _Stamp, deliver: Deliver, stop: threading.Event) -> bool:
+        """Read a file and deliver what is in it; return whether it is done with. One that `stop` ends comes again."""
         try:
             captured = list(self._read(path, stamp))
             if _Stamp.of(path.stat()) != stamp:
@@ -162,6 +162,8 @@ class DirectorySource:
             return True
         for one in captured:
             deliver(one)
+            if stop.is_set():
+                return False
         self._put_away(path)
         return True
 
@@ -183,7 +185,7 @@ class DirectorySource:
     def _read(self, path: Path, stamp: _Stamp) -> Iterator[Captured]:
         name, at_ms = self._sample_name(path), min(stamp.changed_ns // 1_000_000, unix_ms())
         for place, sample, label in self._samples(path):
-            yield Captured(sample, f"{name}{place}", at_ms, label, self._name)
+            yield Captured(sample, f"{name}{place}", at_ms, label, self._name, can_wait=True)
 
     def _sample_name(self, path: Path) -> str:
         with path.open("rb") as file:

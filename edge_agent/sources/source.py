@@ -32,6 +32,7 @@ class Captured:
         at_ms: when it was captured, in Unix time.
         label: its class, by name or number, where the source knows it.
         source: name of the source.
+        can_wait: whether its source rather waits than have a sample dropped: it has them all already.
     """
 
     sample: npt.NDArray[Any]
@@ -39,6 +40,7 @@ class Captured:
     at_ms: int
     label: str | int | None
     source: str
+    can_wait: bool = False
 
 
 Deliver = Callable[[Captured], None]

@@ -21,6 +21,7 @@ class Sample:
     at_ms: int = 1_700_000_000_000
     label: str | int | None = None
     source: str = "camera"
+    can_wait: bool = False
 
 
 @dataclass(frozen=True)

@@ -296,3 +296,23 @@ def test_settings_that_cannot_be_are_refused(tmp_path, settings, complaint):
         settings["done_folder"] = tmp_path / settings["done_folder"]
     with pytest.raises(InvalidValueError, match=complaint):
         DirectorySettings(tmp_path / "in", **settings)
+
+
+def test_a_file_that_a_stop_cuts_short_comes_again_and_nothing_of_it_may_be_dropped(tmp_path):
+    folder = Folder(tmp_path, TABLE)
+    (folder.root / "day.csv").write_text("age,pressure\n" + "".join(f"{line},1\n" for line in range(5)))
+    folder.look()
+    folder.now_s += 2.0
+    stop, captured = threading.Event(), []
+
+    def deliver(one):
+        captured.append(one)
+        if len(captured) == 3:
+            stop.set()
+
+    folder.source.look(deliver, stop)
+    assert len(captured) == 3
+    assert all(one.can_wait for one in captured)
+    again = folder.start().settle()
+    assert [one.sample_id for one in again[:3]] == [one.sample_id for one in captured]
+    assert len(again) == 5
