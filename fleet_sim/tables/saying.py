@@ -101,9 +101,11 @@ def beside(outcome: Outcome, than: str, score: str) -> str:
 
 
 def _gains(standing: Standing, other: Standing, score: str) -> F64:
-    """Return how far each device is ahead of itself; of those whose rows can tell."""
-    here, there = (next(scored.own for scored in each.scores if scored.name == score) for each in (standing, other))
-    if not here:
+    """Return how far each device is ahead of itself; of those whose rows can tell. Empty: nobody was asked."""
+    here, there = (
+        next((scored.own for scored in each.scores if scored.name == score), ()) for each in (standing, other)
+    )
+    if not here or not there:
         return np.empty(0)
     gains: F64 = np.array(here) - np.array(there)
     return gains[~np.isnan(gains)]
