@@ -297,6 +297,7 @@ class Aggregator:
     def _commit(self) -> None:
         """Make the backlog durable, then tell broker and devices, then act on the new state."""
         at_ms, orders = self._clock(), self._orders()
+        self._catching_up.look(at_ms)
         wake_ms = self._wake_ms()
         is_due = (wake_ms is not None and wake_ms <= at_ms) or was_set_back(self.state, at_ms)
         is_due = is_due or releases.is_due(self.state.releases, at_ms)

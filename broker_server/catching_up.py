@@ -41,8 +41,11 @@ class CatchingUp:
         """From when on all is heard, if nothing more comes; None: not before there is a connection."""
         return None if self._up_ms is None else min(self._last_ms + QUIET_MS, self._up_ms + MOST_MS)
 
-    def has_heard(self, at_ms: int) -> bool:
-        """Return whether all that was kept is here by now; where the clock was set back, the wait begins anew."""
+    def look(self, at_ms: int) -> None:
+        """Take note of the time: where the clock was set back, the wait begins anew."""
         if self._up_ms is not None and at_ms < self._up_ms:
             self.come_up(at_ms)
+
+    def has_heard(self, at_ms: int) -> bool:
+        """Return whether all that was kept is here by now."""
         return self.done_ms is not None and at_ms >= self.done_ms

@@ -143,7 +143,7 @@ class Loop:
     def deliver(self, captured: Captured) -> None:
         """Take a sample. If too many wait: in the place of the oldest one, or once there is room if it `can_wait`."""
         if captured.can_wait:
-            self._queue.put_in_time((captured, time.perf_counter()), self._stop)
+            self._queue.put_when_room((captured, time.perf_counter()), self._stop)
         else:
             self._queue.put((captured, time.perf_counter()))
 

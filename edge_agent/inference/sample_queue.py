@@ -43,7 +43,7 @@ class SampleQueue(Generic[T]):
             self._items.append((item, False))
             self._has_changed.notify_all()
 
-    def put_in_time(self, item: T, stop: threading.Event) -> None:
+    def put_when_room(self, item: T, stop: threading.Event) -> None:
         """Add an item once there is room; it is never dropped for another. After `stop` it is not added."""
         with self._has_changed:
             while len(self._items) == self._most and not stop.is_set():

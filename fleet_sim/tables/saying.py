@@ -52,7 +52,7 @@ def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
     budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
     text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
     by = f" by {outcomes[0].case.chosen_by}" if outcomes[0].case.chosen_by else ""
-    return f"{text} {seeds} other seed{'s' * (seeds > 1)}{by}."
+    return f"{text} {seeds} other seed{'s' * (seeds > 1)}{by}. A dash: nobody asked, or training diverged in a seed."
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> str:
@@ -93,7 +93,9 @@ def beside(outcome: Outcome, than: str, score: str) -> str:
     rows = []
     for name, standings in outcome.ends.items():
         gains = [_gains(*pair, score) for pair in zip(standings, outcome.ends[than], strict=True)]
-        if name != than and all(map(len, gains)):
+        if any(math.isnan(standing.final) for standing in standings):
+            rows.append([name, "-", "-", "-"])
+        elif name != than and all(map(len, gains)):
             better_off = estimate([float(np.mean(each > 0)) for each in gains]).in_percent()
             mean, least = (estimate([float(ask(each)) for each in gains]) for ask in (np.mean, np.min))
             rows.append([name, better_off, mean.in_percent(signed=True), least.in_percent(signed=True)])

@@ -266,9 +266,9 @@ def test_the_oldest_make_room_for_the_newest_and_are_counted():
 
 def test_who_can_wait_waits_for_room_and_makes_none_for_others():
     queue, stop = SampleQueue(2), threading.Event()
-    queue.put_in_time("file 1", stop)
+    queue.put_when_room("file 1", stop)
     queue.put("camera 1")
-    waiting = threading.Thread(target=queue.put_in_time, args=("file 2", stop))
+    waiting = threading.Thread(target=queue.put_when_room, args=("file 2", stop))
     waiting.start()
     queue.put("camera 2")  # in the place of the camera's own
     assert queue.take(1, 0.0) == ["file 1"]
@@ -280,16 +280,16 @@ def test_who_can_wait_waits_for_room_and_makes_none_for_others():
 
 def test_among_those_that_are_never_dropped_a_sample_that_may_be_is():
     queue, stop = SampleQueue(2), threading.Event()
-    queue.put_in_time(1, stop)
-    queue.put_in_time(2, stop)
+    queue.put_when_room(1, stop)
+    queue.put_when_room(2, stop)
     queue.put(3)
     assert (queue.take(3, 0.0), queue.dropped) == ([1, 2], 1)
 
 
 def test_who_waits_for_room_stops_when_everything_does():
     queue, stop = SampleQueue(1), threading.Event()
-    queue.put_in_time(1, stop)
-    waiting = threading.Thread(target=queue.put_in_time, args=(2, stop))
+    queue.put_when_room(1, stop)
+    waiting = threading.Thread(target=queue.put_when_room, args=(2, stop))
     waiting.start()
     stop.set()
     waiting.join(10)
