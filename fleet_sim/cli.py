@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from fd_runtime.command_line import Parser, run_program
 from fd_runtime.files import write_atomically
+from fleet_sim.processes import end_like_ctrl_c
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: numpy, runtimes and matplotlib take seconds
     from fleet_sim.report import Report
@@ -114,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.rule:
         scenario = replace(scenario, method=replace(scenario.method, name=arguments.rule))
     if arguments.real:
-        _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+        end_like_ctrl_c()
         run.check_real(scenario)
     with _folder(arguments) as folder:
         console, real = Console(stderr=True), arguments.real
@@ -170,7 +170,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    end_like_ctrl_c()
     from fleet_sim.demo.play import Plan, play  # noqa: PLC0415 - as above
     from fleet_sim.demo.setting import Setting  # noqa: PLC0415 - as above
 
@@ -179,13 +179,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     plan = Plan(setting, embedded_broker=arguments.embedded_broker, baselines=not arguments.no_baselines)
     play(plan, Console())
     return 0
-
-
-def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
-    """Let a kill, or a terminal that closes, end what we started too; a signal that `nohup` ignores stays ignored."""
-    for number in numbers:
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
 
 
 # What commands share.

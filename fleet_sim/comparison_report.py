@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from fd_runtime.pages import Section
 from fleet_sim.baselines.catalogue import BASELINES
+from fleet_sim.baselines.costs import SHARE_OF_BEST, best_end, cost_until, has_rounds
 from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
 from fleet_sim.cells import plain
 from fleet_sim.comparison import Compared
@@ -19,12 +21,11 @@ from fleet_sim.listening_report import listening_sections
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.metrics.scores import SCORES
-from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
+from fleet_sim.metrics.targets import rounds_to_target
 from fleet_sim.report import Curve, Report
 
 _CURVES = 5
 """More than these, beside our own, and nobody can tell them apart."""
-_SHARE_OF_BEST = 0.95
 
 
 def report(compared: Compared, command: str) -> Report:
@@ -66,7 +67,7 @@ def to_csv(compared: Compared) -> str:
     for cell in compared.cells:
         for s in cell.standings:
             numbers = (s.final, s.own, s.calibration, s.up_bytes, s.down_bytes)
-            reached = rounds_to_target(s.curve, target) if _has_rounds([s]) else None
+            reached = rounds_to_target(s.curve, target) if has_rounds([s]) else None
             scores = (asked(s, what) for what in _score_columns(compared))
             row = (cell.seed, cell.method, s.name, *map(_number, numbers), reached or "", *map(_number, scores))
             writer.writerow(row)
@@ -88,8 +89,8 @@ def target_of(compared: Compared) -> float:
     """Return the accuracy that costs are asked for."""
     if compared.comparison.target is not None:
         return compared.comparison.target
-    ends = [_mean(seeds, _final) for seeds in by_name(compared).values() if _has_rounds(seeds)]
-    return _SHARE_OF_BEST * float(np.nanmax(ends)) if ends else 1.0
+    best = best_end(by_name(compared))
+    return 1.0 if math.isnan(best) else SHARE_OF_BEST * best
 
 
 def by_name(compared: Compared) -> dict[str, list[Standing]]:
@@ -144,22 +145,17 @@ def _score_names(compared: Compared) -> tuple[str, ...]:
 
 def _costs(compared: Compared) -> Section:
     target = target_of(compared)
-    rows = [(name, *_cost(seeds, target)) for name, seeds in by_name(compared).items() if _has_rounds(seeds)]
+    rows = [(name, *_cost(seeds, target)) for name, seeds in by_name(compared).items() if has_rounds(seeds)]
     columns = ("method", "seeds that reach it", "rounds", "B up", "B down")
     note = "Mean over the seeds that reach it; bytes of a device until then."
     return Section(f"What {100 * target:.1f} % of all cost", columns, tuple(rows), note, _ours(compared))
 
 
 def _cost(seeds: Sequence[Standing], target: float) -> tuple[str, ...]:
-    costs = [
-        (number, *(bytes_to_target(s.curve, s.totals, target) or ()))
-        for s in seeds
-        if (number := rounds_to_target(s.curve, target)) is not None
-    ]
-    if not costs:
+    cost = cost_until(seeds, target)
+    if not cost.reached:
         return f"0 of {len(seeds)}", "-", "-", "-"
-    rounds, up, down = np.mean(costs, axis=0)
-    return f"{len(costs)} of {len(seeds)}", f"{rounds:.1f}", f"{up:,.0f}", f"{down:,.0f}"
+    return f"{cost.reached} of {len(seeds)}", f"{cost.rounds:.1f}", f"{cost.up_bytes:,.0f}", f"{cost.down_bytes:,.0f}"
 
 
 def _differences(compared: Compared) -> Section:
@@ -215,11 +211,6 @@ def _mean_curve(seeds: Sequence[Standing]) -> tuple[float, ...]:
 
 
 # Numbers.
-
-
-def _has_rounds(seeds: Sequence[Standing]) -> bool:
-    """Whether they are ends of curves; two rounds are the least that make one."""
-    return any(len(standing.curve) > 1 for standing in seeds)
 
 
 def _final(standing: Standing) -> float:

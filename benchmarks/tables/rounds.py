@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import thinned
+from fleet_sim.baselines.costs import best_end, cost_until, has_rounds
+from fleet_sim.baselines.standings import Standing
 from fleet_sim.boards.terms import Attendance
 from fleet_sim.data.terms import DataTerms
-from fleet_sim.metrics.targets import rounds_to_target
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
 from fleet_sim.tables import CLIENTS, SHORT_SETTINGS, STUDENT, Case, Form, Goal, Outcome, Plan, Table, run, table_of
@@ -87,20 +87,20 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
 
 
 def _to_targets(outcome: Outcome) -> str:
-    curves = {
-        name: [standing.curve for standing in seeds] for name, seeds in outcome.ends.items() if len(seeds[0].curve) > 1
-    }
-    best = max(mean(curve[-1] for curve in seeds) for seeds in curves.values())
-    targets = [share * best for share in SHARES]
-    rows = [[name, *(_rounds(seeds, target) for target in targets)] for name, seeds in curves.items()]
+    targets = [share * best_end(outcome.ends) for share in SHARES]
+    rows = [
+        [name, *(_rounds(seeds, target) for target in targets)]
+        for name, seeds in outcome.ends.items()
+        if has_rounds(seeds)
+    ]
     return table_of([outcome.case.name, *(f"to {100 * target:.1f} %" for target in targets)], rows)
 
 
-def _rounds(seeds: Sequence[Sequence[float]], target: float) -> str:
-    found = [number for curve in seeds if (number := rounds_to_target(curve, target)) is not None]
-    if not found:
+def _rounds(seeds: Sequence[Standing], target: float) -> str:
+    cost = cost_until(seeds, target)
+    if not cost.reached:
         return "never"
-    return f"{mean(found):.1f}" + (f" ({len(found)})" if len(found) < len(seeds) else "")
+    return f"{cost.rounds:.1f}" + (f" ({cost.reached})" if cost.reached < len(seeds) else "")
 
 
 TABLE = Table(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -22,10 +22,10 @@ from broker_server.student import StudentTerms
 from fd_protocol.messages import Codec
 from fd_protocol.terms import TrainingTerms
 from fleet_sim.baselines.catalogue import BASELINES
+from fleet_sim.baselines.costs import cost_until
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.factory import equip
-from fleet_sim.metrics.targets import bytes_to_target, rounds_to_target
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Ends, Form, Outcome, Plan, Table, run, table_of
@@ -58,15 +58,6 @@ ends. The public set, deflated, is told apart: it travels once for all rounds, o
 RULE = """\
 The rule: a round of soft labels costs N C b bits each way, one of weights |theta| b'. Below are b and b' as they were
 measured, and the number of parameters above which soft labels are cheaper a round."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Until a target: seeds that reach it, rounds, and bytes of a device both ways, means over those seeds."""
-
-    reached: int
-    rounds: float
-    bytes: float
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG001 - packages carry the data
@@ -119,8 +110,8 @@ def to_target(outcomes: Sequence[Outcome], plan: Plan) -> str:
     rows = []
     for outcome in outcomes:
         target, probes = target_of(outcome.ends), public_set_bytes(outcome.case, plan)
-        ours = [(name, costs(outcome.ends[f"{name}, {STUDENT}"], target)) for name in outcome.case.federations]
-        theirs = [(title, costs(outcome.ends[title], target)) for title in _weights()]
+        ours = [(name, cost_until(outcome.ends[f"{name}, {STUDENT}"], target)) for name in outcome.case.federations]
+        theirs = [(title, cost_until(outcome.ends[title], target)) for title in _weights()]
         for name, cost in (*ours, *theirs):
             is_ours = name in outcome.case.federations
             ratios = [_ratio(other.bytes, cost.bytes + extra) for _, other in theirs for extra in (0, probes)]
@@ -137,17 +128,6 @@ def to_target(outcomes: Sequence[Outcome], plan: Plan) -> str:
 def target_of(ends: Ends) -> float:
     first, f32 = f"{CODECS[0].value}, {STUDENT}", _weights()[0]
     return SHARE_OF_WORSE * min(mean(standing.final for standing in ends[name]) for name in (first, f32))
-
-
-def costs(seeds: Sequence[Standing], target: float) -> Cost:
-    found = [
-        (number, sum(bytes_to_target(standing.curve, standing.totals, target) or (0.0,)))
-        for standing in seeds
-        if (number := rounds_to_target(standing.curve, target)) is not None
-    ]
-    if not found:
-        return Cost(0, math.nan, math.nan)
-    return Cost(len(found), mean(number for number, _ in found), mean(size for _, size in found))
 
 
 def public_set_bytes(case: Case, plan: Plan) -> int:

@@ -126,6 +126,7 @@ def say(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
 TABLE = Table(
     section="table: fraud",
     page=HERE / "README.md",
+    picture=HERE / "table.png",
     command="python examples/fraud/run.py --data card-fraud=PATH taiwan-default=PATH",
     cases=cases,
     protocol=PROTOCOL,

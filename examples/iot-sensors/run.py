@@ -89,6 +89,7 @@ def say(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
 TABLE = Table(
     section="table: iot-sensors",
     page=HERE / "README.md",
+    picture=HERE / "table.png",
     command="python examples/iot-sensors/run.py --data motion-sense=PATH",
     cases=cases,
     protocol=PROTOCOL,

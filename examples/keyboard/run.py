@@ -115,6 +115,7 @@ def size(outcome: Outcome) -> str:
 TABLE = Table(
     section="table: keyboard",
     page=HERE / "README.md",
+    picture=HERE / "table.png",
     command="python examples/keyboard/run.py",
     cases=cases,
     protocol=PROTOCOL,

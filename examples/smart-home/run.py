@@ -114,6 +114,7 @@ def guessed(rows: Samples, hour: int) -> float:
 TABLE = Table(
     section="table: smart-home",
     page=HERE / "README.md",
+    picture=HERE / "table.png",
     command="python examples/smart-home/run.py --data building-load=PATH",
     cases=cases,
     protocol=PROTOCOL,

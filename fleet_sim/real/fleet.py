@@ -19,6 +19,7 @@ import numpy as np
 
 from broker_server.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
+from edge_agent.learned import private_path, spoke_privately
 from fd_runtime.artifacts import Runtime
 from fd_runtime.link import TlsFiles
 from fleet_sim.factory import Equipment
@@ -93,7 +94,9 @@ class Fleet:
         return self.folder / "state" / AGGREGATOR / "server.db"
 
     def checkpoint(self, device: str) -> Path:
-        return self.folder / "state" / device / "checkpoint"
+        """Return what the device speaks with: what it learned under privacy terms, where it was asked to."""
+        path = self.folder / "state" / device / "checkpoint"
+        return private_path(path) if spoke_privately(path) else path
 
     def method(self, scenario: Scenario, world: World) -> MethodSettings:
         """Return the method as the server has it."""
@@ -164,6 +167,7 @@ def _write_server(fleet: Fleet, stage: Stage, broker: Broker) -> Path:
         },
         "method": asdict(fleet.method(stage.scenario, stage.world)),
         "training": asdict(scenario.training),
+        "privacy": asdict(scenario.privacy),
         "student": {"terms": asdict(scenario.student)},
     }
     if stage.records:
@@ -184,7 +188,7 @@ def _write_device(fleet: Fleet, index: int, stage: Stage, identity: TlsFiles | N
             "runtime": stage.runtime_of(index),
         },
         "data": {"private": data},
-        "state": {"folder": fleet.checkpoint(device).parent},
+        "state": {"folder": fleet.folder / "state" / device},
         "training": {"max_c": 0.0},  # ten devices on one machine are no measure of its heat
         **stage.further(device),
     }

@@ -32,7 +32,7 @@ from fleet_sim.rule_cells import metrics_of
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 
-_SIMULATED = ("attack", "faults", "crashes", "drift", "boards", "attendance", "privacy")
+_SIMULATED = ("attack", "faults", "crashes", "drift", "boards", "attendance")
 """What only a simulation can do to a federation."""
 _ROUND_S = 600
 """A round closes when all are in; a busy machine may take its time."""

@@ -91,6 +91,11 @@ class Case:
         """What its scenarios ask besides accuracy."""
         return next((scenario.scores.names for scenario in self.federations.values()), ())
 
+    @property
+    def is_accuracy_telling(self) -> bool:
+        """Whether accuracy says anything; where a class is rare in the field, who never says it is nearly right."""
+        return all(scenario.scores.prevalence is None for scenario in self.federations.values())
+
     def axes_of(self, federation: str) -> Axes:
         """Return the values to try for the settings of a federation."""
         return self.own_axes.get(federation, self.axes)
@@ -129,6 +134,7 @@ class Table:
         protocol: where ours differs from that of the published figures.
         has_own: whether it also says what devices make of their own kind of rows.
         say: what a table says that is not laid out like others.
+        picture: PNG beside the page or below it, of what was found; None: there is none.
     """
 
     section: str
@@ -138,3 +144,4 @@ class Table:
     protocol: str
     has_own: bool = False
     say: Callable[[Table, Sequence[Outcome], Plan], str] | None = None
+    picture: Path | None = None

@@ -2,6 +2,7 @@
 
     COMMAND --folder FOLDER [--data mnist=PATH ...] [--seeds 5] [--jobs 2] [--write]
     COMMAND --folder FOLDER --short        seconds: shows that the command works
+    COMMAND --folder FOLDER --real         its first federation by the real programs, beside its simulation
 
 What FOLDER holds is not played again, so that a table which was cut short goes on. Nothing is printed before all of it
 has been played.
@@ -18,11 +19,17 @@ from typing import NoReturn
 
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.command_line import Parser, run_program
+from fd_runtime.files import write_atomically
+from fleet_sim.processes import end_like_ctrl_c
 from fleet_sim.quiet import only_errors
 from fleet_sim.tables.case import Case, Table
 from fleet_sim.tables.page import publish
+from fleet_sim.tables.picture import drawn
 from fleet_sim.tables.playing import plan_of, play
+from fleet_sim.tables.real import played_by_programs
 from fleet_sim.tables.saying import report
+
+PICTURE = "Where methods end, and what a device has sent and received until then"
 
 
 def run(table: Table) -> NoReturn:
@@ -38,6 +45,7 @@ def _parser(table: Table) -> Parser:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="+", metavar="CASE", help="play these columns, and print no table")
     parser.add_argument("--short", action="store_true", help="seconds: shows that the command works, and no more")
+    parser.add_argument("--real", action="store_true", help="real programs over a real broker; nothing is compared")
     parser.add_argument("--write", action="store_true", help="put the table into its page")
     parser.set_defaults(run=partial(_run, table))
     return parser
@@ -45,17 +53,25 @@ def _parser(table: Table) -> Parser:
 
 @only_errors()
 def _run(table: Table, asked: argparse.Namespace) -> int:
-    if asked.write and (asked.short or asked.only):
+    if asked.write and (asked.short or asked.only or asked.real):
         raise InvalidValueError("only a whole table is written")
     cases = table.cases(dict(asked.data), "short" if asked.short else "full")
     plan = plan_of(asked.folder, asked.seeds, asked.jobs, is_short=asked.short)
+    if asked.real:
+        end_like_ctrl_c()
+        sys.stdout.write(f"{played_by_programs(cases[0], plan)}\n")
+        return 0
     if asked.only:
         for case in _chosen(cases, asked.only):
             play(case, plan)
         return 0
-    text = (table.say or report)(table, [play(case, plan) for case in cases], plan)
+    outcomes = [play(case, plan) for case in cases]
+    text = (table.say or report)(table, outcomes, plan)
     sys.stdout.write(f"{text}\n")
     if asked.write:
+        if table.picture:
+            write_atomically(table.picture, drawn(outcomes))
+            text = f"{text}\n\n![{PICTURE}]({table.picture.relative_to(table.page.parent)})"
         publish(table.section, f"{table.command} --folder FOLDER --seeds {asked.seeds} --write", text, table.page)
     return 0
 

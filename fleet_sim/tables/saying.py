@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fleet_sim.baselines.catalogue import BASELINES
+from fleet_sim.baselines.costs import SHARE_OF_BEST, best_end, cost_until, has_rounds
 from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.metrics.estimates import estimate, paired
@@ -28,7 +29,7 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     parts[2:2] = [scores(outcome) for outcome in outcomes if outcome.case.scores]
     if any(outcome.case.goals for outcome in outcomes):
         parts.append(goals(outcomes))
-    parts += [differences(outcomes), traffic(outcomes), settings(outcomes)]
+    parts += [differences(outcomes), traffic(outcomes), costs(outcomes), settings(outcomes)]
     return "\n\n".join(parts)
 
 
@@ -44,7 +45,10 @@ def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than
     parts = [f"{len(plan.seeds)} seeds; %; ± are two standard errors. {chosen_how(outcomes, plan)}"]
     for outcome in outcomes:
         parts += [scores(outcome), beside(outcome, than, outcome.case.chosen_by)]
-    return "\n\n".join([*parts, goals(outcomes), traffic(outcomes), settings(outcomes), f"The cut: {table.protocol}"])
+    parts += [goals(outcomes), traffic(outcomes)]
+    if telling := [outcome for outcome in outcomes if outcome.case.is_accuracy_telling]:
+        parts.append(costs(telling))
+    return "\n\n".join([*parts, settings(outcomes), f"The cut: {table.protocol}"])
 
 
 def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
@@ -139,6 +143,28 @@ def traffic(outcomes: Sequence[Outcome]) -> str:
         if any(cell != "-" for cell in cells) and not name.endswith(CLIENTS):
             rows.append([name.removesuffix(f", {STUDENT}"), *cells])
     return table_of(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)], rows)
+
+
+def costs(outcomes: Sequence[Outcome]) -> str:
+    """Return the bytes of a device until equal accuracy: 95 % of where the best of those with rounds ends."""
+    targets = [SHARE_OF_BEST * best_end(outcome.ends) for outcome in outcomes]
+    named = [name for name in names_of(outcomes) if any(has_rounds(o.ends.get(name, ())) for o in outcomes)]
+    rows = [
+        [name, *(_cost(outcome.ends.get(name, ()), target) for outcome, target in zip(outcomes, targets, strict=True))]
+        for name in named
+    ]
+    columns = [f"{o.case.name}, to {100 * target:.1f} %" for o, target in zip(outcomes, targets, strict=True)]
+    return table_of(["bytes of a device until equal accuracy, up / down (rounds)", *columns], rows)
+
+
+def _cost(seeds: Sequence[Standing], target: float) -> str:
+    if not has_rounds(seeds):
+        return "-"
+    cost = cost_until(seeds, target)
+    if not cost.reached:
+        return "never"
+    some = f", {cost.reached} of {len(seeds)} seeds" if cost.reached < len(seeds) else ""
+    return f"{cost.up_bytes:,.0f} / {cost.down_bytes:,.0f} ({cost.rounds:.1f}{some})"
 
 
 def settings(outcomes: Sequence[Outcome]) -> str:

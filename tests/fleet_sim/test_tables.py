@@ -1,6 +1,7 @@
 """Tables of evidence: one command each, whose short form is played here; what they say is what was played."""
 
 import math
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from benchmarks.tables import (
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.cells import Cell, read_cell
 from fleet_sim.comparison import Compared, Comparison
-from fleet_sim.metrics.scores import Scored
+from fleet_sim.metrics.scores import Scored, ScoreTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import (
@@ -43,7 +44,8 @@ from fleet_sim.tables import (
     run,
     varied,
 )
-from fleet_sim.tables.saying import accuracies, differences, goals
+from fleet_sim.tables.picture import drawn
+from fleet_sim.tables.saying import accuracies, costs, differences, goals
 from fleet_sim.worlds import Cut, Samples, cut_world
 
 TABLES = {
@@ -237,12 +239,44 @@ def test_a_section_is_put_into_its_page_again_and_again(tmp_path):
         publish("one", "make one", "4", page)
 
 
-def test_bytes_are_counted_until_the_target_and_seeds_that_miss_it_do_not_count():
+def test_equal_accuracy_costs_what_was_sent_and_received_until_then():
+    """Where the best of those with rounds ends, less a twentieth; who has no rounds sets no target and has no row."""
     totals = ((10.0, 20.0), (20.0, 40.0), (30.0, 60.0))
-    seeds = [Standing("a", (0.5, 0.9, 0.9), totals=totals), Standing("a", (0.5, 0.5, 0.6), totals=totals)]
-    cost = wire_bytes.costs(seeds, 0.8)
-    assert (cost.reached, cost.rounds, cost.bytes) == (1, 2, 60)
-    assert wire_bytes.costs(seeds, 0.95).reached == 0
+    curves = {"ours, student": (0.5, 0.9, 0.8), "FedAvg": (0.5, 0.6, 0.7), "local only": (0.95,)}
+    ends = {
+        name: [Standing(name, curve, totals=totals), Standing(name, (*curve[:-1], curve[-1] - 0.1), totals=totals)]
+        for name, curve in curves.items()
+    }
+    ends["FedAvg"][1] = Standing("FedAvg", (0.5, 0.6, 0.75), totals=totals)
+    head, _, *rows = costs([replace(outcome_of({}), ends=ends)]).splitlines()
+    assert "mnist, to 71.2 %" in head
+    assert rows == ["| ours, student | 20 / 40 (2.0) |", "| FedAvg | 30 / 60 (3.0, 1 of 2 seeds) |"]
+
+
+def test_a_picture_shows_every_method_of_cases_with_baselines(tmp_path):
+    """Seen by its size: a line more makes it higher; where accuracy says nothing there is no second column."""
+    plan = Plan(tmp_path, (100, 101), (0,))
+    outcome = play(Case("digits", world, {"ours": SMALL}, axes={}, baselines=("factory-model",)), plan)
+    bare = replace(outcome, case=replace(outcome.case, baselines=()))
+    rare = replace(SMALL, scores=ScoreTerms(prevalence=0.01))
+    sizes = {
+        name: size_of(drawn(outcomes))
+        for name, outcomes in {
+            "one": [outcome],
+            "with a bare one": [outcome, bare],
+            "two": [outcome, outcome],
+            "rare": [replace(outcome, case=replace(outcome.case, federations={"ours": rare}))],
+        }.items()
+    }
+    width, height = sizes["one"]
+    assert sizes["with a bare one"] == (width, height)
+    assert sizes["two"] == (width, 2 * height)
+    assert sizes["rare"][0] < width
+
+
+def size_of(png):
+    assert png.startswith(b"\x89PNG")
+    return struct.unpack(">II", png[16:24])
 
 
 def test_worlds_without_liars_have_all_others_as_they_were():

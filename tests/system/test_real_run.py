@@ -16,6 +16,11 @@ pytestmark = pytest.mark.system
 PLAY_S, END_S, DEVICES = 600.0, 60.0, 4
 PLAIN = f"devices = {DEVICES}\nrounds = 3\n"
 CANARIES = PLAIN + "canaries = true\ncut = { probes = 400, canaries = 60, test = 300, own_fraction = 0.1 }\n"
+PRIVATE = """
+method = { name = "mean-probabilities" }
+models = { families = ["mlp-s"], student = "mlp-s", private = true }
+privacy = { epsilon = 8.0, steps = 5 }
+"""
 
 
 @pytest.fixture
@@ -46,6 +51,16 @@ def test_real_programs_and_a_simulation_make_the_same_consensuses(scenario, tmp_
         assert [one[key] for one in real] == [one[key] for one in simulated], key
     assert real_last == simulated_last
     assert all(one["sent_bytes"] > other["sent_bytes"] for one, other in zip(real, simulated, strict=True))
+
+
+def test_devices_under_privacy_terms_speak_with_what_they_learned_under_them(scenario, tmp_path):
+    """Their noise is not the simulation's, so only the ledgers and what was measured can be looked at."""
+    real, _ = rounds(scenario(PLAIN + PRIVATE), tmp_path / "o", "--real")
+    assert [one["number"] for one in real] == [1, 2, 3]
+    assert all(one["clients"] > 0 for one in real)
+    for ledger in (ledgers := list((tmp_path / "o").rglob("state/device-*/privacy/ledger"))):
+        assert ledger.stat().st_size > 0
+    assert len(ledgers) == DEVICES
 
 
 @pytest.mark.parametrize("line", ["faults = { loss = 0.1 }", "attack = { devices = 1 }", "drift = { window = 0.5 }"])
