@@ -21,7 +21,7 @@ from fleet_sim.baselines.catalogue import BASELINES as CATALOGUE
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import Scenario
-from fleet_sim.tables import CLIENTS, Case, Form, Goal, Outcome, Plan, Table, report_of_scores, run
+from fleet_sim.tables import AXES_OF_TERMS, CLIENTS, Case, Form, Goal, Outcome, Plan, Table, report_of_scores, run
 from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
@@ -29,7 +29,6 @@ EPSILONS = (8.0, 4.0, 2.0)
 OURS, NO_TERMS, FLOAT = "epsilon 8", "no terms", "epsilon 8, float backbones"
 LOCAL = CATALOGUE["local-only"].title
 AUROC = "auroc"
-AXES = {"privacy.learning_rate": (1e-2, 2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
 AXES_WITHOUT = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole"),
@@ -61,7 +60,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
                 NO_TERMS: replace(scenario, privacy=PrivacyTerms()),
                 FLOAT: replace(private[OURS], models=models),
             },
-            axes={} if is_short else AXES,
+            axes={} if is_short else AXES_OF_TERMS,
             own_axes={} if is_short else {NO_TERMS: AXES_WITHOUT},
             tuned_as={name: OURS for name in (*private, FLOAT) if name != OURS},
             baselines=BASELINES,

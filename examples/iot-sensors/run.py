@@ -20,11 +20,24 @@ from fd_runtime.config import load_toml
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.partitions import Natural, PartitionTerms
 from fleet_sim.scenario import Scenario
-from fleet_sim.tables import CLIENTS, Case, Form, Goal, Outcome, Plan, Table, costs_of_boards, report, run
+from fleet_sim.tables import (
+    AXES_OF_TERMS,
+    CLIENTS,
+    Case,
+    Form,
+    Goal,
+    Outcome,
+    Plan,
+    Table,
+    costs_of_boards,
+    report,
+    run,
+    under_terms,
+)
 from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
-OURS, FLOAT = "competence", "competence, float backbones"
+OURS, FLOAT, PRIVATE = "competence", "competence, float backbones", "competence, epsilon 8"
 AXES = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
 BASELINES = (
     *("local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
@@ -50,9 +63,14 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
         Case(
             name="unseen people",
             world=untimed.world,
-            federations={OURS: untimed, FLOAT: replace(untimed, models=replace(untimed.models, int8=False))},
+            federations={
+                OURS: untimed,
+                FLOAT: replace(untimed, models=replace(untimed.models, int8=False)),
+                PRIVATE: under_terms(untimed, 8.0, rows=128),
+            },
             axes={} if is_short else AXES,
-            is_tuned_once=True,
+            own_axes={} if is_short else {PRIVATE: AXES_OF_TERMS},
+            tuned_as={FLOAT: OURS},
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
             budget=1 if is_short else 5,

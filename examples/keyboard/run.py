@@ -21,11 +21,25 @@ from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.partitions import Natural, PartitionTerms
 from fleet_sim.scenario import AskTerms, Scenario
-from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Goal, Outcome, Plan, Table, report, run, table_of
+from fleet_sim.tables import (
+    AXES_OF_TERMS,
+    CLIENTS,
+    STUDENT,
+    Case,
+    Form,
+    Goal,
+    Outcome,
+    Plan,
+    Table,
+    report,
+    run,
+    table_of,
+    under_terms,
+)
 from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
-OURS, FLOAT = "competence", "competence, float backbones"
+OURS, FLOAT, PRIVATE = "competence", "competence, float backbones", "competence, epsilon 8"
 AXES = {"training.learning_rate": (2e-4, 5e-4, 1e-3), "training.probe_weight": (0.25, 0.5, 1.0)}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
@@ -62,9 +76,14 @@ def cases(_paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
         Case(
             name="unseen people",
             world=scenario.world,
-            federations={OURS: scenario, FLOAT: replace(scenario, models=replace(scenario.models, int8=False))},
+            federations={
+                OURS: scenario,
+                FLOAT: replace(scenario, models=replace(scenario.models, int8=False)),
+                PRIVATE: under_terms(scenario, 8.0, rows=640),
+            },
             axes={} if is_short else AXES,
-            is_tuned_once=True,
+            own_axes={} if is_short else {PRIVATE: AXES_OF_TERMS},
+            tuned_as={FLOAT: OURS},
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
             budget=1 if is_short else BUDGET,

@@ -25,12 +25,26 @@ from fleet_sim.data.loads import third_of
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.partitions import Natural, PartitionTerms
 from fleet_sim.scenario import Scenario
-from fleet_sim.tables import CLIENTS, Case, Form, Goal, Outcome, Plan, Table, costs_of_boards, report, run, table_of
+from fleet_sim.tables import (
+    AXES_OF_TERMS,
+    CLIENTS,
+    Case,
+    Form,
+    Goal,
+    Outcome,
+    Plan,
+    Table,
+    costs_of_boards,
+    report,
+    run,
+    table_of,
+    under_terms,
+)
 from fleet_sim.worlds import Samples
 from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
-OURS, FLOAT = "competence", "competence, float backbones"
+OURS, FLOAT, PRIVATE = "competence", "competence, float backbones", "competence, epsilon 8"
 LOCAL = CATALOGUE["local-only"].title
 AXES = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
 BASELINES = (
@@ -57,9 +71,14 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
         Case(
             name="unseen buildings",
             world=untimed.world,
-            federations={OURS: untimed, FLOAT: replace(untimed, models=replace(untimed.models, int8=False))},
+            federations={
+                OURS: untimed,
+                FLOAT: replace(untimed, models=replace(untimed.models, int8=False)),
+                PRIVATE: under_terms(untimed, 8.0, rows=256),
+            },
             axes={} if is_short else AXES,
-            is_tuned_once=True,
+            own_axes={} if is_short else {PRIVATE: AXES_OF_TERMS},
+            tuned_as={FLOAT: OURS},
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
             budget=1 if is_short else 5,

@@ -27,8 +27,10 @@ from fleet_sim.tables.command import run
 from fleet_sim.tables.page import publish
 from fleet_sim.tables.playing import play
 from fleet_sim.tables.saying import beside, report, report_of_scores, table_of
+from fleet_sim.tables.terms import AXES_OF_TERMS, under_terms
 
 __all__ = [
+    "AXES_OF_TERMS",
     "CLIENTS",
     "FIRST_SEED",
     "SHORT_SETTINGS",
@@ -52,5 +54,6 @@ __all__ = [
     "report_of_scores",
     "run",
     "table_of",
+    "under_terms",
     "varied",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import mean
 
 import numpy as np
 
@@ -29,8 +30,8 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     parts[2:2] = [scores(outcome) for outcome in outcomes if outcome.case.scores]
     if any(outcome.case.goals for outcome in outcomes):
         parts.append(goals(outcomes))
-    parts += [differences(outcomes), traffic(outcomes), costs(outcomes), settings(outcomes)]
-    return "\n\n".join(parts)
+    parts += [differences(outcomes), traffic(outcomes), break_even(outcomes), costs(outcomes), settings(outcomes)]
+    return "\n\n".join(filter(None, parts))
 
 
 def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than: str) -> str:
@@ -45,10 +46,10 @@ def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than
     parts = [f"{len(plan.seeds)} seeds; %; ± are two standard errors. {chosen_how(outcomes, plan)}"]
     for outcome in outcomes:
         parts += [scores(outcome), beside(outcome, than, outcome.case.chosen_by)]
-    parts += [goals(outcomes), traffic(outcomes)]
+    parts += [goals(outcomes), traffic(outcomes), break_even(outcomes)]
     if telling := [outcome for outcome in outcomes if outcome.case.is_accuracy_telling]:
         parts.append(costs(telling))
-    return "\n\n".join([*parts, settings(outcomes), f"The cut: {table.protocol}"])
+    return "\n\n".join([*filter(None, parts), settings(outcomes), f"The cut: {table.protocol}"])
 
 
 def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
@@ -143,6 +144,39 @@ def traffic(outcomes: Sequence[Outcome]) -> str:
         if any(cell != "-" for cell in cells) and not name.endswith(CLIENTS):
             rows.append([name.removesuffix(f", {STUDENT}"), *cells])
     return table_of(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)], rows)
+
+
+def break_even(outcomes: Sequence[Outcome]) -> str:
+    """Return how many trained parameters cost as much a round, as weights, as soft labels of the first federation do.
+
+    Says nothing where nobody's weights were averaged as 32-bit numbers, whose bytes tell how many there are.
+    """
+    played = [outcome for outcome in outcomes if _parameters(outcome)]
+    if not played:
+        return ""
+    titles = [BASELINES[name].title for name in _AVERAGES if any(BASELINES[name].title in o.ends for o in played)]
+    rows = [[title, *(_even(outcome, title) for outcome in played)] for title in titles]
+    rows.append(["*parameters of the whole model here*", *(f"{_parameters(outcome):,}" for outcome in played)])
+    return table_of(["break-even, parameters", *(outcome.case.name for outcome in played)], rows)
+
+
+_AVERAGES = ("fedavg/whole", "fedavg/whole/int8", "fedavg/whole/int4")
+
+
+def _parameters(outcome: Outcome) -> int:
+    """Return how many parameters were averaged; 0: none were."""
+    seeds = outcome.ends.get(BASELINES[_AVERAGES[0]].title, ())
+    return round(mean(standing.up_bytes for standing in seeds) / 4) if seeds else 0
+
+
+def _even(outcome: Outcome, title: str) -> str:
+    if title not in outcome.ends:
+        return "-"
+    ours, theirs = (
+        mean(standing.up_bytes + standing.down_bytes for standing in seeds)
+        for seeds in (next(iter(outcome.ends.values())), outcome.ends[title])
+    )
+    return f"{_parameters(outcome) * ours / theirs:,.0f}"
 
 
 def costs(outcomes: Sequence[Outcome]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -34,6 +35,18 @@ def script(folder, *words):
 def short_form(folder, results, *data):
     """Play the short form of an example; return what it printed."""
     return script(folder, "run.py", "--folder", results, "--data", *data, "--short", "--jobs", "1")
+
+
+def real_form(folder, results, *data):
+    """Play the short form by real programs over a broker; return how many consensuses are those of the simulation."""
+    said = script(folder, "run.py", "--folder", results, "--data", *data, "--short", "--real", "--jobs", "1")
+    real, simulated = (row.split(" | ")[1:] for row in said.splitlines()[2:4])
+    assert real[0] == simulated[0] == "2"  # rounds
+    same, of = map(int, re.search(r"(\d+) of (\d+) consensuses are the same", said).groups())
+    assert of == 2
+    if same == of:
+        assert real[1:4] == simulated[1:4]
+    return same
 
 
 def module_of(folder: Path, monkeypatch, name: str = "run") -> ModuleType:

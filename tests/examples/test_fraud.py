@@ -37,7 +37,7 @@ EXAMPLE = folders.example("fraud")
 ULB, TAIWAN = (
     SHARED / "fraud" / name for name in ("ulb_creditcard_union_repack.npz", "uci_taiwan_default_UCI_Credit_Card.csv.gz")
 )
-FEDERATIONS = ("competence", "competence, float backbones", "competence, rows come and go")
+FEDERATIONS = ("competence", "competence, float backbones", "competence, rows come and go", "competence, epsilon 8")
 ROWS = (
     *(f"{name}, {who}" for name in FEDERATIONS for who in ("student", "mean device")),
     *("factory model", "local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning", "FedAvg, whole model, f32"),
@@ -87,6 +87,11 @@ def test_the_short_form_says_what_banks_ask_of_all_that_is_compared(payments, tm
     assert [row.split(" | ")[0] for row in drawn] == [
         f"| {name}" for name in ("competence, student", "competence, mean device", "local only")
     ]
+
+
+@pytest.mark.system
+def test_real_programs_play_it_as_the_simulation_does(payments, tmp_path):
+    assert folders.real_form(EXAMPLE, tmp_path, f"card-fraud={payments}") == 2
 
 
 def test_the_full_form_can_be_played(mine, payments, monkeypatch):

@@ -70,6 +70,12 @@ def test_the_short_form_says_what_radiologists_ask_of_all_that_is_compared(scans
     assert len(beside) - 2 == len([row for row in ROWS if not row.endswith(("student", "local only"))])
 
 
+@pytest.mark.system
+def test_real_programs_play_it_under_privacy_terms(scans, tmp_path):
+    """With noise of their own: the same rounds, other consensuses."""
+    assert folders.real_form(EXAMPLE, tmp_path, f"pneumoniamnist={scans}") == 0
+
+
 def test_the_full_form_can_be_played(monkeypatch):
     cases = module_of(EXAMPLE, monkeypatch).cases({}, "full")
     check_full_form(cases, ROWS)

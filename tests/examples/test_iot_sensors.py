@@ -68,6 +68,7 @@ def short_form(folder, data):
 ROWS = (
     *("competence, student", "competence, mean device"),
     *("competence, float backbones, student", "competence, float backbones, mean device"),
+    *("competence, epsilon 8, student", "competence, epsilon 8, mean device"),
     *("local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning"),
     *("FedAvg, whole model, f32", "FedAvg, whole model, int4"),
     *("server only, with the canaries' labels", "centralised"),
@@ -86,6 +87,11 @@ def test_the_short_form_has_a_row_for_all_that_is_compared_and_for_each_board(mo
     for board, model in (("pi-zero-2w, wifi", "s"), ("pi-4, lte", "m"), ("pi-5, ethernet", "l")):
         row = re.search(rf"^\| {board} \| conv1d-{model} \| \d \| (\S+) \| (\S+) \|", boards, re.MULTILINE)
         assert all(float(joules) > 0 for joules in row.groups())
+
+
+@pytest.mark.system
+def test_real_programs_play_it_as_the_simulation_does(motions, tmp_path):
+    assert folders.real_form(EXAMPLE, tmp_path, f"motion-sense={motions}") == 2
 
 
 def test_the_full_form_can_be_played(monkeypatch):

@@ -36,7 +36,11 @@ SPEAKERS, PLAYS = SHARED / "text" / "tinyshakespeare_input.txt", SHARED / "text"
 MADE = ("texts", "made", "artifacts", "state")
 """Of what a checkout may have made itself."""
 ROWS = (
-    *(f"competence{backbones}, {who}" for backbones in ("", ", float backbones") for who in ("student", "mean device")),
+    *(
+        f"competence{how}, {who}"
+        for how in ("", ", float backbones", ", epsilon 8")
+        for who in ("student", "mean device")
+    ),
     *("factory model", "local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning"),
     *("FedAvg, whole model, f32", "FedAvg, whole model, int4"),
     *("server only, with the canaries' labels", "centralised"),
@@ -118,6 +122,11 @@ def test_the_short_form_has_a_row_for_all_that_is_compared_and_the_size_of_a_rou
     _, _, up, down = table_whose_head_begins(said, "a device, a round of ours")
     assert re.search(rf"\| up: 20 distributions over {WORDS} words \| \d+\.\d ± \d+\.\d \| reached \|", up)
     assert down.startswith("| down: ")
+
+
+@pytest.mark.system
+def test_real_programs_play_it_as_the_simulation_does(mine, tmp_path):
+    assert folders.real_form(mine, tmp_path) == 2
 
 
 def test_the_full_form_can_be_played(mine, monkeypatch):

@@ -44,6 +44,7 @@ BUILDING, DAYS = "H0-B", 4
 ROWS = (
     *("competence, student", "competence, mean device"),
     *("competence, float backbones, student", "competence, float backbones, mean device"),
+    *("competence, epsilon 8, student", "competence, epsilon 8, mean device"),
     *("local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning"),
     *("FedAvg, whole model, f32", "FedAvg, whole model, int4"),
     *("server only, with the canaries' labels", "centralised"),
@@ -86,6 +87,11 @@ def test_the_short_form_has_a_row_for_all_that_is_compared_for_rules_and_for_eac
         *(("| pi-zero-2w, wifi", "conv1d-s"), ("| pi-4, wifi", "conv1d-m"))
     ]
     assert all(float(joules) > 0 for cells in costs for joules in cells[3:5])
+
+
+@pytest.mark.system
+def test_real_programs_play_it_as_the_simulation_does(wheel, tmp_path):
+    assert folders.real_form(EXAMPLE, tmp_path, f"building-load={wheel}") == 2
 
 
 def test_the_full_form_can_be_played(monkeypatch):

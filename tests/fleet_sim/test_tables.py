@@ -45,7 +45,7 @@ from fleet_sim.tables import (
     varied,
 )
 from fleet_sim.tables.picture import drawn
-from fleet_sim.tables.saying import accuracies, costs, differences, goals
+from fleet_sim.tables.saying import accuracies, break_even, costs, differences, goals
 from fleet_sim.worlds import Cut, Samples, cut_world
 
 TABLES = {
@@ -251,6 +251,22 @@ def test_equal_accuracy_costs_what_was_sent_and_received_until_then():
     head, _, *rows = costs([replace(outcome_of({}), ends=ends)]).splitlines()
     assert "mnist, to 71.2 %" in head
     assert rows == ["| ours, student | 20 / 40 (2.0) |", "| FedAvg | 30 / 60 (3.0, 1 of 2 seeds) |"]
+
+
+def test_the_break_even_is_told_in_parameters():
+    """A model of 1,000 parameters costs 8,000 bytes both ways; ours costs 2,000, as much as 250 of them."""
+    ends = {
+        "ours, student": [Standing("ours", (0.5,), up_bytes=500, down_bytes=1500)],
+        "FedAvg, whole model, f32": [Standing("f32", (0.5,), up_bytes=4000, down_bytes=4000)],
+        "FedAvg, whole model, int4": [Standing("int4", (0.5,), up_bytes=500, down_bytes=500)],
+    }
+    played = replace(outcome_of({}), ends=ends)
+    assert break_even([outcome_of({}), played]).splitlines()[2:] == [
+        "| FedAvg, whole model, f32 | 250 |",
+        "| FedAvg, whole model, int4 | 2,000 |",
+        "| *parameters of the whole model here* | 1,000 |",
+    ]
+    assert not break_even([outcome_of({})])
 
 
 def test_a_picture_shows_every_method_of_cases_with_baselines(tmp_path):
