@@ -2,6 +2,7 @@
 
     python run.py --folder FOLDER --data card-fraud=creditcard.csv [taiwan-default=UCI.csv] [--seeds 5] [--write]
     python run.py --folder FOLDER --data card-fraud=... --short        seconds: shows that the command works
+    python run.py --folder FOLDER --data card-fraud=... --real         by real programs over a broker
     python run.py --folder FOLDER                                      banks of one's own, as fleet.toml names them
 
 The world is that of fleet.toml, for each table that is named.

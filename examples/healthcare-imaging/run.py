@@ -2,6 +2,7 @@
 
     python run.py --folder FOLDER --data pneumoniamnist=pneumoniamnist.npz [--seeds 5] [--jobs 2] [--write]
     python run.py --folder FOLDER --data pneumoniamnist=... --short        seconds: shows that the command works
+    python run.py --folder FOLDER --data pneumoniamnist=... --real         by real programs over a broker
 
 The world is that of fleet.toml.
 """

@@ -2,6 +2,7 @@
 
     python run.py --folder FOLDER --data motion-sense=A_DeviceMotion_data.zip [--seeds 5] [--jobs 2] [--write]
     python run.py --folder FOLDER --data motion-sense=... --short        seconds: shows that the command works
+    python run.py --folder FOLDER --data motion-sense=... --real         by real programs over a broker
 
 The world is that of fleet.toml. In the comparison nothing takes time; the boards of fleet.toml are played once more,
 with the first seed, for what a round costs them.

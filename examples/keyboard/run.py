@@ -3,6 +3,7 @@
     python texts.py --speakers input.txt --plays shakespeare.zip       once: the texts
     python run.py --folder FOLDER [--seeds 5] [--jobs 2] [--write]
     python run.py --folder FOLDER --short                              seconds: shows that the command works
+    python run.py --folder FOLDER --real                               by real programs over a broker
 
 The world is that of fleet.toml. In the comparison nothing takes time; the boards of fleet.toml are not played.
 """

@@ -2,6 +2,7 @@
 
     python run.py --folder FOLDER --data building-load=simbench-1.6.3-py3-none-any.whl [--seeds 5] [--jobs 2] [--write]
     python run.py --folder FOLDER --data building-load=... --short       seconds: shows that the command works
+    python run.py --folder FOLDER --data building-load=... --real        by real programs over a broker
 
 The world is that of fleet.toml. In the comparison nothing takes time; the boards of fleet.toml are played once more,
 with the first seed, for what a round costs them.
