@@ -50,7 +50,7 @@ AUPRC = "auprc"
 PREVALENCES: Mapping[str, float | None] = {"card-fraud": 0.00172, "taiwan-default": None}
 """Of class 1 in the field, where the rows at hand hold more of it."""
 DRIFT = Drift(window=0.5, cycle_rounds=10)
-AXES = {"training.epochs": (4, 16), "training.probe_weight": (0.25, 0.5, 1.0)}
+AXES = {"training.epochs": (4, 16), "training.probe_weight": (0.05, 0.25, 0.5, 1.0)}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
     *("server-only/canaries", "centralised"),

@@ -39,7 +39,7 @@ from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
 OURS, FLOAT, PRIVATE = "competence", "competence, float backbones", "competence, epsilon 8"
-AXES = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
+AXES = {"training.epochs": (4, 8), "training.probe_weight": (0.05, 0.25, 0.5, 1.0)}
 BASELINES = (
     *("local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
     *("server-only/canaries", "centralised"),
