@@ -54,10 +54,13 @@ def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than
 
 def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return how settings were chosen."""
+    dash = "A dash: nobody asked, or training diverged in a seed."
+    if not any(outcome.knobs or any(choice.values for choice in outcome.choices.values()) for outcome in outcomes):
+        return f"Settings are those of the scenarios; none was chosen. {dash}"
     budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
     text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
     by = f" by {outcomes[0].case.chosen_by}" if outcomes[0].case.chosen_by else ""
-    return f"{text} {seeds} other seed{'s' * (seeds > 1)}{by}. A dash: nobody asked, or training diverged in a seed."
+    return f"{text} {seeds} other seed{'s' * (seeds > 1)}{by}. {dash}"
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> str:

@@ -3,6 +3,7 @@
 import math
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from fleet_sim.tables import (
     STUDENT,
     TUNING_SEEDS,
     Case,
+    Choice,
     Goal,
     Outcome,
     Plan,
@@ -45,7 +47,7 @@ from fleet_sim.tables import (
     varied,
 )
 from fleet_sim.tables.picture import drawn
-from fleet_sim.tables.saying import accuracies, break_even, costs, differences, goals
+from fleet_sim.tables.saying import accuracies, break_even, chosen_how, costs, differences, goals
 from fleet_sim.worlds import Cut, Samples, cut_world
 
 TABLES = {
@@ -191,6 +193,15 @@ def test_differences_are_paired_and_to_the_first():
     text = differences([outcome])
     assert "| FedAvg | +10.0 ± 0.0 |" in text
     assert "| centralised | - |" in text
+
+
+def test_where_nothing_was_chosen_no_budget_is_told():
+    plan, bare = Plan(Path(), (100,), (0,)), outcome_of({"a": [0.5]})
+    assert "none was chosen" in chosen_how([bare], plan)
+    chose = replace(bare, choices={"a": Choice(SMALL, {"training.epochs": 4})})
+    assert "the best of at most 8 settings each, chosen on validation rows of 1 other seed." in chosen_how(
+        [chose], plan
+    )
 
 
 def test_a_goal_that_is_missed_says_so():
