@@ -50,7 +50,11 @@ AUPRC = "auprc"
 PREVALENCES: Mapping[str, float | None] = {"card-fraud": 0.00172, "taiwan-default": None}
 """Of class 1 in the field, where the rows at hand hold more of it."""
 DRIFT = Drift(window=0.5, cycle_rounds=10)
-AXES = {"training.epochs": (4, 16), "training.probe_weight": (0.05, 0.25, 0.5, 1.0)}
+AXES = {
+    "training.learning_rate": (2e-4, 5e-4, 1e-3, 2e-3),
+    "training.epochs": (1, 4, 16),
+    "training.probe_weight": (0.25, 0.5, 1.0),
+}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
     *("server-only/canaries", "centralised"),
@@ -103,7 +107,7 @@ def case_of(name: str, scenario: Scenario, form: Form) -> Case:
         tuned_as={FLOAT: OURS, MOVING: OURS},
         baselines=BASELINES,
         settings=ONE_PASS if is_short else {},
-        budget=1 if is_short else 5,
+        budget=1 if is_short else 8,
         grids=GRIDS,
         chosen_by=AUPRC,
         goals=(

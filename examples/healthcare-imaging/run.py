@@ -30,7 +30,11 @@ EPSILONS = (8.0, 4.0, 2.0)
 OURS, NO_TERMS, FLOAT = "epsilon 8", "no terms", "epsilon 8, float backbones"
 LOCAL = CATALOGUE["local-only"].title
 AUROC = "auroc"
-AXES_WITHOUT = {"training.epochs": (4, 8), "training.probe_weight": (0.25, 0.5, 1.0)}
+AXES_WITHOUT = {
+    "training.learning_rate": (5e-4, 1e-3, 2e-3),
+    "training.epochs": (2, 4),
+    "training.probe_weight": (0.25, 0.5, 1.0),
+}
 BASELINES = (
     *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole"),
     *("server-only/canaries", "centralised"),
@@ -66,7 +70,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             tuned_as={name: OURS for name in (*private, FLOAT) if name != OURS},
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
-            budget=1 if is_short else 4,
+            budget=1 if is_short else 6,
             chosen_by=AUROC,
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or hospitals need no federation", than=LOCAL, of=f"{AUROC}: all"),

@@ -39,7 +39,11 @@ from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
 OURS, FLOAT, PRIVATE = "competence", "competence, float backbones", "competence, epsilon 8"
-AXES = {"training.epochs": (4, 8), "training.probe_weight": (0.05, 0.25, 0.5, 1.0)}
+AXES = {
+    "training.learning_rate": (1e-3, 2e-3, 5e-3),
+    "training.epochs": (2, 4),
+    "training.probe_weight": (0.25, 0.5, 1.0),
+}
 BASELINES = (
     *("local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
     *("server-only/canaries", "centralised"),
@@ -74,7 +78,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             tuned_as={FLOAT: OURS},
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
-            budget=1 if is_short else 5,
+            budget=1 if is_short else 6,
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or devices need no federation", than="local only"),
                 Goal(f"{OURS}, {CLIENTS}", -1.0, "or owners lose by it", than="local only", of="own"),
