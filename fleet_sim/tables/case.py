@@ -93,8 +93,16 @@ class Case:
 
     @property
     def is_accuracy_telling(self) -> bool:
-        """Whether accuracy says anything; where a class is rare in the field, who never says it is nearly right."""
-        return all(scenario.scores.prevalence is None for scenario in self.federations.values())
+        """Whether accuracy says anything.
+
+        Where a class is rare in the field, who never says it is nearly right; and who learns from rows that were
+        balanced says it too often.
+        """
+        return not any(
+            scenario.scores.prevalence is not None
+            or (scenario.partition.natural is not None and scenario.partition.natural.balanced)
+            for scenario in self.federations.values()
+        )
 
     def axes_of(self, federation: str) -> Axes:
         """Return the values to try for the settings of a federation."""

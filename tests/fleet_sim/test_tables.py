@@ -26,7 +26,7 @@ from fleet_sim.baselines.standings import Standing
 from fleet_sim.cells import Cell, read_cell
 from fleet_sim.comparison import Compared, Comparison
 from fleet_sim.metrics.scores import Scored, ScoreTerms
-from fleet_sim.partitions import Dirichlet, PartitionTerms
+from fleet_sim.partitions import Dirichlet, Natural, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import (
     CLIENTS,
@@ -286,6 +286,7 @@ def test_a_picture_shows_every_method_of_cases_with_baselines(tmp_path):
     outcome = play(Case("digits", world, {"ours": SMALL}, axes={}, baselines=("factory-model",)), plan)
     bare = replace(outcome, case=replace(outcome.case, baselines=()))
     rare = replace(SMALL, scores=ScoreTerms(prevalence=0.01))
+    balanced = replace(SMALL, partition=PartitionTerms(natural=Natural(most=10, balanced=True)))
     sizes = {
         name: size_of(drawn(outcomes))
         for name, outcomes in {
@@ -293,12 +294,13 @@ def test_a_picture_shows_every_method_of_cases_with_baselines(tmp_path):
             "with a bare one": [outcome, bare],
             "two": [outcome, outcome],
             "rare": [replace(outcome, case=replace(outcome.case, federations={"ours": rare}))],
+            "balanced": [replace(outcome, case=replace(outcome.case, federations={"ours": balanced}))],
         }.items()
     }
     width, height = sizes["one"]
     assert sizes["with a bare one"] == (width, height)
     assert sizes["two"] == (width, 2 * height)
-    assert sizes["rare"][0] < width
+    assert sizes["rare"][0] == sizes["balanced"][0] < width
 
 
 def size_of(png):
