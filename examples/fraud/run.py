@@ -108,6 +108,7 @@ def case_of(name: str, scenario: Scenario, form: Form) -> Case:
         baselines=BASELINES,
         settings=ONE_PASS if is_short else {},
         budget=1 if is_short else 8,
+        judged=CLIENTS,
         grids=GRIDS,
         chosen_by=AUPRC,
         goals=(

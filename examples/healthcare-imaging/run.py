@@ -71,6 +71,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
             budget=1 if is_short else 6,
+            judged=CLIENTS,
             chosen_by=AUROC,
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or hospitals need no federation", than=LOCAL, of=f"{AUROC}: all"),

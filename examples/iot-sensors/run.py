@@ -79,6 +79,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
             budget=1 if is_short else 6,
+            judged=CLIENTS,
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or devices need no federation", than="local only"),
                 Goal(f"{OURS}, {CLIENTS}", -1.0, "or owners lose by it", than="local only", of="own"),

@@ -88,6 +88,7 @@ def cases(_paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
             budget=1 if is_short else BUDGET,
+            judged=CLIENTS,
             grids=GRIDS,
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or devices need no federation", than="local only"),

@@ -13,7 +13,7 @@ from fleet_sim.comparison import MakeWorld
 from fleet_sim.metrics.estimates import Estimate, estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.scenario import Scenario
-from fleet_sim.tables.choice import Axes, Choice
+from fleet_sim.tables.choice import Axes, Choice, Judged
 
 STUDENT, CLIENTS = "student", "mean device"
 FIRST_SEED, TUNING_SEEDS = 100, (0, 1)
@@ -69,6 +69,7 @@ class Case:
         goals: of ours.
         chosen_by: the score that settings are chosen by, of federations and of baselines; "" = accuracy.
         grids: of baselines that are tuned on another grid than their own, by name.
+        judged: whose score chooses the settings of federations. A student may gain by devices that overfit.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Case:
     goals: tuple[Goal, ...] = ()
     chosen_by: str = ""
     grids: Mapping[str, Axes] = field(default_factory=dict)
+    judged: Judged = "student"
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
     start --each value of the first axis--> best of them --each value of the second, ...--> chosen
 
-One axis after the other, from the scenario as it stands; no more than `budget` settings are played. They are judged by
-the student, or by the mean device where there is no student, at the end of all rounds: by accuracy, or by what `by`
-names. What a folder holds is not played again.
+One axis after the other, from the scenario as it stands; no more than `budget` settings are played. They are judged at
+the end of all rounds by the student, or by the mean device if `judged` says so or there is no student: by accuracy on
+what stands for the test rows, or by what `by` names. What a folder holds is not played again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from fleet_sim.worlds import World
 
 Axes = Mapping[str, Sequence[Any]]
 """Values to try for each setting, by its path in the scenario: `training.probe_weight`, `method.terms.clip_rank`."""
+
+Judged = Literal["student", "mean device"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def chosen(
     folder: Path,
     jobs: int = 1,
     by: str = "",
+    judged: Judged = "student",
 ) -> Choice:
     """Return the best settings that `budget` trials find; `by` is one of `start.scores`, "" accuracy.
 
@@ -65,7 +68,7 @@ def chosen(
     """
     if not axes:
         return Choice(start, {})
-    score = partial(_score, world, seeds=seeds, folder=folder, jobs=jobs, by=by)
+    score = partial(_score, world, seeds=seeds, folder=folder, jobs=jobs, by=by, judged=judged)
     best, scores = start, {start: score(start)}
     for path, values in axes.items():
         for scenario in [varied(best, path, value) for value in values]:
@@ -93,13 +96,16 @@ def _at(scenario: Scenario, path: str) -> Any:
     return part
 
 
-def _score(world: MakeWorld, scenario: Scenario, *, seeds: tuple[int, ...], folder: Path, jobs: int, by: str) -> float:
+def _score(
+    world: MakeWorld, scenario: Scenario, *, seeds: tuple[int, ...], folder: Path, jobs: int, by: str, judged: Judged
+) -> float:
     rule = scenario.method.name
     unused = (max(seeds) + 1,)  # a rule has no settings that a comparison would choose
     compared = compare(
         Comparison(partial(judged_by_validation, world), scenario, (rule,), seeds, unused), folder, jobs=jobs
     )
-    ends = [asked(cell.standings[0], f"{by}: all" if by else "all") for cell in compared.cells]
+    place = 0 if judged == "student" else -1
+    ends = [asked(cell.standings[place], f"{by}: all" if by else "all") for cell in compared.cells]
     return -math.inf if any(map(math.isnan, ends)) else float(np.mean(ends))
 
 

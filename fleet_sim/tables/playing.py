@@ -71,6 +71,7 @@ def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
             folder=plan.folder,
             jobs=plan.jobs,
             by=case.chosen_by,
+            judged=case.judged,
         )
     return made
 

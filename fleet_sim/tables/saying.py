@@ -59,8 +59,9 @@ def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
         return f"Settings are those of the scenarios; none was chosen. {dash}"
     budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
     text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
-    by = f" by {outcomes[0].case.chosen_by}" if outcomes[0].case.chosen_by else ""
-    return f"{text} {seeds} other seed{'s' * (seeds > 1)}{by}. {dash}"
+    case = outcomes[0].case
+    how = f"by {case.chosen_by or 'accuracy'}, a federation's by that of its {case.judged}"
+    return f"{text} {seeds} other seed{'s' * (seeds > 1)} {how}. {dash}"
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> str:

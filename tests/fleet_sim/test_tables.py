@@ -172,6 +172,22 @@ def test_settings_of_a_federation_may_be_chosen_by_a_score(tmp_path, monkeypatch
     assert found == {"": {"training.learning_rate": 2e-2}, "auroc": {"training.learning_rate": 1e-4}}
 
 
+def test_settings_of_a_federation_may_be_chosen_by_its_devices(tmp_path, monkeypatch):
+    """Here the student gains by what makes devices worse."""
+
+    def compared(comparison, *_args, **_options):
+        rate = comparison.scenario.training.learning_rate
+        standings = (Standing("student", (rate,)), Standing("mean client", (1 - rate,)))
+        return Compared(comparison, (Cell(0, "competence", standings),), {})
+
+    monkeypatch.setattr(choice, "compare", compared)
+    by = {
+        judged: chosen(world, SMALL, RATES, 3, seeds=(0,), folder=tmp_path, judged=judged).values
+        for judged in (STUDENT, CLIENTS)
+    }
+    assert by == {STUDENT: {"training.learning_rate": 2e-2}, CLIENTS: {"training.learning_rate": 1e-4}}
+
+
 def test_each_device_is_put_beside_itself():
     """A mean of 0 hides that one pays for it."""
     own = {"local only": (0.5, 0.6, 0.7, math.nan), "ours, mean device": (0.6, 0.7, 0.5, 0.9), "ours, student": ()}
@@ -199,9 +215,10 @@ def test_where_nothing_was_chosen_no_budget_is_told():
     plan, bare = Plan(Path(), (100,), (0,)), outcome_of({"a": [0.5]})
     assert "none was chosen" in chosen_how([bare], plan)
     chose = replace(bare, choices={"a": Choice(SMALL, {"training.epochs": 4})})
-    assert "the best of at most 8 settings each, chosen on validation rows of 1 other seed." in chosen_how(
-        [chose], plan
+    said = (
+        "settings each, chosen on validation rows of 1 other seed by accuracy, a federation's by that of its student."
     )
+    assert said in chosen_how([chose], plan)
 
 
 def test_a_goal_that_is_missed_says_so():
