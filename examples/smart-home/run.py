@@ -46,12 +46,14 @@ from model_export.pretrain import PretrainTerms
 
 HERE = Path(__file__).parent
 OURS, FLOAT, PRIVATE = "competence", "competence, float backbones", "competence, epsilon 8"
+WHOLE = "competence, every layer trains"
 LOCAL = CATALOGUE["local-only"].title
 AXES = {
     "training.learning_rate": (1e-3, 2e-3, 5e-3),
     "training.epochs": (2, 4),
     "training.probe_weight": (0.25, 0.5, 1.0),
 }
+AXES_OF_WHOLE = {"training.learning_rate": (1e-3, 2e-3, 5e-3)}
 BASELINES = (
     *("local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
     *("server-only/canaries", "centralised"),
@@ -80,9 +82,10 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
                 OURS: untimed,
                 FLOAT: replace(untimed, models=replace(untimed.models, int8=False)),
                 PRIVATE: under_terms(untimed, 8.0, rows=256),
+                WHOLE: replace(untimed, models=replace(untimed.models, every_layer_trains=True)),
             },
             axes={} if is_short else AXES,
-            own_axes={} if is_short else {PRIVATE: AXES_OF_TERMS},
+            own_axes={} if is_short else {PRIVATE: AXES_OF_TERMS, WHOLE: AXES_OF_WHOLE},
             tuned_as={FLOAT: OURS},
             baselines=BASELINES,
             settings=ONE_PASS if is_short else {},
@@ -91,6 +94,8 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or devices need no federation", than=LOCAL),
                 Goal(f"{OURS}, {CLIENTS}", -1.0, "or owners lose by it", than=LOCAL, of="own"),
+                Goal(f"{WHOLE}, {CLIENTS}", 0.0, "or devices need no federation", than=LOCAL),
+                Goal(f"{WHOLE}, {CLIENTS}", -1.0, "or owners lose by it", than=LOCAL, of="own"),
                 Goal(f"{OURS}, {CLIENTS}", -1.0, "or int8 is too dear", than=f"{FLOAT}, {CLIENTS}"),
             ),
         )
