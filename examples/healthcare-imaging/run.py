@@ -32,7 +32,7 @@ LOCAL = CATALOGUE["local-only"].title
 AUROC = "auroc"
 AXES_WITHOUT = {
     "training.learning_rate": (5e-4, 1e-3, 2e-3),
-    "training.epochs": (2, 4),
+    "training.epochs": (4, 8),
     "training.probe_weight": (0.25, 0.5, 1.0),
 }
 BASELINES = (
