@@ -29,6 +29,7 @@ from fleet_sim.scenario import Scenario
 from fleet_sim.tables import (
     AXES_OF_TERMS,
     CLIENTS,
+    STUDENT,
     Case,
     Form,
     Goal,
@@ -94,8 +95,8 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             goals=(
                 Goal(f"{OURS}, {CLIENTS}", 0.0, "or devices need no federation", than=LOCAL),
                 Goal(f"{OURS}, {CLIENTS}", -1.0, "or owners lose by it", than=LOCAL, of="own"),
-                Goal(f"{WHOLE}, {CLIENTS}", 0.0, "or devices need no federation", than=LOCAL),
-                Goal(f"{WHOLE}, {CLIENTS}", -1.0, "or owners lose by it", than=LOCAL, of="own"),
+                Goal(f"{WHOLE}, {STUDENT}", -1.0, "or average weights", than="FedAvg, whole model, f32"),
+                Goal(f"{WHOLE}, {CLIENTS}", -1.0, "or average weights", than="FedAvg, whole model, f32", of="own"),
                 Goal(f"{OURS}, {CLIENTS}", -1.0, "or int8 is too dear", than=f"{FLOAT}, {CLIENTS}"),
             ),
         )
