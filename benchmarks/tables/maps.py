@@ -14,6 +14,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,8 @@ from benchmarks.tables.worlds import data, thinned
 from broker_server.rules import RuleTerms
 from edge_agent import clustering
 from fd_protocol.competence import DECODED, EDGES
+from fd_protocol.errors import InvalidValueError
+from fd_runtime.command_line import Parser, run_program
 from fd_runtime.model import F32
 from fd_runtime.space import preprocessed
 from fleet_sim.comparison import MakeWorld
@@ -80,21 +83,26 @@ def codings() -> Mapping[str, Callable[[F32], F32]]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables.maps")
+def main() -> int:
+    parser = Parser(prog="python -m benchmarks.tables.maps")
     parser.add_argument("--data", nargs="*", default=[], metavar="NAME=PATH")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="digits alone")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
-    asked = parser.parse_args()
+    parser.set_defaults(run=_run)
+    return run_program(parser)
+
+
+def _run(asked: argparse.Namespace) -> int:
     if asked.write and asked.short:
-        parser.error("only a whole table is written")
+        raise InvalidValueError("only a whole table is written")
     paths = {name: Path(path) for name, _, path in (item.partition("=") for item in asked.data)}
     seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
     text = report(settings(paths, is_short=asked.short), seeds)
     print(text)
     if asked.write:
         publish("table: maps", f"python -m benchmarks.tables.maps --seeds {asked.seeds} --write", text)
+    return 0
 
 
 def report(fleets: Mapping[str, Setting], seeds: Sequence[int]) -> str:
@@ -159,4 +167,4 @@ def _words(edges: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
