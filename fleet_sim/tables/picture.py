@@ -84,6 +84,8 @@ def _draw_costs(axes: Any, outcome: Outcome) -> None:
         if not has_rounds(seeds) or (is_ours and name not in (f"{ours}, {STUDENT}", f"{ours}, {CLIENTS}")):
             continue
         kilobytes, percent = _mean_path(seeds)
+        if not len(percent):  # it diverged in a seed
+            continue
         axes.plot(
             kilobytes,
             percent,

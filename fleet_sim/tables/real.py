@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fd_protocol.errors import InvalidValueError
+from fleet_sim.metrics.estimates import estimate
 from fleet_sim.playing import Job, Played, play_all
 from fleet_sim.real.playing import check_real
 from fleet_sim.scenario import Scenario
@@ -17,16 +19,18 @@ def played_by_programs(case: Case, plan: Plan) -> str:
     Boards are left out: what they take, real programs take of this machine.
 
     Args:
-        case: of a table whose worlds are those of its scenarios.
+        case: of a table whose devices hold what its scenarios say; own rows are those of the scenario, too.
         plan: of its first seed; its folder keeps what was played, logs and settings of the programs too.
 
     Raises:
-        InvalidValueError: programs cannot play it, see `fleet_sim.real.playing.check_real`.
+        InvalidValueError: programs cannot play it, see `fleet_sim.real.playing.check_real`, or the table takes rows off
+            its devices: what would be played is another world than its own.
         BrokerError, ProgramEndedError, StalledError: they could not play it to its end.
     """
     name, scenario = next(iter(case.federations.items()))
     scenario = replace(scenario, boards=())
     check_real(scenario)
+    _check_world(case, scenario, plan.seeds[0])
     jobs = [Job(scenario, plan.seeds[0], plan.folder / "real", is_real) for is_real in (True, False)]
     real, simulated = play_all(jobs, plan.jobs)
     rows = [["by programs over a broker", *_said(real)], ["simulated", *_said(simulated)]]
@@ -35,9 +39,15 @@ def played_by_programs(case: Case, plan: Plan) -> str:
     return f"{table}\n\n{_same(scenario, real, simulated)} Programs' logs and settings: {jobs[0].programs}"
 
 
+def _check_world(case: Case, scenario: Scenario, seed: int) -> None:
+    theirs, ours = case.world(seed).private, scenario.world(seed).private
+    if not all(a.values.tobytes() == b.values.tobytes() for a, b in zip(theirs, ours, strict=True)):
+        raise InvalidValueError("this table takes rows off its devices: it is only simulated, not played with --real")
+
+
 def _said(played: Played) -> list[str]:
     last = played.last
-    shares = [f"{100 * share:.1f}" for share in (last.student, last.clients, last.own)]
+    shares = [estimate([share]).in_percent() for share in (last.student, last.clients, last.own)]
     up, down = (total / last.number for total in (last.sent_bytes, last.received_bytes))
     return [str(len(played.rounds)), *shares, f"{up:,.0f} / {down:,.0f}"]
 

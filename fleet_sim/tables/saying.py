@@ -17,6 +17,9 @@ from fleet_sim.metrics.scores import F64, SCORES
 from fleet_sim.tables.case import CLIENTS, STUDENT, Ends, Outcome, Plan, Table
 from fleet_sim.tables.choice import Axes
 
+_AVERAGES = ("fedavg/whole", "fedavg/whole/int8", "fedavg/whole/int4")
+"""Weights of the whole model, by how coarsely they travel; the first as they are."""
+
 
 def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return what a table says, as Markdown."""
@@ -144,7 +147,7 @@ def traffic(outcomes: Sequence[Outcome]) -> str:
     """Return the bytes that a device sends and receives a round."""
     rows = []
     for name in names_of(outcomes):
-        cells = [_bytes(outcome.ends.get(name)) for outcome in outcomes]
+        cells = [_bytes(outcome.ends.get(name, ())) for outcome in outcomes]
         if any(cell != "-" for cell in cells) and not name.endswith(CLIENTS):
             rows.append([name.removesuffix(f", {STUDENT}"), *cells])
     return table_of(["bytes of a device a round, up / down", *(outcome.case.name for outcome in outcomes)], rows)
@@ -164,23 +167,15 @@ def break_even(outcomes: Sequence[Outcome]) -> str:
     return table_of(["break-even, parameters", *(outcome.case.name for outcome in played)], rows)
 
 
-_AVERAGES = ("fedavg/whole", "fedavg/whole/int8", "fedavg/whole/int4")
-
-
 def _parameters(outcome: Outcome) -> int:
-    """Return how many parameters were averaged; 0: none were."""
-    seeds = outcome.ends.get(BASELINES[_AVERAGES[0]].title, ())
-    return round(mean(standing.up_bytes for standing in seeds) / 4) if seeds else 0
+    """Return how many parameters were averaged; 0: none were, or training diverged in every seed."""
+    up, _ = _a_round(outcome.ends.get(BASELINES[_AVERAGES[0]].title, ()))
+    return round(up / 4)
 
 
 def _even(outcome: Outcome, title: str) -> str:
-    if title not in outcome.ends:
-        return "-"
-    ours, theirs = (
-        mean(standing.up_bytes + standing.down_bytes for standing in seeds)
-        for seeds in (next(iter(outcome.ends.values())), outcome.ends[title])
-    )
-    return f"{_parameters(outcome) * ours / theirs:,.0f}"
+    ours, theirs = (sum(_a_round(seeds)) for seeds in (next(iter(outcome.ends.values())), outcome.ends.get(title, ())))
+    return f"{_parameters(outcome) * ours / theirs:,.0f}" if theirs else "-"
 
 
 def costs(outcomes: Sequence[Outcome]) -> str:
@@ -240,13 +235,17 @@ def _difference(ends: Ends, ours: str, theirs: str) -> str:
     return paired([s.final for s in ends[ours]], [s.final for s in ends[theirs]]).in_percent(signed=True)
 
 
-def _bytes(standings: Sequence[Standing] | None) -> str:
-    if not standings or not any(standing.totals for standing in standings):
-        return "-"
-    up, down = (
-        sum(getattr(standing, way) for standing in standings) / len(standings) for way in ("up_bytes", "down_bytes")
-    )
-    return "-" if math.isnan(up) else f"{up:,.0f} / {down:,.0f}"
+def _bytes(seeds: Sequence[Standing]) -> str:
+    up, down = _a_round(seeds)
+    return f"{up:,.0f} / {down:,.0f}" if up or down else "-"
+
+
+def _a_round(seeds: Sequence[Standing]) -> tuple[float, float]:
+    """Return the bytes that a device sends and receives a round, of seeds that did not diverge; 0: nothing travels."""
+    sent = [standing for standing in seeds if standing.totals]
+    if not sent:
+        return 0.0, 0.0
+    return mean(standing.up_bytes for standing in sent), mean(standing.down_bytes for standing in sent)
 
 
 def _knobs(name: str, knobs: Knobs) -> str:

@@ -22,6 +22,8 @@ from benchmarks.tables import (
     weak_spots,
     wire_bytes,
 )
+from benchmarks.tables.worlds import thinned
+from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.cells import Cell, read_cell
 from fleet_sim.comparison import Compared, Comparison
@@ -47,7 +49,8 @@ from fleet_sim.tables import (
     varied,
 )
 from fleet_sim.tables.picture import drawn
-from fleet_sim.tables.saying import accuracies, break_even, chosen_how, costs, differences, goals
+from fleet_sim.tables.real import played_by_programs
+from fleet_sim.tables.saying import accuracies, break_even, chosen_how, costs, differences, goals, traffic
 from fleet_sim.worlds import Cut, Samples, cut_world
 
 TABLES = {
@@ -240,6 +243,7 @@ def test_a_method_that_was_not_played_in_a_case_keeps_its_row():
     ("words", "said"),
     [
         (["--short", "--write"], "only a whole table"),
+        (["--short", "--write", "--real"], "only a whole table"),
         (["--short", "--only", "nothing"], "no column 'nothing'; there are digits, a class each"),
         (["--data", "mnist=nowhere.npz"], "nowhere.npz"),
     ],
@@ -252,6 +256,13 @@ def test_what_cannot_be_played_is_a_line_and_an_exit_code(monkeypatch, tmp_path,
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m benchmarks.tables.one_class: ")
     assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_takes_rows_off_its_devices_is_not_played_by_programs(tmp_path):
+    fewer = Case("digits", thinned(SMALL, share=0.5), {"ours": SMALL}, axes={}, baselines=())
+    with pytest.raises(InvalidValueError, match="takes rows off"):
+        played_by_programs(fewer, Plan(tmp_path, (100,), (0,)))
     assert not list(tmp_path.iterdir())
 
 
@@ -283,10 +294,17 @@ def test_equal_accuracy_costs_what_was_sent_and_received_until_then():
 
 def test_the_break_even_is_told_in_parameters():
     """A model of 1,000 parameters costs 8,000 bytes both ways; ours costs 2,000, as much as 250 of them."""
+    sent = {
+        "ours, student": (500, 1500),
+        "FedAvg, whole model, f32": (4000, 4000),
+        "FedAvg, whole model, int4": (500, 500),
+    }
     ends = {
-        "ours, student": [Standing("ours", (0.5,), up_bytes=500, down_bytes=1500)],
-        "FedAvg, whole model, f32": [Standing("f32", (0.5,), up_bytes=4000, down_bytes=4000)],
-        "FedAvg, whole model, int4": [Standing("int4", (0.5,), up_bytes=500, down_bytes=500)],
+        name: [
+            Standing(name, (0.5,), up_bytes=up, down_bytes=down, totals=((up, down),)),
+            Standing(name, (math.nan,)),  # as one that diverged: nobody knows what it would have sent
+        ]
+        for name, (up, down) in sent.items()
     }
     played = replace(outcome_of({}), ends=ends)
     assert break_even([outcome_of({}), played]).splitlines()[2:] == [
@@ -295,6 +313,7 @@ def test_the_break_even_is_told_in_parameters():
         "| *parameters of the whole model here* | 1,000 |",
     ]
     assert not break_even([outcome_of({})])
+    assert "| FedAvg, whole model, f32 | 4,000 / 4,000 |" in traffic([played])
 
 
 def test_a_picture_shows_every_method_of_cases_with_baselines(tmp_path):
