@@ -53,7 +53,7 @@ def case(scenario: Scenario, name: str, families: tuple[str, ...], form: Form) -
         federations={TOGETHER: mixed, **alone},
         axes={} if form == "short" else AXES,
         baselines=("factory-model",) if form == "short" else BASELINES,
-        budget=2 if form == "short" else 5,
+        budget=2 if form == "short" else 4,
         is_tuned_once=form == "short",
     )
 

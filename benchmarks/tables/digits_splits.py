@@ -59,7 +59,7 @@ def case(scenario: Scenario, alpha: float, form: Form) -> Case:
         axes={} if form == "short" else AXES,
         baselines=("fedavg/tail",) if form == "short" else BASELINES,
         settings=SHORT_SETTINGS if form == "short" else {},
-        budget=2 if form == "short" else 8,
+        budget=2 if form == "short" else 6,
         goals=goals if alpha == 0.1 else (),
     )
 

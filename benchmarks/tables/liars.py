@@ -24,20 +24,21 @@ from fleet_sim.comparison import MakeWorld
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import Dirichlet, PartitionTerms
-from fleet_sim.scenario import AttackTerms, ModelTerms, Scenario
+from fleet_sim.scenario import AttackTerms, MeasuringTerms, ModelTerms, Scenario
 from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Outcome, Plan, Table, run, table_of
 from fleet_sim.tables.saying import chosen_how
 from fleet_sim.worlds import Cut, World
 
 SCENARIO = Scenario(
     cut=Cut(probes=1000, canaries=200, validation=1000, test=0),
-    devices=20,
+    devices=15,
     rounds=10,
+    measuring=MeasuringTerms(every=10),
     models=ModelTerms(("mlp-l",), "mlp-l", pretraining=None, every_layer_trains=True),
     training=TrainingTerms(epochs=4, learning_rate=2e-3, probe_weight=0.5, warm_up_epochs=10),
     student=StudentTerms(epochs=4, learning_rate=2e-3),
 )
-ROWS, LIARS = 600, 8
+ROWS, LIARS = 600, 6
 SOURCE, TARGET = 7, 1
 AXES = {"training.probe_weight": (0.25, 0.5, 1.0)}
 RULES: Mapping[str, tuple[str, bool]] = {
@@ -63,7 +64,7 @@ FREE = 0.3
 SHARED = "All rules have the settings that were chosen for the first where nobody lies."
 PROTOCOL = """\
 no published table is like this one (Roux et al. 2025 train CIFAR with FedDistill, whose server sends weights): goals
-are ours. 20 devices of at most 600 MNIST rows, `mlp-l`, 1,000 public samples of which the server knows the labels of
+are ours. 15 devices of at most 600 MNIST rows, `mlp-l`, 1,000 public samples of which the server knows the labels of
 200. Attackers claim to stand everywhere, know every honest answer (lma, second-best), and lie in every round."""
 
 

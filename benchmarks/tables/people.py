@@ -27,7 +27,6 @@ ROWS = 100
 """Of a person, at most: some two minutes of labels, and what two cores play within an hour."""
 AXES = {
     "training.learning_rate": (1e-3, 2e-3, 5e-3),
-    "training.epochs": (4, 8),
     "training.probe_weight": (0.25, 0.5, 1.0),
 }
 BASELINES = (
@@ -69,7 +68,8 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             axes={} if is_short else AXES,
             baselines=("local-only",) if is_short else BASELINES,
             settings=SHORT_SETTINGS if is_short else {},
-            budget=1 if is_short else 6,
+            budget=1 if is_short else 5,
+            is_tuned_once=True,
             judged=CLIENTS,
             goals=() if is_short else GOALS,
         )

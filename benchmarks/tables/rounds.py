@@ -70,7 +70,8 @@ def case(scenario: Scenario, name: str, alpha: float, form: Form) -> Case:
         axes={} if form == "short" else AXES,
         baselines=("fedavg/tail",) if form == "short" else BASELINES,
         settings=SHORT_SETTINGS if form == "short" else {},
-        budget=2 if form == "short" else 8,
+        budget=2 if form == "short" else 6,
+        tuned_in="mnist-5k, 0.1" if name == "mnist-5k" and alpha != 0.1 else "",
         is_tuned_once=True,
         goals=tuple(
             Goal(f"{OFFLINE}, {kind}", -OFFLINE_COSTS, "ours", than=f"{OURS}, {kind}") for kind in (STUDENT, CLIENTS)

@@ -65,6 +65,7 @@ class Case:
         own_axes: of federations that have others, by name.
         is_tuned_once: whether the other federations have the settings that were chosen for the first.
         tuned_as: federations that have the settings that were chosen for another one, which stands before them.
+        tuned_in: the case whose settings this one has, all of them, and which stands before it; "" = none.
         published: figures that others printed, in percent, by who printed them.
         goals: of ours.
         chosen_by: the score that settings are chosen by, of federations and of baselines; "" = accuracy.
@@ -82,6 +83,7 @@ class Case:
     own_axes: Mapping[str, Axes] = field(default_factory=dict)
     is_tuned_once: bool = False
     tuned_as: Mapping[str, str] = field(default_factory=dict)
+    tuned_in: str = ""
     published: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
     chosen_by: str = ""

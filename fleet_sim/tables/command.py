@@ -62,10 +62,9 @@ def _run(table: Table, asked: argparse.Namespace) -> int:
         sys.stdout.write(f"{played_by_programs(cases[0], plan)}\n")
         return 0
     if asked.only:
-        for case in _chosen(cases, asked.only):
-            play(case, plan)
+        play(_chosen(cases, asked.only), plan)
         return 0
-    outcomes = [play(case, plan) for case in cases]
+    outcomes = play(cases, plan)
     text = (table.say or report)(table, outcomes, plan)
     sys.stdout.write(f"{text}\n")
     if asked.write:

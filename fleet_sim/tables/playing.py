@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.comparison import Compared, Comparison, compare
 from fleet_sim.metrics.rounds import RoundMetrics
@@ -21,11 +23,29 @@ def plan_of(folder: Path, seeds: int, jobs: int, *, is_short: bool) -> Plan:
     return Plan(folder, tuple(range(FIRST_SEED, FIRST_SEED + seeds)), TUNING_SEEDS, jobs)
 
 
-def play(case: Case, plan: Plan) -> Outcome:
-    """Choose the settings of a case, and play it with them."""
+def play(cases: Sequence[Case], plan: Plan) -> list[Outcome]:
+    """Choose the settings of cases, and play them with these, in their order.
+
+    Raises:
+        InvalidValueError: a case has the settings of one that does not stand before it.
+    """
+    played: dict[str, Outcome] = {}
+    for case in cases:
+        if case.tuned_in and case.tuned_in not in played:
+            raise InvalidValueError(f"{case.name!r} has the settings of {case.tuned_in!r}: that comes first")
+        played[case.name] = _play(case, plan, played.get(case.tuned_in))
+    return list(played.values())
+
+
+def _play(case: Case, plan: Plan, tuned: Outcome | None) -> Outcome:
+    """Play a case with the settings of another, or with its own."""
     ends: Ends = {}
     heard: dict[str, Sequence[RoundMetrics]] = {}
-    choices = _choices(case, plan)
+    if tuned:
+        case = replace(case, settings={**tuned.knobs, **case.settings})
+        choices = {name: tuned.choices[name].of(scenario) for name, scenario in case.federations.items()}
+    else:
+        choices = _choices(case, plan)
     for name, choice in choices.items():
         cells = _compared(case, plan, choice.scenario, (choice.scenario.method.name,)).cells
         heard[name] = [cell.last_round for cell in cells if cell.last_round is not None]

@@ -64,7 +64,8 @@ def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
     text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
     case = outcomes[0].case
     how = f"by {case.chosen_by or 'accuracy'}, a federation's by that of its {case.judged}"
-    return f"{text} {seeds} other seed{'s' * (seeds > 1)} {how}. {dash}"
+    like = [f"*{o.case.name}* has the settings of *{o.case.tuned_in}*." for o in outcomes if o.case.tuned_in]
+    return " ".join((f"{text} {seeds} other seed{'s' * (seeds > 1)} {how}.", *like, dash))
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> str:

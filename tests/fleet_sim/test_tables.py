@@ -82,7 +82,7 @@ RATES = {"training.learning_rate": (1e-4, 2e-2)}
 @pytest.mark.parametrize("name", TABLES)
 def test_a_command_plays_its_short_form_and_has_a_row_for_all_that_was_played(name, tmp_path):
     table, plan = TABLES[name], Plan(tmp_path, seeds=(100,), tuning_seeds=(0,))
-    outcomes = [play(case, plan) for case in table.cases({}, "short")]
+    outcomes = play(table.cases({}, "short"), plan)
     text = (table.say or report)(table, outcomes, plan)
     for outcome in outcomes:
         for method, seeds in outcome.ends.items():
@@ -145,9 +145,9 @@ def test_no_more_settings_are_tried_than_the_budget_has(tmp_path):
 
 def test_a_table_goes_on_where_it_was_cut_short(tmp_path):
     case = Case("digits", world, {"ours": SMALL}, axes={}, baselines=("factory-model",))
-    play(case, Plan(tmp_path, (100,), (0,)))
+    play([case], Plan(tmp_path, (100,), (0,)))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-    outcome = play(case, Plan(tmp_path, (100, 101), (0,)))
+    [outcome] = play([case], Plan(tmp_path, (100, 101), (0,)))
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     assert [len(seeds) for seeds in outcome.ends.values()] == [2, 2, 2]
 
@@ -156,10 +156,27 @@ def test_a_federation_may_have_the_settings_of_another(tmp_path):
     like, other = replace(SMALL, rounds=2), replace(SMALL, rounds=3)
     case = Case("digits", world, {"ours": SMALL, "other": other, "like": like}, axes=RATES, baselines=(), budget=3)
     case = replace(case, tuned_as={"like": "ours"}, own_axes={"other": {"training.epochs": (1,)}})
-    choices = play(case, Plan(tmp_path, (100,), (0,))).choices
+    choices = play([case], Plan(tmp_path, (100,), (0,)))[0].choices
     assert choices["like"].values == choices["ours"].values
     assert choices["like"].scenario.rounds == 2
     assert [*choices["other"].values] == ["training.epochs"]
+
+
+def test_a_case_may_have_the_settings_of_another(tmp_path):
+    """Those of federations and of baselines; by itself it would have chosen others."""
+    first = Case("first", world, {"ours": SMALL}, axes=RATES, baselines=("local-only",), budget=3)
+    later = {"axes": {"training.learning_rate": (1e-4,)}, "federations": {"ours": replace(SMALL, rounds=2)}}
+    cases, plan = [first, replace(first, name="later", **later, tuned_in="first")], Plan(tmp_path, (100,), (0,))
+    before, after = play(cases, plan)
+    assert before.choices["ours"].values == after.choices["ours"].values == {"training.learning_rate": 2e-2}
+    assert after.choices["ours"].scenario.rounds == 2
+    assert before.knobs == after.knobs
+    assert [*after.knobs] == ["local-only"]
+    [alone] = play([replace(cases[1], tuned_in="")], plan)
+    assert alone.choices != after.choices
+    with pytest.raises(InvalidValueError, match="'later' has the settings of 'first': that comes first"):
+        play(cases[::-1], plan)
+    assert "*later* has the settings of *first*." in chosen_how([before, after], plan)
 
 
 def test_settings_of_a_federation_may_be_chosen_by_a_score(tmp_path, monkeypatch):
@@ -319,7 +336,7 @@ def test_the_break_even_is_told_in_parameters():
 def test_a_picture_shows_every_method_of_cases_with_baselines(tmp_path):
     """Seen by its size: a line more makes it higher; where accuracy says nothing there is no second column."""
     plan = Plan(tmp_path, (100, 101), (0,))
-    outcome = play(Case("digits", world, {"ours": SMALL}, axes={}, baselines=("factory-model",)), plan)
+    [outcome] = play([Case("digits", world, {"ours": SMALL}, axes={}, baselines=("factory-model",))], plan)
     bare = replace(outcome, case=replace(outcome.case, baselines=()))
     rare = replace(SMALL, scores=ScoreTerms(prevalence=0.01))
     balanced = replace(SMALL, partition=PartitionTerms(natural=Natural(most=10, balanced=True)))
