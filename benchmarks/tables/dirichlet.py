@@ -44,7 +44,7 @@ BASELINES = (
 OURS = "competence"
 TUNED_AT = 0.1
 ALPHAS = (TUNED_AT, 0.05, 1.0)
-"""Settings are chosen at the first, as an operator chooses them who does not know how skewed a fleet is."""
+"""Settings are chosen at the first: nobody knows beforehand how skewed a fleet is."""
 PUBLISHED: Mapping[str, Mapping[float, str]] = {
     "FedAvg (Zhu et al. 2021)": {0.05: "87.70", 0.1: "90.16", 1.0: "93.84"},
     "FedProx (there)": {0.05: "87.49", 0.1: "90.10", 1.0: "93.83"},
@@ -74,7 +74,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
             devices=4,
             models=replace(SCENARIO.models, families=("mlp-s",), student="mlp-s"),
         )
-        return [case(short, "digits", 0.1, is_short=True)]
+        return [case(short, "digits", TUNED_AT, is_short=True)]
     return [
         case(replace(SCENARIO, data=data(name, paths)), name, alpha)
         for name in ("mnist", "fashion-mnist")

@@ -19,7 +19,7 @@ from broker_server.student import StudentTerms
 from fd_protocol.terms import TrainingTerms
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Classes, PartitionTerms
-from fleet_sim.scenario import AskTerms, ModelTerms, Scenario
+from fleet_sim.scenario import AskTerms, MeasuringTerms, ModelTerms, Scenario
 from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Form, Goal, Table, run
 from fleet_sim.worlds import Cut
 
@@ -32,8 +32,9 @@ SCENARIO = Scenario(
     cut=Cut(probes=6000, canaries=200, validation=1000, test=0),
     devices=10,
     partition=PartitionTerms(classes=Classes(per_device=1)),
-    rounds=60,
+    rounds=36,
     ask=SLICE,
+    measuring=MeasuringTerms(every=9),
     models=ModelTerms(("cnn-s",), "cnn-s", pretraining=None, every_layer_trains=True),
     method=MethodSettings(temperature=1.0, terms=NOBODY_LIES),
     training=TrainingTerms(epochs=3, learning_rate=2e-3, probe_weight=0.3, warm_up_epochs=1),
