@@ -185,7 +185,7 @@ class _Stage:
         bundle = self._equipment(comparison.world(seed), seed, "tail").bundles[self.models.student]
         if Role.BACKBONE in bundle.manifest.files:
             return self
-        twins = {name for name in by_part["whole"] if name.replace("/whole", "/tail") in by_part["tail"]}
+        twins = {name for name in by_part["whole"] if {*_of_tail(name)} & {*by_part["tail"]}}
         kept = tuple(name for name in comparison.methods if name not in twins)
         return replace(self, comparison=replace(comparison, methods=kept))
 
@@ -277,6 +277,11 @@ def playing(scenario: Scenario, rule: str) -> Scenario:
 
 def _part(method: str) -> Part:
     return BASELINES[method].part if method in BASELINES else "tail"
+
+
+def _of_tail(whole: str) -> tuple[str, str]:
+    """Return what a baseline of the whole model would be called if only the tail trained: `a/whole/b` a/tail/b or a."""
+    return whole.replace("/whole", "/tail"), whole.removesuffix("/whole")
 
 
 def _lineage(name: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Every baseline by name: what it plays, of which part of the model, and the grid it is tuned on.
 
-    factory-model  local-only  centralised
+    factory-model  local-only  local-only/whole  centralised  centralised/whole
     server-only    server-only/canaries                    the factory's labels, and those of the canaries
     fedavg/PART  fedprox/PART  fedavgm/PART  feddf/PART    PART: tail, whole; with /int8 or /int4: coarse weights
     fedavg/PART/fine-tuned                                 and every device goes on alone at the end
@@ -134,6 +134,14 @@ def _terms(knobs: Knobs) -> FitTerms:
     return FitTerms(epochs=knobs.epochs, learning_rate=knobs.learning_rate)
 
 
+def _local_only(bench: Bench, knobs: Knobs) -> Standing:
+    return standings.play_local_only(bench, _terms(knobs))
+
+
+def _centralised(bench: Bench, knobs: Knobs) -> Standing:
+    return standings.play_centralised(bench, _terms(knobs))
+
+
 def _server_only(bench: Bench, knobs: Knobs) -> Standing:
     return _by_itself(bench, knobs, bench.lab.world.factory)
 
@@ -170,12 +178,10 @@ NEW_CLASS_SETTINGS: Mapping[str, Knobs] = {
 
 BASELINES: Mapping[str, Baseline] = {
     "factory-model": Baseline("factory model", lambda bench, _: standings.play_factory(bench)),
-    "local-only": Baseline(
-        "local only", lambda bench, knobs: standings.play_local_only(bench, _terms(knobs)), axes=_ADAM, goal="own"
-    ),
-    "centralised": Baseline(
-        "centralised", lambda bench, knobs: standings.play_centralised(bench, _terms(knobs)), axes=_ADAM
-    ),
+    "local-only": Baseline("local only", _local_only, axes=_ADAM, goal="own"),
+    "local-only/whole": Baseline("local only, whole model", _local_only, "whole", _ADAM, goal="own"),
+    "centralised": Baseline("centralised", _centralised, axes=_ADAM),
+    "centralised/whole": Baseline("centralised, whole model", _centralised, "whole", _ADAM),
     "server-only": Baseline("server only", _server_only, part="whole", axes=_PASSES, needs="factory"),
     "server-only/canaries": Baseline(
         "server only, with the canaries' labels", _server_with_canaries, part="whole", axes=_PASSES, needs="canaries"

@@ -124,11 +124,15 @@ def test_a_method_that_the_world_cannot_play_is_left_out(folder):
 
 
 def test_where_the_tail_is_the_whole_model_baselines_of_the_whole_are_left_out(folder):
-    methods = ("fedavg/tail/int8", "fedavg/whole/int8", "feddf/whole")
+    methods = ("fedavg/tail/int8", "fedavg/whole/int8", "feddf/whole", "local-only", "local-only/whole")
     plan = replace(
-        short(), methods=methods, seeds=(100,), settings=dict.fromkeys(("fedavg/tail", "feddf/whole"), Knobs())
+        short(),
+        methods=methods,
+        seeds=(100,),
+        settings=dict.fromkeys(("fedavg/tail", "feddf/whole", "local-only"), Knobs()),
     )
-    assert [cell.method for cell in compare(plan, folder).cells] == ["fedavg/tail/int8", "feddf/whole"]
+    kept = [cell.method for cell in compare(plan, folder).cells]
+    assert kept == ["fedavg/tail/int8", "feddf/whole", "local-only"]
 
 
 def test_a_comparison_that_makes_no_sense_is_refused():
