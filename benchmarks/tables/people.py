@@ -13,13 +13,15 @@ from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, thinned
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
-from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
+from fleet_sim.scenario import PRESETS, MeasuringTerms, ModelTerms, Scenario
 from fleet_sim.tables import CLIENTS, SHORT_SETTINGS, Case, Form, Goal, Table, run
 from fleet_sim.worlds import Cut
 
 _PRESET = PRESETS["natural"]
 SCENARIO = replace(
     _PRESET,
+    rounds=10,
+    measuring=MeasuringTerms(every=5),
     cut=replace(_PRESET.cut, canaries=100),
     models=replace(_PRESET.models, every_layer_trains=True),
 )
