@@ -188,7 +188,10 @@ def costs(outcomes: Sequence[Outcome]) -> str:
         for name in named
     ]
     columns = [f"{o.case.name}, to {100 * target:.1f} %" for o, target in zip(outcomes, targets, strict=True)]
-    return table_of(["bytes of a device until equal accuracy, up / down (rounds)", *columns], rows)
+    played = [scenario for outcome in outcomes for scenario in outcome.case.federations.values()]
+    every = max((scenario.measuring.every for scenario in played), default=1)
+    seldom = f"; federations are measured every {every} rounds" if every > 1 else ""
+    return table_of([f"bytes of a device until equal accuracy, up / down (rounds{seldom})", *columns], rows)
 
 
 def _cost(seeds: Sequence[Standing], target: float) -> str:

@@ -29,7 +29,7 @@ from fleet_sim.cells import Cell, read_cell
 from fleet_sim.comparison import Compared, Comparison
 from fleet_sim.metrics.scores import Scored, ScoreTerms
 from fleet_sim.partitions import Dirichlet, Natural, PartitionTerms
-from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.scenario import MeasuringTerms, ModelTerms, Scenario
 from fleet_sim.tables import (
     CLIENTS,
     STUDENT,
@@ -307,6 +307,19 @@ def test_equal_accuracy_costs_what_was_sent_and_received_until_then():
     head, _, *rows = costs([replace(outcome_of({}), ends=ends)]).splitlines()
     assert "mnist, to 71.2 %" in head
     assert rows == ["| ours, student | 20 / 40 (2.0) |", "| FedAvg | 30 / 60 (3.0, 1 of 2 seeds) |"]
+
+
+def test_equal_accuracy_is_seen_where_somebody_measures():
+    """Between two measurements nobody knows: what an accuracy costs is rounded up, and the table says so."""
+    scenario = replace(SMALL, rounds=4, measuring=MeasuringTerms(every=2))
+    totals = tuple((10.0 * number, 10.0 * number) for number in range(1, 5))
+    ours = [Standing("ours", (math.nan, 0.9, math.nan, 0.9), totals=totals)]
+    outcome = replace(outcome_of({}), ends={"ours, student": ours})
+    assert "measured" not in costs([outcome])
+    case = replace(outcome.case, federations={"ours": scenario})
+    head, _, row = costs([replace(outcome, case=case)]).splitlines()
+    assert "(rounds; federations are measured every 2 rounds)" in head
+    assert row == "| ours, student | 20 / 20 (2.0) |"
 
 
 def test_the_break_even_is_told_in_parameters():
