@@ -65,7 +65,7 @@ SHARED = "All rules have the settings that were chosen for the first where nobod
 PROTOCOL = """\
 no published table is like this one (Roux et al. 2025 train CIFAR with FedDistill, whose server sends weights): goals
 are ours. 15 devices of at most 600 MNIST rows, `mlp-l`, 1,000 public samples of which the server knows the labels of
-200. Attackers claim to stand everywhere, know every honest answer (lma, second-best), and lie in every round."""
+200. Attackers claim to stand everywhere, know every honest answer (lma, second-best), and lie in all ten rounds."""
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:

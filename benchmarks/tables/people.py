@@ -46,7 +46,8 @@ none was published; measured beforehand with other code were own users 97.9 (loc
 96.8), unseen users 77.4 (FedAvg 81.2, centralised 82.8). 24 people, 6 activities, windows at 50 Hz; 19 are devices, 5
 are seen by nobody: *accuracy* is of these, *own kind* of a fifth of each device's rows that is kept from it. Probes are
 windows of the 19, without labels. The server by itself has the labels of 100 of them. Nothing is trained before: every
-layer of a network trains on devices, so that the *tail* is the whole model; a device has 100 windows at most."""
+layer of a network trains on devices, so that the *tail* is the whole model; a device has 100 windows at most, and all
+have ten rounds."""
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
