@@ -19,7 +19,7 @@ from broker_server.student import StudentTerms
 from fd_protocol.terms import PrivacyTerms, TrainingTerms
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Dirichlet, PartitionTerms
-from fleet_sim.scenario import ModelTerms, Scenario
+from fleet_sim.scenario import MeasuringTerms, ModelTerms, Scenario
 from fleet_sim.tables import Case, Form, Table, run
 from fleet_sim.worlds import Cut
 from model_export.pretrain import PretrainTerms
@@ -28,6 +28,7 @@ SCENARIO = Scenario(
     cut=Cut(factory=200, probes=1000, canaries=200, validation=1000, test=0),
     devices=10,
     rounds=10,
+    measuring=MeasuringTerms(every=5),
     partition=PartitionTerms(dirichlet=Dirichlet(1.0)),
     models=ModelTerms(("cnn-s",), "cnn-s", PretrainTerms(epochs=60), private=True),
     method=MethodSettings("mean-probabilities"),
@@ -75,7 +76,7 @@ def case(scenario: Scenario, rows: int, epsilons: Sequence[float], form: Form) -
         axes={} if form == "short" else AXES,
         own_axes={} if form == "short" else {NO_TERMS: AXES_WITHOUT},
         baselines=("factory-model",) if form == "short" else BASELINES,
-        budget=2 if form == "short" else 4,
+        budget=2 if form == "short" else 3,
     )
 
 
