@@ -56,16 +56,8 @@ AXES = {
     "training.probe_weight": (0.25, 0.5, 1.0),
 }
 BASELINES = (
-    *(
-        "factory-model",
-        "local-only",
-        "local-only/whole",
-        "fedavg/tail",
-        "fedavg/tail/fine-tuned",
-        "fedavg/whole",
-        "fedavg/whole/int4",
-    ),
-    *("server-only/canaries", "centralised", "centralised/whole"),
+    *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
+    *("server-only/canaries", "centralised"),
 )
 GRIDS = {"fedavg/whole": {"learning_rate": (1e-2, 3e-2, 1e-1), "epochs": (2, 5)}}
 """Of the usual grid, which ends at 0.2: with that, which validation rows prefer, two of five fresh seeds diverged."""

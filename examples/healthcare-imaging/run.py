@@ -36,8 +36,8 @@ AXES_WITHOUT = {
     "training.probe_weight": (0.25, 0.5, 1.0),
 }
 BASELINES = (
-    *("factory-model", "local-only", "local-only/whole", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole"),
-    *("server-only/canaries", "centralised", "centralised/whole"),
+    *("factory-model", "local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole"),
+    *("server-only/canaries", "centralised"),
 )
 ONE_PASS = {name: Knobs(epochs=1, learning_rate=1e-3, own_epochs=1, own_rate=1e-3) for name in BASELINES}
 PROTOCOL = """\

@@ -56,8 +56,8 @@ AXES = {
 }
 AXES_OF_WHOLE = {"training.learning_rate": (1e-3, 2e-3, 5e-3)}
 BASELINES = (
-    *("local-only", "local-only/whole", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
-    *("server-only/canaries", "centralised", "centralised/whole"),
+    *("local-only", "fedavg/tail", "fedavg/tail/fine-tuned", "fedavg/whole", "fedavg/whole/int4"),
+    *("server-only/canaries", "centralised"),
 )
 ONE_PASS = {name: Knobs(epochs=1, learning_rate=1e-3, own_epochs=1, own_rate=1e-3) for name in BASELINES}
 PROTOCOL = """\

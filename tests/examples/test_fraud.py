@@ -40,15 +40,8 @@ ULB, TAIWAN = (
 FEDERATIONS = ("competence", "competence, float backbones", "competence, rows come and go", "competence, epsilon 8")
 ROWS = (
     *(f"{name}, {who}" for name in FEDERATIONS for who in ("student", "mean device")),
-    *(
-        "factory model",
-        "local only",
-        "local only, whole model",
-        "FedAvg, tail, f32",
-        "FedAvg, tail + fine-tuning",
-        "FedAvg, whole model, f32",
-    ),
-    *("FedAvg, whole model, int4", "server only, with the canaries' labels", "centralised", "centralised, whole model"),
+    *("factory model", "local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning", "FedAvg, whole model, f32"),
+    *("FedAvg, whole model, int4", "server only, with the canaries' labels", "centralised"),
 )
 BANKS, LACKING = 6, 4
 

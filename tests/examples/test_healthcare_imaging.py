@@ -23,15 +23,8 @@ ORIGINAL = SHARED / "healthcare" / "pneumoniamnist_rebuilt.npz"
 FEDERATIONS = ("epsilon 8", "epsilon 4", "epsilon 2", "no terms", "epsilon 8, float backbones")
 ROWS = (
     *(f"{name}, {who}" for name in FEDERATIONS for who in ("student", "mean device")),
-    *(
-        "factory model",
-        "local only",
-        "local only, whole model",
-        "FedAvg, tail, f32",
-        "FedAvg, tail + fine-tuning",
-        "FedAvg, whole model, f32",
-    ),
-    *("server only, with the canaries' labels", "centralised", "centralised, whole model"),
+    *("factory model", "local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning", "FedAvg, whole model, f32"),
+    *("server only, with the canaries' labels", "centralised"),
 )
 
 

@@ -46,9 +46,9 @@ ROWS = (
     *("competence, float backbones, student", "competence, float backbones, mean device"),
     *("competence, epsilon 8, student", "competence, epsilon 8, mean device"),
     *("competence, every layer trains, student", "competence, every layer trains, mean device"),
-    *("local only", "local only, whole model", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning"),
+    *("local only", "FedAvg, tail, f32", "FedAvg, tail + fine-tuning"),
     *("FedAvg, whole model, f32", "FedAvg, whole model, int4"),
-    *("server only, with the canaries' labels", "centralised", "centralised, whole model"),
+    *("server only, with the canaries' labels", "centralised"),
 )
 
 
