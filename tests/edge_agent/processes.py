@@ -32,7 +32,7 @@ from fd_protocol.messages import (
 from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_runtime.artifacts import PublicSet, load_public_set
-from fd_runtime.link import Arrived, LinkSettings
+from fd_runtime.link import Arrived, LinkDown, LinkSettings, LinkUp
 from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.store import Store, StoreError
 from tests.edge_agent.artifacts import CLASSES, TASK, write_bundle, write_private, write_public_set
@@ -55,12 +55,17 @@ class ScriptedServer:
         self.parts: list[Part] = []
         self.states: list[DeviceState] = []
         self.reports: list[RoundReport] = []
+        self.is_up = False
 
     def hear(self):
         while not self.link.events.empty():
             match self.link.events.get():
                 case Arrived(topic, payload):
                     self._sort(topics.parse(topic).leaf, payload)
+                case LinkUp():
+                    self.is_up = True
+                case LinkDown():
+                    self.is_up = False
 
     def _sort(self, leaf, payload):
         match leaf:
@@ -180,6 +185,13 @@ class AgentProcess:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def held(self):
+        """Inside the block the agent stands still; its worker does not."""
+        self.process.send_signal(signal.SIGSTOP)
+        yield
+        self.process.send_signal(signal.SIGCONT)
 
     def kill_worker(self):
         for pid in wait_until(self.worker_ids):

@@ -237,7 +237,10 @@ def test_a_round_whose_deadline_passes_without_a_broker_is_reported_when_there_i
         broker.kill()
         agent.wait_for_standing(lambda standing: standing.hindrance)
     agent.wait_for(Phase.REPORTING)
-    broker.start()
+    server.wait(lambda: not server.is_up)
+    with agent.held():  # a broker that was killed knows no session: who is not back yet is told nothing
+        broker.start()
+        server.wait(lambda: server.is_up)
     report = server.report()
     assert report.reason.startswith("deadline: not connected: ")
     assert report.consensus_sha256 == NO_CONSENSUS
