@@ -61,11 +61,11 @@ MOST: Mapping[str, Mapping[str, float]] = {
 }
 """Points that an attack may cost, by alpha; below, what canaries may where nobody lies."""
 FREE = 0.3
-SHARED = "All rules have the settings that were chosen for the first where nobody lies."
 PROTOCOL = """\
 no published table is like this one (Roux et al. 2025 train CIFAR with FedDistill, whose server sends weights): goals
 are ours. 15 devices of at most 600 MNIST rows, `mlp-l`, 1,000 public samples of which the server knows the labels of
-200. Attackers claim to stand everywhere, know every honest answer (lma, second-best), and lie in all ten rounds."""
+200; the first federation is ours where nobody lies. Attackers claim to stand everywhere, know every honest answer (lma,
+second-best), and lie in all ten rounds."""
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
@@ -131,7 +131,7 @@ def _without_first(make: MakeWorld, count: int, seed: int) -> World:
 
 def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     parts = [
-        f"{len(plan.seeds)} seeds; ± are two standard errors. {chosen_how(outcomes, plan)} {SHARED} {table.protocol}",
+        f"{len(plan.seeds)} seeds; ± are two standard errors. {chosen_how(outcomes, plan)} {table.protocol}",
     ]
     for everyone, alone in zip(outcomes[::2], outcomes[1::2], strict=True):
         parts += [_of_alpha(everyone, alone, kind) for kind in (STUDENT, CLIENTS)]

@@ -29,7 +29,7 @@ from fleet_sim.factory import equip
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Ends, Form, Outcome, Plan, Table, run, table_of
-from fleet_sim.tables.saying import accuracies, chosen_how, settings
+from fleet_sim.tables.saying import accuracies, bytes_a_round, chosen_how, settings
 from fleet_sim.worlds import Cut
 
 SCENARIO = Scenario(
@@ -148,7 +148,7 @@ def break_even(outcomes: Sequence[Outcome], plan: Plan) -> str:
         scenario = next(iter(outcome.case.federations.values()))
         cells = scenario.cut.probes * len(outcome.case.world(plan.seeds[0]).task.classes)
         f32 = outcome.ends[_weights()[0]]
-        parameters = round(mean(standing.up_bytes for standing in f32) / 4)
+        parameters = round(bytes_a_round(f32)[0] / 4)
         for codec in outcome.case.federations:
             ours = _a_round(outcome.ends[f"{codec}, {STUDENT}"])
             bits = [8 * _a_round(outcome.ends[title]) / 2 / parameters for title in _weights()]
@@ -163,7 +163,8 @@ def break_even(outcomes: Sequence[Outcome], plan: Plan) -> str:
 
 
 def _a_round(seeds: Sequence[Standing]) -> float:
-    return mean(standing.up_bytes + standing.down_bytes for standing in seeds)
+    """Return the bytes of a device in a round, both ways."""
+    return sum(bytes_a_round(seeds))
 
 
 def _weights() -> list[str]:

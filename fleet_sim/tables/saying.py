@@ -65,6 +65,8 @@ def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
     case = outcomes[0].case
     how = f"by {case.chosen_by or 'accuracy'}, a federation's by that of its {case.judged}"
     like = [f"*{o.case.name}* has the settings of *{o.case.tuned_in}*." for o in outcomes if o.case.tuned_in]
+    if case.is_tuned_once and len(case.federations) > 1:
+        like.append("The other federations have the settings of the first.")
     return " ".join((f"{text} {seeds} other seed{'s' * (seeds > 1)} {how}.", *like, dash))
 
 
@@ -170,12 +172,13 @@ def break_even(outcomes: Sequence[Outcome]) -> str:
 
 def _parameters(outcome: Outcome) -> int:
     """Return how many parameters were averaged; 0: none were, or training diverged in every seed."""
-    up, _ = _a_round(outcome.ends.get(BASELINES[_AVERAGES[0]].title, ()))
+    up, _ = bytes_a_round(outcome.ends.get(BASELINES[_AVERAGES[0]].title, ()))
     return round(up / 4)
 
 
 def _even(outcome: Outcome, title: str) -> str:
-    ours, theirs = (sum(_a_round(seeds)) for seeds in (next(iter(outcome.ends.values())), outcome.ends.get(title, ())))
+    first = next(iter(outcome.ends.values()))
+    ours, theirs = (sum(bytes_a_round(seeds)) for seeds in (first, outcome.ends.get(title, ())))
     return f"{_parameters(outcome) * ours / theirs:,.0f}" if theirs else "-"
 
 
@@ -240,20 +243,20 @@ def _difference(ends: Ends, ours: str, theirs: str) -> str:
 
 
 def _bytes(seeds: Sequence[Standing]) -> str:
-    up, down = _a_round(seeds)
+    up, down = bytes_a_round(seeds)
     return f"{up:,.0f} / {down:,.0f}" if up or down else "-"
 
 
-def _a_round(seeds: Sequence[Standing]) -> tuple[float, float]:
+def _knobs(name: str, knobs: Knobs) -> str:
+    return ", ".join(f"{axis} {getattr(knobs, axis):g}" for axis in BASELINES[name].axes)
+
+
+def bytes_a_round(seeds: Sequence[Standing]) -> tuple[float, float]:
     """Return the bytes that a device sends and receives a round, of seeds that did not diverge; 0: nothing travels."""
     sent = [standing for standing in seeds if standing.totals]
     if not sent:
         return 0.0, 0.0
     return mean(standing.up_bytes for standing in sent), mean(standing.down_bytes for standing in sent)
-
-
-def _knobs(name: str, knobs: Knobs) -> str:
-    return ", ".join(f"{axis} {getattr(knobs, axis):g}" for axis in BASELINES[name].axes)
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

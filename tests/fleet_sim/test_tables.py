@@ -177,6 +177,10 @@ def test_a_case_may_have_the_settings_of_another(tmp_path):
     with pytest.raises(InvalidValueError, match="'later' has the settings of 'first': that comes first"):
         play(cases[::-1], plan)
     assert "*later* has the settings of *first*." in chosen_how([before, after], plan)
+    shared = replace(first, federations={"ours": SMALL, "other": SMALL}, is_tuned_once=True)
+    others = "The other federations have the settings of the first."
+    assert others in chosen_how([replace(before, case=shared)], plan)
+    assert others not in chosen_how([before], plan)
 
 
 def test_settings_of_a_federation_may_be_chosen_by_a_score(tmp_path, monkeypatch):
