@@ -26,7 +26,8 @@ from tests.faults.injection import Case, disturb, traced
 from tests.faults.warm import PATIENCE_S
 
 LAZY, MIXED = "lazy", "mixed"
-_CALLS = "fsync,fdatasync,rename,write,pwrite64,unlink,unlinkat,mkdir,rmdir,ftruncate,fchmod,sendfile"
+_CALLS = "fsync,fdatasync,rename,write,pwrite64,unlink,unlinkat,mkdir,rmdir,ftruncate,fchmod"
+"""But not sendfile: a signal interrupts it before its first byte, each time that it is tried again."""
 _STOPPED = re.compile(rb"^(\d+) +--- stopped by SIGSTOP ---", re.MULTILINE)
 _POLL_S = 0.002
 
@@ -81,29 +82,59 @@ def run(
 def _moments(
     area: Area, place: Path, disk: Disk, arguments: list[Any], function: str, mode: str, seed: str
 ) -> list[Moment]:
-    log, lot = place / "stops", random.Random(f"{area.name} {seed}")
+    lot = random.Random(f"{area.name} {seed}")
     found: dict[tuple[str, str], Moment] = {}
-    options = ["-o", str(log), "-e", f"trace={_CALLS}", "-e", f"inject={_CALLS}:signal=STOP"]
+    stops = _Stops(place / "stops")
+    options = ["-o", str(stops.log), "-e", f"trace={_CALLS}", "-e", f"inject={_CALLS}:signal=STOP"]
     with traced(area.warm, options, function, *arguments) as fork:
-        seen, end_s = 0, time.monotonic() + PATIENCE_S
+        end_s = time.monotonic() + PATIENCE_S
         while fork.is_alive() and time.monotonic() < end_s:
             area.between(fork, arguments)
-            stops = _STOPPED.findall(log.read_bytes() if log.exists() else b"")
-            if len(stops) == seen:
+            if not (standing := stops.standing(fork.pid)):
                 time.sleep(_POLL_S)
                 continue
+            promised = _text(place / "marks")  # first: another process of its may go on meanwhile
             if mode == MIXED:
                 _write_back(disk, lot)
-            moment = Moment(disk.image(), _text(place / "marks"), area.world(arguments))
+            moment = Moment(disk.image(), promised, area.world(arguments))
             found.setdefault((moment.image.digest, moment.marks), moment)
-            for pid in set(stops[seen:]):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGCONT)
-            seen = len(stops)
+            for pid in standing:
+                stops.go_on(pid)
         fork.kill()
     moment = Moment(disk.image(), _text(place / "marks"), area.world(arguments))
     found.setdefault((moment.image.digest, moment.marks), moment)
     return list(found.values())
+
+
+class _Stops:
+    """Which processes stand still: each thread of theirs has been stopped since they went on last."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._went_on_at: dict[int, int] = {}
+
+    def standing(self, first: int) -> list[int]:
+        said = self.log.read_bytes() if self.log.exists() else b""
+        return [pid for pid in _processes_of(first) if self._stands(pid, said)]
+
+    def _stands(self, pid: int, said: bytes) -> bool:
+        stopped = {int(thread) for thread in _STOPPED.findall(said[self._went_on_at.get(pid, 0) :])}
+        threads = {int(path.name) for path in Path(f"/proc/{pid}/task").glob("*")}
+        return bool(threads) and stopped >= threads
+
+    def go_on(self, pid: int) -> None:
+        self._went_on_at[pid] = self.log.stat().st_size
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _processes_of(pid: int) -> Iterator[int]:
+    """Yield a process and all that it has started."""
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                yield from _processes_of(int(child))
 
 
 def _write_back(disk: Disk, lot: random.Random) -> None:
