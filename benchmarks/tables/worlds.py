@@ -26,7 +26,7 @@ def on_few_digits(scenario: Scenario) -> Scenario:
     return replace(
         scenario,
         data=DataTerms("digits"),
-        cut=Cut(factory=100, probes=100, validation=100, test=200, own_fraction=0.2),
+        cut=Cut(factory=100, probes=100, canaries=20, validation=100, test=200, own_fraction=0.2),
         devices=4,
         rounds=2,
         models=ModelTerms(("tab-s",), "tab-s", PretrainTerms(epochs=5)),
