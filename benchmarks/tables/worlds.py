@@ -54,11 +54,13 @@ def _thinned(scenario: Scenario, rows: int, share: float, seed: int) -> World:
 
 
 def _flattened(make: MakeWorld, seed: int) -> World:
-    def flat(part: Samples) -> Samples:
-        return Samples(part.values.reshape(len(part), -1), part.labels)
-
     world = make(seed)
+    columns = int(np.prod(world.task.sample_shape))
+
+    def flat(part: Samples) -> Samples:  # some parts have no rows
+        return Samples(part.values.reshape(len(part), columns), part.labels)
+
     parts = {name: flat(getattr(world, name)) for name in ("factory", "probes", "validation", "test")}
-    task = replace(world.task, sample_shape=(int(np.prod(world.task.sample_shape)),))
+    task = replace(world.task, sample_shape=(columns,))
     private, own = (tuple(map(flat, each)) for each in (world.private, world.own))
     return replace(world, task=task, private=private, own=own, **parts)
