@@ -59,7 +59,7 @@ class Played:
         curve: accuracy on test in 0..1 after each round: of the shared model.
         clients_curve: of the mean client, where clients have models of their own.
         own: share of the clients' kept-back images that are right at the end.
-        marks: the first when round 1 was over, the last when all were.
+        marks: the first when round 1 was over, be it of a federation of one round, the last when all were.
         rounds, clients: how many.
     """
 

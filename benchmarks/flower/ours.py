@@ -28,7 +28,7 @@ from flower.measured import Alone, Mark, Played, Recovery, Side, watch_idle
 PATIENCE_S = 900.0
 _ROUND_S = 600
 _PAUSE_S = 0.5
-_LOOK_S = 0.1
+_LOOK_S, _SHORT_LOOK_S = 0.1, 0.02
 _KILLED_AFTER = 2
 _FLOOR_PROBES, _FLOOR_ROWS = 32, 20
 
@@ -44,8 +44,9 @@ class Ours:
 
     def play(self, name: str, scenario: Scenario) -> Played:
         """Play a scenario with these devices, and measure accuracies as they come."""
+        first = self._first(name, scenario, self.world)
         with self._fleet(name, scenario, self.world) as observer:
-            marks = _play(observer)
+            marks = first, _play(observer)
             rounds, clients = scenario.rounds, scenario.devices
             own = observer.own_accuracy()
             return Played(observer.student_curve(), observer.client_curve(), own, marks, rounds, clients)
@@ -53,16 +54,17 @@ class Ours:
     def play_floor(self, rounds: int) -> Played:
         """One device: few probes, one epoch over a few rows, so that little more than the runtime is left."""
         scenario, world = self._floor(rounds)
+        first = self._first("floor", scenario, world)
         with self._fleet("floor", scenario, world) as observer:
-            return Played((), (), float("nan"), _play(observer), rounds, 1)
+            return Played((), (), float("nan"), (first, _play(observer)), rounds, 1)
 
     def alone(self, rounds: int, minutes: float) -> Alone:
         """One device: some rounds of the CNN, then nothing to do."""
         scenario, world = self._one(replace(self.scenario, rounds=rounds)), _first(self.world)
+        first = self._first("alone", scenario, world)
         with self._fleet("alone", scenario, world) as observer:
-            with Peak(observer.fleet.programs[1].pid) as peak:
-                marks = _play(observer)
-            played = Played((), (), float("nan"), marks, rounds, 1)
+            with Peak(observer.fleet.programs[1].pid, look_s=_SHORT_LOOK_S) as peak:  # a round lasts half a second
+                played = Played((), (), float("nan"), (first, _play(observer)), rounds, 1)
             return Alone(played, watch_idle(_side(observer.fleet), minutes), peak.mb)
 
     def recover(self, rounds: int) -> Recovery:
@@ -88,6 +90,11 @@ class Ours:
             lost = f"{len(missing)} of {len(stored)} stored contributions"
             _watch(observer, lambda: observer.is_complete)
             return Recovery("the round went on and closed", next_round_s, lost, "none")
+
+    def _first(self, name: str, scenario: Scenario, world: World) -> Mark:
+        """Play one round; in a longer federation the second has begun before the slowest has learnt the first."""
+        with self._fleet(f"{name}-first", replace(scenario, rounds=1), world) as observer:
+            return _play(observer)
 
     @contextmanager
     def _fleet(self, name: str, scenario: Scenario, world: World) -> Iterator[Observer]:
@@ -139,12 +146,11 @@ def _side(fleet: Fleet) -> Side:
     return Side(fleet.meter, fleet.devices, devices, [fleet.programs[0].pid, fleet.broker.pid])
 
 
-def _play(observer: Observer) -> tuple[Mark, Mark]:
-    side = _side(observer.fleet)
-    _watch(observer, lambda: all(1 in observer.by_round(device) for device in observer.fleet.devices))
-    first = side.mark()
+def _play(observer: Observer) -> Mark:
+    """Return what was used until all had learnt the last round; its seconds count from now."""
+    side, begin_s = _side(observer.fleet), time.monotonic()
     _watch(observer, lambda: observer.is_complete)
-    return first, side.mark()
+    return replace(side.mark(), at_s=time.monotonic() - begin_s)
 
 
 def _watch(observer: Observer, claim: Callable[[], bool]) -> None:

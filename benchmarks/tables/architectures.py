@@ -32,7 +32,7 @@ of heterogeneous tables in print (Fed-DFA, FedGEMS) all are CIFAR on GPUs. Nine 
 the world of the demo; in a federation of its own each of the nine has that architecture, so a device meets the same
 rows in both. Backbones are frozen and int8; `mlp-l` has none and trains all of itself. With canaries the server knows
 the labels of 200 probes and trusts a device, class by class, as far as it was right there; the other federations have
-none, *server only* has them all."""
+none, and *server only* has the 100 labels of the factory alone."""
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG001 - packages carry the data

@@ -112,7 +112,11 @@ def report(fleets: Mapping[str, Setting], seeds: Sequence[int]) -> str:
         [str(clusters), told, *(estimate([each[clusters, told] for each in of]).in_percent() for of in found.values())]
         for clusters, told in first[0]
     ]
-    note = f"{len(seeds)} seeds, MNIST, at most {ROWS} rows a device, b = {SHARPNESS:g}; ± are two standard errors."
+    note = (
+        "A cell is the share, in %, of the weight on a probe that goes to those who hold its class (at least "
+        f"{KNOWS:.0%} of their rows), before anything has been learnt. {len(seeds)} seeds, MNIST, at most {ROWS} rows "
+        f"a device, b = {SHARPNESS:g}; ± are two standard errors."
+    )
     return f"{note}\n\n{table_of(['clusters, at most', 'distances', *found], rows)}"
 
 

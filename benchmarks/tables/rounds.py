@@ -43,11 +43,12 @@ AXES = {
 BASELINES = ("fedavg/tail", "fedprox/tail", "fedavgm/tail", "feddf/tail", "server-only/canaries")
 SHARES = (0.8, 0.9, 0.95)
 MOST_OF_ROUNDS, OFFLINE_COSTS = 0.25, 1.0
-PROTOCOL = """\
+PROTOCOL = f"""\
 Lin et al. 2020 (FedDF, table 1) print rounds to 75 % on CIFAR-10 at alpha 0.1: FedAvg with one local epoch 445 ± 8,
-FedProx with twenty 235 ± 41, FedDF with twenty 51 ± 4; here it is digits and MNIST (5,000 images), and every method has
-as many local epochs as its tuning chose. Who is offline is drawn anew for each round; absent devices count with what
-they said last. FedAvg has all devices in all rounds. Ours needs a public set, FedAvg none."""
+FedProx with twenty 235 ± 41, FedDF with twenty 51 ± 4; here it is digits and MNIST (5,000 images), `mlp-l` on every
+device, {DIGITS.rounds} rounds, and every method has as many local epochs as its tuning chose. Who is offline is drawn
+anew for each round; absent devices count with what they said last. FedAvg has all devices in all rounds. Ours needs a
+public set, FedAvg none."""
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG001 - packages carry the data

@@ -64,7 +64,7 @@ def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:  # noqa: ARG
     """Return a column for each family."""
     if form == "short":
         short = replace(SCENARIO, data=DataTerms("digits"), cut=Cut(probes=200, test=300, validation=100), rounds=3)
-        return [case(replace(short, devices=4), "mlp-s", is_short=True)]
+        return [case(replace(short, devices=4), family, is_short=True) for family in ("mlp-s", "tab-s")]
     return [case(SCENARIO, family) for family in FAMILIES]
 
 
