@@ -19,6 +19,7 @@ from pathlib import Path
 from fd_runtime.pages import Section
 from fleet_sim.comparison import DEFAULT_METHODS, Comparison, compare
 from fleet_sim.comparison_report import sections
+from fleet_sim.pool import pool
 from fleet_sim.quiet import only_errors
 from fleet_sim.run import read_scenario
 from fleet_sim.scenario import PRESETS, Scenario
@@ -40,7 +41,8 @@ def main() -> None:
     scenario = scenario_of(asked.scenario, asked.data)
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + asked.seeds))
     plan = Comparison(scenario.world, scenario, tuple(asked.methods), seeds, budget=asked.budget)
-    compared = compare(plan, asked.folder, jobs=asked.jobs, on_done=lambda text: print(text, file=sys.stderr))
+    with pool(asked.jobs) as mapped:
+        compared = compare(plan, asked.folder, mapped=mapped, on_done=lambda text: print(text, file=sys.stderr))
     ends, costs, differences, *rest = sections(compared)
     print("\n\n".join(markdown(section) for section in (ends, costs, differences, rest[-1])))
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from fd_runtime.command_line import Parser, run_program
 from fd_runtime.files import write_atomically
+from fleet_sim.pool import pool
 from fleet_sim.processes import end_like_ctrl_c
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: numpy, runtimes and matplotlib take seconds
@@ -136,8 +137,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         seeds=_seeds(arguments),
         budget=arguments.budget or BUDGET,
     )
-    with _folder(arguments) as folder:
-        compared = comparison.compare(plan, folder, jobs=arguments.jobs, on_done=console.print)
+    with _folder(arguments) as folder, pool(arguments.jobs) as mapped:
+        compared = comparison.compare(plan, folder, mapped=mapped, on_done=console.print)
     texts = {"results.json": comparison_report.to_json(compared), "results.csv": comparison_report.to_csv(compared)}
     return _tell(arguments, comparison_report.report(compared, arguments.command), texts)
 

@@ -1,6 +1,7 @@
 """Every rule and every baseline on the same worlds: cells of (seed, method), each played alone and kept as one file.
 
-    compared = compare(Comparison(world, scenario, methods, seeds), folder, jobs=2)
+    with pool(2) as mapped:
+        compared = compare(Comparison(world, scenario, methods, seeds), folder, mapped=mapped)
 
     folder/factory/    bundles and public sets, one folder a seed
     folder/tuning/     scores of settings, one file a baseline
@@ -12,17 +13,14 @@ with what still holds. A cell draws from its seed alone: the order, and how many
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
@@ -35,6 +33,7 @@ from fleet_sim.baselines.tuning import BUDGET, Axes, Knobs, candidates, tuned, v
 from fleet_sim.cells import Cell, read_cell
 from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
+from fleet_sim.pool import Map
 from fleet_sim.rule_cells import play_rule
 from fleet_sim.rules import PLAYED
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
@@ -116,37 +115,36 @@ def short() -> Comparison:
 
 
 def compare(
-    comparison: Comparison, folder: Path, *, jobs: int = 1, on_done: Callable[[str], None] = lambda _: None
+    comparison: Comparison, folder: Path, *, mapped: Map = map, on_done: Callable[[str], None] = lambda _: None
 ) -> Compared:
     """Play what `folder` does not hold yet, and return everything.
 
     Args:
         comparison: what to compare.
         folder: for all that is made; a comparison that was cut short goes on there.
-        jobs: processes; 1 = this one.
+        mapped: plays the parts, several at a time where it is a `pool`'s.
         on_done: told in words what has been done.
 
     Raises:
         InvalidValueError: a world lacks validation rows.
     """
     stage = _Stage(comparison, folder)
-    with _workers(jobs) as run:
-        tunable = stage.tunable()
-        if any(tunable):
-            validated(comparison.world(comparison.tuning_seeds[0]))  # refused now, not after all models are built
-        for seed in run(stage.build, [*comparison.seeds, *(comparison.tuning_seeds if any(tunable) else ())]):
-            on_done(f"seed {seed}: models built")
-        stage = stage.without_twins()
-        tunable = stage.tunable()
-        chosen = {name: knobs for name, knobs in comparison.settings.items() if name in stage.needed()}
-        for names in tunable:
-            for name, knobs in run(partial(stage.tune, chosen=dict(chosen)), names):
-                chosen[name] = knobs
-                on_done(f"{name}: settings chosen")
-        cells = []
-        for cell in run(partial(stage.play, chosen=chosen), stage.places()):
-            cells.append(cell)
-            on_done(f"seed {cell.seed}: {cell.method} played")
+    tunable = stage.tunable()
+    if any(tunable):
+        validated(comparison.world(comparison.tuning_seeds[0]))  # refused now, not after all models are built
+    for seed in mapped(stage.build, [*comparison.seeds, *(comparison.tuning_seeds if any(tunable) else ())]):
+        on_done(f"seed {seed}: models built")
+    stage = stage.without_twins()
+    tunable = stage.tunable()
+    chosen = {name: knobs for name, knobs in comparison.settings.items() if name in stage.needed()}
+    for those in tunable:
+        for name, knobs in mapped(partial(stage.tune, chosen=dict(chosen)), those):
+            chosen[name] = knobs
+            on_done(f"{name}: settings chosen")
+    cells = []
+    for cell in mapped(partial(stage.play, chosen=chosen), stage.places()):
+        cells.append(cell)
+        on_done(f"seed {cell.seed}: {cell.method} played")
     return Compared(stage.comparison, tuple(cells), chosen)
 
 
@@ -317,21 +315,3 @@ def _identity(world: World) -> str:
 
 def _file_name(method: str) -> str:
     return method.replace("/", "-")
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-class _Run(Protocol):
-    def __call__(self, function: Callable[[_Item], _Result], items: Sequence[_Item], /) -> Iterator[_Result]: ...
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[_Run]:
-    """Yield a `map` over `jobs` processes, new ones: a fork would inherit the threads of the runtimes."""
-    if jobs == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield pool.map

@@ -12,6 +12,7 @@ from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.comparison import MakeWorld
 from fleet_sim.metrics.estimates import Estimate, estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
+from fleet_sim.pool import Map
 from fleet_sim.scenario import Scenario
 from fleet_sim.tables.choice import Axes, Choice, Judged
 
@@ -115,12 +116,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is played: seeds that are compared on, seeds that settings are chosen on, processes."""
+    """How much is played: seeds that are compared on, seeds that settings are chosen on; and how many at a time."""
 
     folder: Path
     seeds: tuple[int, ...]
     tuning_seeds: tuple[int, ...] = TUNING_SEEDS
     jobs: int = 1
+    mapped: Map = map
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 from fleet_sim.baselines.standings import asked
 from fleet_sim.baselines.tuning import validated
 from fleet_sim.comparison import Comparison, MakeWorld, compare
+from fleet_sim.pool import Map
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 
@@ -57,7 +58,7 @@ def chosen(
     *,
     seeds: tuple[int, ...],
     folder: Path,
-    jobs: int = 1,
+    mapped: Map = map,
     by: str = "",
     judged: Judged = "student",
 ) -> Choice:
@@ -68,7 +69,7 @@ def chosen(
     """
     if not axes:
         return Choice(start, {})
-    score = partial(_score, world, seeds=seeds, folder=folder, jobs=jobs, by=by, judged=judged)
+    score = partial(_score, world, seeds=seeds, folder=folder, mapped=mapped, by=by, judged=judged)
     best, scores = start, {start: score(start)}
     for path, values in axes.items():
         for scenario in [varied(best, path, value) for value in values]:
@@ -97,12 +98,12 @@ def _at(scenario: Scenario, path: str) -> Any:
 
 
 def _score(
-    world: MakeWorld, scenario: Scenario, *, seeds: tuple[int, ...], folder: Path, jobs: int, by: str, judged: Judged
+    world: MakeWorld, scenario: Scenario, *, seeds: tuple[int, ...], folder: Path, mapped: Map, by: str, judged: Judged
 ) -> float:
     rule = scenario.method.name
     unused = (max(seeds) + 1,)  # a rule has no settings that a comparison would choose
     compared = compare(
-        Comparison(partial(judged_by_validation, world), scenario, (rule,), seeds, unused), folder, jobs=jobs
+        Comparison(partial(judged_by_validation, world), scenario, (rule,), seeds, unused), folder, mapped=mapped
     )
     place = 0 if judged == "student" else -1
     ends = [asked(cell.standings[place], f"{by}: all" if by else "all") for cell in compared.cells]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,7 @@ from typing import NoReturn
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.command_line import Parser, run_program
 from fd_runtime.files import write_atomically
+from fleet_sim.pool import pool
 from fleet_sim.processes import end_like_ctrl_c
 from fleet_sim.quiet import only_errors
 from fleet_sim.tables.case import Case, Table
@@ -61,10 +63,10 @@ def _run(table: Table, asked: argparse.Namespace) -> int:
         end_like_ctrl_c()
         sys.stdout.write(f"{played_by_programs(cases[0], plan)}\n")
         return 0
+    with pool(asked.jobs) as mapped:
+        outcomes = play(_chosen(cases, asked.only) if asked.only else cases, replace(plan, mapped=mapped))
     if asked.only:
-        play(_chosen(cases, asked.only), plan)
         return 0
-    outcomes = play(cases, plan)
     text = (table.say or report)(table, outcomes, plan)
     sys.stdout.write(f"{text}\n")
     if asked.write:

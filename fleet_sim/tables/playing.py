@@ -72,7 +72,7 @@ def _compared(case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ..
         chosen_by=case.chosen_by,
         grids=case.grids,
     )
-    return compare(comparison, plan.folder, jobs=plan.jobs, on_done=lambda text: tell(f"{case.name}: {text}"))
+    return compare(comparison, plan.folder, mapped=plan.mapped, on_done=lambda text: tell(f"{case.name}: {text}"))
 
 
 def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
@@ -89,7 +89,7 @@ def _choices(case: Case, plan: Plan) -> dict[str, Choice]:
             case.budget,
             seeds=plan.tuning_seeds,
             folder=plan.folder,
-            jobs=plan.jobs,
+            mapped=plan.mapped,
             by=case.chosen_by,
             judged=case.judged,
         )

@@ -21,6 +21,7 @@ from fleet_sim.comparison_report import report, sections, target_of, to_csv, to_
 from fleet_sim.metrics.listening import ClassCoverage
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.metrics.scores import Scored, ScoreTerms
+from fleet_sim.pool import pool
 from fleet_sim.report import print_report, write_html
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import digits
@@ -91,7 +92,8 @@ def test_a_cell_that_is_lost_comes_back_byte_for_byte(compared, folder):
 
 def test_another_place_and_more_processes_change_nothing(compared, folder, tmp_path):
     few = replace(short(), methods=("competence", "fedavg/tail"))
-    compare(few, tmp_path, jobs=2)
+    with pool(2) as mapped:
+        compare(few, tmp_path, mapped=mapped)
     assert files(tmp_path, "cells").items() <= files(folder, "cells").items()
     assert files(tmp_path, "tuning").items() <= files(folder, "tuning").items()
 
