@@ -42,7 +42,7 @@ AXES_WITHOUT = {"training.learning_rate": (1e-3, 2e-3, 5e-3), "training.probe_we
 AXES = {"privacy.learning_rate": (1e-2, 2e-2, 5e-2), "privacy.clip_norm": (0.5, 1.0)}
 BASELINES = ("factory-model", "local-only", "server-only", "centralised")
 PROTOCOL = """\
-Sattler et al. 2022 (FedAUXfdp) have DP heads on a frozen extractor, in one round, on CIFAR-10. Here ten devices have at
+Hoech et al. 2022 (FedAUXfdp) have DP heads on a frozen extractor, in one round, on CIFAR-10. Here ten devices have at
 most that many MNIST rows each, Dirichlet 1; the factory has 200 labels. delta is 1e-5, for each row; learning rate and
 clip are chosen on validation rows, and that choice is not charged to epsilon: an operator who tunes on data that are
 nobody's secret pays nothing for it, another would."""
