@@ -26,7 +26,7 @@ from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import AttackTerms, MeasuringTerms, ModelTerms, Scenario
 from fleet_sim.tables import CLIENTS, STUDENT, Case, Form, Outcome, Plan, Table, run, table_of
-from fleet_sim.tables.saying import chosen_how
+from fleet_sim.tables.saying import chosen_how, what_differs
 from fleet_sim.worlds import Cut, World
 
 SCENARIO = Scenario(
@@ -131,7 +131,8 @@ def _without_first(make: MakeWorld, count: int, seed: int) -> World:
 
 def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     parts = [
-        f"{len(plan.seeds)} seeds; ± are two standard errors. {chosen_how(outcomes, plan)} {table.protocol}",
+        f"{len(plan.seeds)} seeds; ± are two standard errors. {chosen_how(outcomes, plan)}",
+        what_differs(table),
     ]
     for everyone, alone in zip(outcomes[::2], outcomes[1::2], strict=True):
         parts += [_of_alpha(everyone, alone, kind) for kind in (STUDENT, CLIENTS)]

@@ -29,7 +29,7 @@ from fleet_sim.factory import equip
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Ends, Form, Outcome, Plan, Table, run, table_of
-from fleet_sim.tables.saying import accuracies, bytes_a_round, chosen_how, settings
+from fleet_sim.tables.saying import accuracies, bytes_a_round, chosen_how, settings, what_differs
 from fleet_sim.worlds import Cut
 
 SCENARIO = Scenario(
@@ -91,7 +91,8 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return what a device sends and receives until both methods have learnt as much."""
     return "\n\n".join(
         (
-            f"{len(plan.seeds)} seeds. {chosen_how(outcomes, plan)} {table.protocol}",
+            f"{len(plan.seeds)} seeds. {chosen_how(outcomes, plan)}",
+            what_differs(table),
             "Accuracy on test rows at the end, %, ± two standard errors:",
             accuracies(outcomes),
             TARGET,

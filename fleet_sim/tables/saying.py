@@ -26,7 +26,7 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     parts = [
         f"{len(plan.seeds)} seeds; accuracy on test rows, %; ± are two standard errors. {chosen_how(outcomes, plan)}",
         accuracies(outcomes),
-        f"What differs from the published protocol: {table.protocol}",
+        what_differs(table),
     ]
     if table.has_own:
         parts.insert(2, own(outcomes))
@@ -35,6 +35,11 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
         parts.append(goals(outcomes))
     parts += [differences(outcomes), traffic(outcomes), break_even(outcomes), costs(outcomes), settings(outcomes)]
     return "\n\n".join(filter(None, parts))
+
+
+def what_differs(table: Table) -> str:
+    """Return the sentence on what was published, and how."""
+    return f"What differs from the published protocol: {table.protocol}"
 
 
 def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than: str) -> str:
