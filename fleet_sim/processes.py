@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
-from types import FrameType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fd_protocol.errors import FedistillError
 
@@ -72,7 +71,6 @@ class _Team(Generic[A, N, R]):
 
     def run(self) -> list[R]:
         while self._waiting or self._running:
-            heed_interrupts()
             while self._waiting and len(self._running) < self._processes:
                 self._start(self._waiting.pop())
             for pipe in wait(list(self._running)):
@@ -143,28 +141,8 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Asked:
-    """Whether somebody has asked this process to end."""
-
-    to_end = False
-
-
 def end_like_ctrl_c() -> None:
-    """Let a kill, or a terminal that closes, end what we started too; a signal that `nohup` ignores stays ignored.
-
-    All are remembered, Ctrl-C too: see `heed_interrupts`.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - so are handlers called
-    _Asked.to_end = True
-    raise KeyboardInterrupt
-
-
-def heed_interrupts() -> None:
-    """Raise `KeyboardInterrupt` if one was raised before and a library has swallowed it, as many imports do."""
-    if _Asked.to_end:
-        raise KeyboardInterrupt
+    """Let a kill, or a terminal that closes, end what we started too; a signal that `nohup` ignores stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)

@@ -19,7 +19,6 @@ from fleet_sim.demo.setting import LITERT_DEVICE, Setting
 from fleet_sim.demo.story import Outcome, tell
 from fleet_sim.factory import equip
 from fleet_sim.lab import Lab
-from fleet_sim.processes import heed_interrupts
 from fleet_sim.quiet import only_errors
 from fleet_sim.real.fleet import Stage, running_fleet
 from fleet_sim.real.observer import Observer
@@ -49,7 +48,6 @@ def play(plan: Plan, console: Console) -> None:
     folder.mkdir(parents=True)
     with _progress(console) as progress, ExitStack() as stack:
         stage = _equip(plan.setting, progress)
-        heed_interrupts()
         programs = start_baselines(plan.setting) if plan.baselines else []
         stack.callback(stop_all, programs)
         observer = _observe(stage, plan, progress)
@@ -97,7 +95,6 @@ def _wait_for_baselines(programs: list[Program], setting: Setting, progress: Pro
     task = progress.add_task("baselines", total=JOBS)
     while len(played := read_baselines(setting.folder)) < JOBS:
         progress.update(task, completed=len(played))
-        heed_interrupts()
         for program in programs:
             program.check(may_end=True)
         time.sleep(_LOOK_S)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fd_protocol.errors import FedistillError
-from fleet_sim.processes import heed_interrupts
 from fleet_sim.real.fleet import Fleet
 from fleet_sim.real.observer import Observer
 
@@ -31,7 +30,6 @@ def watch(observer: Observer, fleet: Fleet, on_round: Callable[[int], None]) -> 
     """
     last_s, last = time.monotonic(), 0
     while not observer.is_complete:
-        heed_interrupts()
         fleet.check()
         observer.look()
         if (number := max(observer.student, default=0)) > last:

@@ -116,28 +116,3 @@ def test_nobody_goes_on_for_a_program_that_was_killed(tmp_path):
         program.stdout.readline()
     program.kill()
     program.communicate(timeout=30)  # returns when the last of them has let go of the pipe
-
-
-SWALLOWED = """
-import os, signal
-from fleet_sim.processes import end_like_ctrl_c, heed_interrupts
-
-end_like_ctrl_c()
-heed_interrupts()  # nobody has asked yet
-try:
-    os.kill(os.getpid(), signal.{how})
-    raise SystemExit("not heard")
-except KeyboardInterrupt:
-    pass  # as a library does whose import was in the way
-print("goes on", flush=True)
-heed_interrupts()
-print("and on")
-"""
-
-
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_an_interrupt_that_a_library_swallows_is_heeded_at_the_next_step(how):
-    command = [sys.executable, "-c", SWALLOWED.format(how=how)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=hear_ctrl_c)
-    assert done.stdout == "goes on\n", done
-    assert done.stderr.strip().endswith("KeyboardInterrupt")
