@@ -6,5 +6,6 @@ import signal
 
 
 def hear_ctrl_c():
-    """What a shell starts in the background ignores Ctrl-C and hands that on; a terminal's foreground does not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """What a shell starts in the background ignores Ctrl-C, `nohup` a terminal that closes; both hand that on."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
