@@ -44,7 +44,7 @@ class Ours:
 
     def play(self, name: str, scenario: Scenario) -> Played:
         """Play a scenario with these devices, and measure accuracies as they come."""
-        first = self._first(name, scenario, self.world)
+        first = self._after_one_round(name, scenario, self.world)
         with self._fleet(name, scenario, self.world) as observer:
             marks = first, _play(observer)
             rounds, clients = scenario.rounds, scenario.devices
@@ -54,14 +54,14 @@ class Ours:
     def play_floor(self, rounds: int) -> Played:
         """One device: few probes, one epoch over a few rows, so that little more than the runtime is left."""
         scenario, world = self._floor(rounds)
-        first = self._first("floor", scenario, world)
+        first = self._after_one_round("floor", scenario, world)
         with self._fleet("floor", scenario, world) as observer:
             return Played((), (), float("nan"), (first, _play(observer)), rounds, 1)
 
     def alone(self, rounds: int, minutes: float) -> Alone:
         """One device: some rounds of the CNN, then nothing to do."""
         scenario, world = self._one(replace(self.scenario, rounds=rounds)), _first(self.world)
-        first = self._first("alone", scenario, world)
+        first = self._after_one_round("alone", scenario, world)
         with self._fleet("alone", scenario, world) as observer:
             with Peak(observer.fleet.programs[1].pid, look_s=_SHORT_LOOK_S) as peak:  # a round lasts half a second
                 played = Played((), (), float("nan"), (first, _play(observer)), rounds, 1)
@@ -91,7 +91,7 @@ class Ours:
             _watch(observer, lambda: observer.is_complete)
             return Recovery("the round went on and closed", next_round_s, lost, "none")
 
-    def _first(self, name: str, scenario: Scenario, world: World) -> Mark:
+    def _after_one_round(self, name: str, scenario: Scenario, world: World) -> Mark:
         """Play one round; in a longer federation the second has begun before the slowest has learnt the first."""
         with self._fleet(f"{name}-first", replace(scenario, rounds=1), world) as observer:
             return _play(observer)

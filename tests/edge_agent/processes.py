@@ -190,8 +190,10 @@ class AgentProcess:
     def held(self):
         """Inside the block the agent stands still; its worker does not."""
         self.process.send_signal(signal.SIGSTOP)
-        yield
-        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def kill_worker(self):
         for pid in wait_until(self.worker_ids):
