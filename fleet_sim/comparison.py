@@ -13,7 +13,7 @@ with what still holds. A cell draws from its seed alone: the order, and how many
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -128,6 +128,33 @@ def compare(
     Raises:
         InvalidValueError: a world lacks validation rows.
     """
+    return compare_all([comparison], folder, mapped=mapped, on_done=on_done)[0]
+
+
+def compare_all(
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    *,
+    mapped: Map = map,
+    on_done: Callable[[str], None] = lambda _: None,
+) -> list[Compared]:
+    """Do what `compare` does for each, the cells of all side by side: none waits for the last one of another."""
+    prepared = [_prepared(comparison, folder, mapped, on_done) for comparison in comparisons]
+    cells: list[list[Cell]] = [[] for _ in prepared]
+    turns = [(index, place) for index, (stage, _) in enumerate(prepared) for place in stage.places()]
+    jobs = [(*prepared[index], place) for index, place in turns]
+    for (index, _), cell in zip(turns, mapped(_play, jobs), strict=True):
+        cells[index].append(cell)
+        on_done(f"seed {cell.seed}: {cell.method} played")
+    return [
+        Compared(stage.comparison, tuple(those), chosen) for (stage, chosen), those in zip(prepared, cells, strict=True)
+    ]
+
+
+def _prepared(
+    comparison: Comparison, folder: Path, mapped: Map, on_done: Callable[[str], None]
+) -> tuple[_Stage, Mapping[str, Knobs]]:
+    """Build the models of a comparison, and choose the settings of its baselines."""
     stage = _Stage(comparison, folder)
     tunable = stage.tunable()
     if any(tunable):
@@ -141,11 +168,12 @@ def compare(
         for name, knobs in mapped(partial(stage.tune, chosen=dict(chosen)), those):
             chosen[name] = knobs
             on_done(f"{name}: settings chosen")
-    cells = []
-    for cell in mapped(partial(stage.play, chosen=chosen), stage.places()):
-        cells.append(cell)
-        on_done(f"seed {cell.seed}: {cell.method} played")
-    return Compared(stage.comparison, tuple(cells), chosen)
+    return stage, chosen
+
+
+def _play(job: tuple[_Stage, Mapping[str, Knobs], tuple[int, str]]) -> Cell:
+    stage, chosen, place = job
+    return stage.play(place, chosen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.catalogue import BASELINES
-from fleet_sim.comparison import Compared, Comparison, compare
+from fleet_sim.comparison import Compared, Comparison, compare_all
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.scenario import Scenario
 from fleet_sim.tables.case import CLIENTS, FIRST_SEED, STUDENT, TUNING_SEEDS, Case, Ends, Outcome, Plan
@@ -46,33 +46,38 @@ def _play(case: Case, plan: Plan, tuned: Outcome | None) -> Outcome:
         choices = {name: tuned.choices[name].of(scenario) for name, scenario in case.federations.items()}
     else:
         choices = _choices(case, plan)
-    for name, choice in choices.items():
-        cells = _compared(case, plan, choice.scenario, (choice.scenario.method.name,)).cells
+    scenarios = [choice.scenario for choice in choices.values()]
+    ours = _compared(case, plan, [(scenario, (scenario.method.name,)) for scenario in scenarios])
+    for name, cells in zip(choices, (each.cells for each in ours), strict=True):
         heard[name] = [cell.last_round for cell in cells if cell.last_round is not None]
         kinds = (STUDENT, CLIENTS)[2 - len(cells[0].standings) :]  # without a public set there is no student
         for place, kind in enumerate(kinds):
             ends[f"{name}, {kind}"] = [cell.standings[place] for cell in cells]
     if not case.baselines:
         return Outcome(case, ends, choices, {}, heard)
-    compared = _compared(case, plan, next(iter(case.federations.values())), case.baselines)
+    (compared,) = _compared(case, plan, [(next(iter(case.federations.values())), case.baselines)])
     for cell in compared.cells:
         ends.setdefault(BASELINES[cell.method].title, []).append(cell.standings[0])
     return Outcome(case, ends, choices, compared.chosen, heard)
 
 
-def _compared(case: Case, plan: Plan, scenario: Scenario, methods: tuple[str, ...]) -> Compared:
-    comparison = Comparison(
-        case.world,
-        scenario,
-        methods,
-        plan.seeds,
-        plan.tuning_seeds,
-        case.budget,
-        case.settings,
-        chosen_by=case.chosen_by,
-        grids=case.grids,
-    )
-    return compare(comparison, plan.folder, mapped=plan.mapped, on_done=lambda text: tell(f"{case.name}: {text}"))
+def _compared(case: Case, plan: Plan, what: Sequence[tuple[Scenario, tuple[str, ...]]]) -> list[Compared]:
+    """Compare methods in each scenario."""
+    comparisons = [
+        Comparison(
+            case.world,
+            scenario,
+            methods,
+            plan.seeds,
+            plan.tuning_seeds,
+            case.budget,
+            case.settings,
+            chosen_by=case.chosen_by,
+            grids=case.grids,
+        )
+        for scenario, methods in what
+    ]
+    return compare_all(comparisons, plan.folder, mapped=plan.mapped, on_done=lambda text: tell(f"{case.name}: {text}"))
 
 
 def _choices(case: Case, plan: Plan) -> dict[str, Choice]:

@@ -16,7 +16,7 @@ from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.cells import Cell, read_cell
-from fleet_sim.comparison import DEFAULT_METHODS, METHODS, Comparison, compare, short
+from fleet_sim.comparison import DEFAULT_METHODS, METHODS, Comparison, compare, compare_all, short
 from fleet_sim.comparison_report import report, sections, target_of, to_csv, to_json
 from fleet_sim.metrics.listening import ClassCoverage
 from fleet_sim.metrics.rounds import RoundMetrics
@@ -96,6 +96,18 @@ def test_another_place_and_more_processes_change_nothing(compared, folder, tmp_p
         compare(few, tmp_path, mapped=mapped)
     assert files(tmp_path, "cells").items() <= files(folder, "cells").items()
     assert files(tmp_path, "tuning").items() <= files(folder, "tuning").items()
+
+
+def test_several_comparisons_side_by_side_come_to_what_each_comes_to(compared, folder):
+    names = {name: replace(short(), methods=(name,)) for name in ("mean-probabilities", "competence", "local-only")}
+    lost = next(path for path in (folder / "cells").iterdir() if path.name.startswith("101-competence"))
+    lost.unlink()
+    with pool(2) as mapped:
+        results = compare_all(list(names.values()), folder, mapped=mapped)
+    for name, result in zip(names, results, strict=True):
+        assert result.chosen == compare(names[name], folder).chosen
+        alone = [cell for cell in compared.cells if cell.method == name]
+        assert list(map(repr, result.cells)) == list(map(repr, alone))  # NaN, read elsewhere, is not itself
 
 
 def test_what_does_not_hold_any_more_is_played_anew_and_the_rest_is_kept(compared, folder):
