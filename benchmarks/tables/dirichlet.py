@@ -59,8 +59,9 @@ PROTOCOL = f"""\
 theirs has half of the training rows on 20 users of which 10 take part in each of 200 rounds, 20 steps of 32 rows, and
 a small CNN. Ours has {SHARE:.0%} of what 6,000 public samples and 1,000 of validation leave (26,500 of MNIST), all 20
 devices in each of {SCENARIO.rounds} rounds, `mlp-l` with 50,890 parameters, and for federated distillation and FedDF
-those 6,000 samples without labels, where FedGen and FedAvg have none; a round asks for the labels of 1,000, in turn. Test rows are the 10,000 published ones. FedGen has no figures of Fashion-MNIST. The server by itself has the
-labels of 200 of the public samples; the other rows have none of them."""
+those 6,000 samples without labels, where FedGen and FedAvg have none; a round asks for the labels of 1,000, in turn.
+Test rows are the 10,000 published ones. FedGen has no figures of Fashion-MNIST. The server by itself has the labels of
+200 of the public samples; the other rows have none of them."""
 
 
 def cases(paths: Mapping[str, Path], form: Form) -> Sequence[Case]:
