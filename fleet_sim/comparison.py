@@ -159,8 +159,10 @@ def _prepared(
     tunable = stage.tunable()
     if any(tunable):
         validated(comparison.world(comparison.tuning_seeds[0]))  # refused now, not after all models are built
-    for seed in mapped(stage.build, [*comparison.seeds, *(comparison.tuning_seeds if any(tunable) else ())]):
-        on_done(f"seed {seed}: models built")
+    seeds = [*comparison.seeds, *(comparison.tuning_seeds if any(tunable) else ())]
+    for seed, has_built in zip(seeds, mapped(stage.build, seeds), strict=True):
+        if has_built:
+            on_done(f"seed {seed}: models built")
     stage = stage.without_twins()
     tunable = stage.tunable()
     chosen = {name: knobs for name, knobs in comparison.settings.items() if name in stage.needed()}
@@ -189,9 +191,9 @@ class _Stage:
 
     # Building.
 
-    def build(self, seed: int) -> int:
-        """Build what the methods need in the world of `seed`; return the seed."""
-        world = self.comparison.world(seed)
+    def build(self, seed: int) -> bool:
+        """Build what the methods need in the world of `seed`; return whether any of it was not there."""
+        world, has_built = self.comparison.world(seed), False
         for part in sorted({_part(name) for name in self.comparison.methods}):
             path = self._factory(world, seed, part)
             if not path.exists():
@@ -200,7 +202,8 @@ class _Stage:
                     built = Path(building, "built")
                     equip(world, self._models_of(part), seed, built)
                     built.rename(path)
-        return seed
+                has_built = True
+        return has_built
 
     def without_twins(self) -> _Stage:
         """Leave out baselines of the whole model where the tail is the whole model; the models have been built."""
