@@ -130,23 +130,8 @@ def _live(house: _House) -> None:
                 trust(settings)  # the owner's mistake shows here, not at the first release
         worker = _start_worker(path, settings, inbox, stack)
         logs.write_at_signal(house.tail, folder / logs.TAIL, lambda: worker.signal(signal.SIGUSR2))
-        levels = LogLevels(
-            folder,
-            lambda: reload_settings(path, settings).log.level,
-            time.time,
-            time.monotonic,
-            lambda: worker.signal(signal.SIGUSR1),
-        )
-        keeper = Keeper(
-            shelf,
-            settings.releases,
-            lambda: trust(settings),
-            Helpers(trial_command(path), verify_command(path)),
-            lambda: _health(worker),
-            device=settings.device.id,
-            environment=_environment(settings),
-            on_change=lambda _: inbox.put(None),  # the loop below looks
-        )
+        levels = _levels(path, settings, worker)
+        keeper = _keeper(path, settings, shelf, worker, inbox)
         stack.callback(keeper.close)
         data_use = DataUse(
             store,
@@ -198,6 +183,31 @@ def _start_worker(path: Path, settings: AgentSettings, inbox: Inbox, stack: Exit
     )
     stack.callback(worker.close)
     return worker
+
+
+def _keeper(path: Path, settings: AgentSettings, shelf: Shelf, worker: ProcessWorker, inbox: Inbox) -> Keeper:
+    """Return who goes the way to another bundle."""
+    return Keeper(
+        shelf,
+        settings.releases,
+        lambda: trust(settings),
+        Helpers(trial_command(path), verify_command(path)),
+        lambda: _health(worker),
+        device=settings.device.id,
+        environment=_environment(settings),
+        on_change=lambda _: inbox.put(None),  # the loop looks
+    )
+
+
+def _levels(path: Path, settings: AgentSettings, worker: ProcessWorker) -> LogLevels:
+    """Return the log's level, of this process and of the worker, which is in force from now on."""
+    return LogLevels(
+        settings.state.folder,
+        lambda: reload_settings(path, settings).log.level,
+        time.time,
+        time.monotonic,
+        lambda: worker.signal(signal.SIGUSR1),
+    )
 
 
 def _go_round(
