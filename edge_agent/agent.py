@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, cast
 
 from edge_agent import participant, presence
+from edge_agent.briefing import job_of
 from edge_agent.commands.desk import CommandDesk
 from edge_agent.eligibility import Profile
 from edge_agent.events import (
@@ -39,9 +40,8 @@ from edge_agent.events import (
     WorkDeferred,
     WorkFailed,
 )
-from edge_agent.gathering import Consensus
 from edge_agent.incoming import Entry, is_server_birth, read, release_for
-from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
+from edge_agent.jobs import Answer, Job
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant, Phase, one_line
@@ -54,17 +54,13 @@ from edge_agent.vitals import Vitals
 from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerDown, WorkerRefusal, WorkerRefusedError, WorkerUp
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError, FedistillError, InvalidValueError
-from fd_protocol.label_set import label_set
 from fd_protocol.messages import (
-    MAX_PAYLOAD_BYTES,
-    Contribution,
     DeviceState,
     Kind,
     Receipt,
     Release,
     RoundOffer,
     Status,
-    TrainingTerms,
 )
 from fd_protocol.topics import Topics, parse
 from fd_runtime.link import (
@@ -531,7 +527,7 @@ class Agent:
             log.error("%s: %s", work.task.value, reason)
             self._inbox.put(Answer(WorkFailed(work, reason)))
         else:
-            self._worker.submit(self._job(work))
+            self._worker.submit(job_of(work, self.state, self._journal, self._profile))
 
     def _post(self, send: Send, only: Sequence[int] = ()) -> None:
         expires_at_ms = self.state.deadline_ms + _LATE_MS if send.kind is Kind.CONTRIBUTION else None
@@ -544,52 +540,6 @@ class Agent:
     def _upload_topic(self) -> str:
         assert self.state.offer is not None
         return self._topics.upload(self._profile.device, self.state.offer.shards)
-
-    def _job(self, work: Work) -> Job:
-        offer, consensus, privacy = self.state.offer, self.state.training, self.state.privacy
-        assert offer is not None
-        match work.task:
-            case Task.WARM_UP:
-                return WarmUpJob(work, offer.training, privacy)
-            case Task.MAP_COMPETENCE:
-                return CompetenceJob(work, self.state.private_epoch, offer.slice.public_set)
-            case Task.PREDICT:
-                return PredictJob(work, offer, *self._base_for(offer), privacy)
-            case Task.TRAIN:
-                assert consensus is not None
-                messages = tuple(self._journal.blob(digest) for digest in consensus.messages)
-                own = self._own_codes(consensus)
-                return TrainJob(work, consensus.sha256, messages, offer.training, own, privacy)
-            case Task.REFRESH:
-                return self._refresh_job(work, offer.training)
-
-    def _refresh_job(self, work: Work, terms: TrainingTerms) -> Job:
-        refreshing, lesson = self.state.refreshing, self.state.lesson
-        assert refreshing is not None
-        if lesson is None:
-            return RefreshJob(work, refreshing.private_epoch, terms)
-        messages = tuple(self._journal.blob(digest) for digest in lesson.messages)
-        return RefreshJob(work, refreshing.private_epoch, terms, lesson.sha256, messages)
-
-    def _base_for(self, offer: RoundOffer) -> tuple[bytes, bytes]:
-        """Return digest and codes of the base about the offered probes, if it is in the same coding as `offer`."""
-        base = self.state.base_of(offer.slice)
-        if base is None:
-            return b"", b""
-        last = codec.decode(self._journal.blob(base.payload), Contribution, limit=MAX_PAYLOAD_BYTES)
-        if (last.codec, last.top_k) != (offer.codec, offer.top_k):
-            return b"", b""
-        return base.payload, self._journal.blob(base.codes)
-
-    def _own_codes(self, consensus: Consensus) -> bytes:
-        """Return the codes that this device added to a consensus over labels: its target is made by the others."""
-        offer, submission = self.state.offer, self.state.submission
-        if offer is None or offer.slice.public_set != label_set(self._profile.task):
-            return b""
-        base = self.state.base_of(offer.slice)
-        if submission is None or base is None or (offer.round, base.payload) != (consensus.round, submission.payload):
-            return b""
-        return self._journal.blob(base.codes)
 
     def _sound(self, name: str, text: str) -> None:
         """Note an alarm, or with an empty text its end; the federation hears of those that keep the device away."""
