@@ -16,7 +16,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from fleet_sim.factory import build_bundles, equip
 from fleet_sim.federation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.metrics.estimates import estimate, paired
+from fleet_sim.pool import pool
 from fleet_sim.scenario import PRESETS, AttackTerms, Scenario
 from fleet_sim.worlds import World, new_class
 
@@ -69,12 +69,12 @@ def main() -> None:
         np.savez(arguments.logits, demo=last_logits(FIRST_FRESH_SEED))
         return
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(arguments.jobs) as pool:
+    with pool(arguments.jobs) as mapped:
         if arguments.tune:
-            list(pool.map(tune, ("local", "tail", "whole", "centralised")))
+            list(mapped(tune, ("local", "tail", "whole", "centralised")))
             return
         seeds = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + arguments.seeds)
-        rows = list(pool.map(partial(play_once, cache=arguments.cache), seeds))
+        rows = list(mapped(partial(play_once, cache=arguments.cache), seeds))
     body = "\n".join(tables(rows))
     print(body)
     if arguments.write:
