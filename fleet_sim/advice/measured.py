@@ -30,7 +30,7 @@ FEDAVG_DOWN: Mapping[WeightCodec, float] = {"f32": 4.0, "int8": 1716 / 3610, "in
 EVIDENCE_ALONE = "demo federation: server only + 200 canary labels 95.0 %, competence FD 87.4 %, without them 65.2 %"
 EVIDENCE_WHOLE = "demo federation: FedAvg of the whole model 90.2 %, competence FD 87.4 %, FedAvg of the tail 80.6 %"
 EVIDENCE_EQUAL = "pilot, MNIST, alpha = 1: mean 89.1 %, competence 89.3 %, local only 74.1 %"
-EVIDENCE_SKEW = "demo federation: competence FD leads FD by the mean by 3.6 ± 0.9 points, digits at Dirichlet 0.1 by 1.2 ± 1.2"
+EVIDENCE_SKEW = "demo federation: competence FD leads FD by the mean by 3.6 ± 0.9 points"
 EVIDENCE_LIAR = "demo federation, a liar of ten: no clip 10.5 %, clip 45.1 %, clip and canaries 87.5 %"
 EVIDENCE_NEW = "demo federation: competence FD 87.4 %, server only 65.2 %, local only 38.0 %"
 EVIDENCE_DP = "pilot, MNIST, 20 devices of 2,500 rows: epsilon 8 costs 0, 2 up to 3, 1 up to 9, 0.5 up to 24 points"

@@ -185,7 +185,6 @@ def test_bytes_of_weights_are_those_of_the_demo_federation():
         ("attacked, clip, no canaries, student", "45.1", measured.EVIDENCE_LIAR),
         ("attacked, clip, canaries, student", "87.5", measured.EVIDENCE_LIAR),
         ("competence FD, mean client - FD by the mean, mean client", "+3.6 ± 0.9", measured.EVIDENCE_SKEW),
-        ("mean-probabilities, student", "+1.2 ± 1.2", measured.EVIDENCE_SKEW),
     ],
 )
 def test_what_advice_cites_stands_in_the_benchmarks(row, share, evidence):
