@@ -140,23 +140,7 @@ def _live(house: _House) -> None:
         )
         stack.callback(data_use.keep)
         with blame(path, "state.folder"):
-            agent = Agent(
-                profile,
-                store,
-                link,
-                worker,
-                _monotonic_ms,
-                version=house.version,
-                spool=house.spool,
-                find_set=equipment.find_set,
-                on_release=keeper.nudge,
-                on_round_end=keeper.took_part,
-                pid=os.getpid(),
-                since_utc_s=int(time.time()),
-                restart_worker=worker.restart,
-                reserve=_reservations(equipment, profile, data_use),
-                obstacle=_obstacle(settings.training),
-            )
+            agent = _agent(house, equipment, profile, link, worker, keeper=keeper, data_use=data_use)
             tools = Tools(
                 path,
                 levels,
@@ -183,6 +167,36 @@ def _start_worker(path: Path, settings: AgentSettings, inbox: Inbox, stack: Exit
     )
     stack.callback(worker.close)
     return worker
+
+
+def _agent(
+    house: _House,
+    equipment: Equipment,
+    profile: Profile,
+    link: MqttLink,
+    worker: ProcessWorker,
+    *,
+    keeper: Keeper,
+    data_use: DataUse,
+) -> Agent:
+    """Return the loop, which has taken up what this device remembers."""
+    return Agent(
+        profile,
+        house.store,
+        link,
+        worker,
+        _monotonic_ms,
+        version=house.version,
+        spool=house.spool,
+        find_set=equipment.find_set,
+        on_release=keeper.nudge,
+        on_round_end=keeper.took_part,
+        pid=os.getpid(),
+        since_utc_s=int(time.time()),
+        restart_worker=worker.restart,
+        reserve=_reservations(equipment, profile, data_use),
+        obstacle=_obstacle(equipment.settings.training),
+    )
 
 
 def _keeper(path: Path, settings: AgentSettings, shelf: Shelf, worker: ProcessWorker, inbox: Inbox) -> Keeper:
