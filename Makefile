@@ -16,9 +16,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Three at a time on two cores: most of the time tests wait for processes that they have started.
+# Three at a time on two cores: most of the time tests wait for processes that they have started. One that hangs fails
+# after ten minutes, with a traceback of each of its threads, and the others go on.
 test: $(VENV)/.dev tflite-runtime mosquitto card-tools
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 # The agent's package at work on Debian 12 and 13 of arm64, emulated, and a whole first boot of a flashed image
 # (docs/flash.md). Both need root, and make root file systems in ROOTS, once: 15 to 30 minutes. Packages are made of this
