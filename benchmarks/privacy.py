@@ -22,11 +22,11 @@ import numpy as np
 from publish import publish
 
 from broker_server.settings import MethodSettings
-from edge_agent.events import Task, WarmedUp, Work
 from edge_agent.jobs import WarmUpJob
 from edge_agent.privacy.limits import noise_multiplier_of
 from edge_agent.privacy.settings import PrivacySettings
-from edge_agent.private_data import PrivateRows
+from edge_agent.private.data import PrivateRows
+from edge_agent.round.events import Task, WarmedUp, Work
 from fd_protocol.identity import RoundId
 from fd_protocol.terms import PrivacyTerms
 from fd_runtime.fitting import FitTerms

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from publish import publish
 
 from broker_server.settings import MethodSettings
-from edge_agent.local_prior import correct, log_prior
+from edge_agent.learning.local_prior import correct, log_prior
 from fd_protocol.label_set import MIN_LABEL_ROWS
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows, fit
@@ -177,7 +177,7 @@ def weighed_by_rows(private: list[LabelledRows]) -> F64:
 
 
 def as_rows(rows: LabelledRows, prototypes: F64) -> ProbeRows:
-    """What `edge_agent.prototype_ground` makes of them."""
+    """What `edge_agent.learning.prototype_ground` makes of them."""
     known = np.flatnonzero(~np.isnan(prototypes).any(axis=1))
     copies = -(-max(1, len(rows.labels)) // FitTerms().batch_rows)
     labels = np.tile(known, copies)

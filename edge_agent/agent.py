@@ -19,11 +19,17 @@ from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, cast
 
-from edge_agent import participant, presence
-from edge_agent.briefing import job_of
+from edge_agent import presence
+from edge_agent.care.vitals import Vitals
 from edge_agent.commands.desk import CommandDesk
-from edge_agent.eligibility import Profile
-from edge_agent.events import (
+from edge_agent.jobs import Answer, Job
+from edge_agent.process.attempts import MAX_LIVES, Attempts
+from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
+from edge_agent.reservations import Reserved, nothing
+from edge_agent.round import participant
+from edge_agent.round.briefing import job_of
+from edge_agent.round.eligibility import Profile
+from edge_agent.round.events import (
     BundleChanged,
     ClockTicked,
     ConditionsChanged,
@@ -40,17 +46,12 @@ from edge_agent.events import (
     WorkDeferred,
     WorkFailed,
 )
-from edge_agent.incoming import Entry, is_server_birth, read, release_for
-from edge_agent.jobs import Answer, Job
-from edge_agent.journal import Journal
-from edge_agent.outbox import Outbox
-from edge_agent.participant import Participant, Phase, one_line
-from edge_agent.process.attempts import MAX_LIVES, Attempts
-from edge_agent.process.notices import Alarm, Beat, Measured, Notice, PrivateRowsChanged, Spoke
-from edge_agent.reservations import Reserved, nothing
+from edge_agent.round.incoming import Entry, is_server_birth, read, release_for
+from edge_agent.round.journal import Journal
+from edge_agent.round.outbox import Outbox
+from edge_agent.round.participant import Participant, Phase, one_line
 from edge_agent.speaking import Speaker
 from edge_agent.spool import Message, Spool
-from edge_agent.vitals import Vitals
 from edge_agent.worker import WORKER_DOWN, Said, Worker, WorkerDown, WorkerRefusal, WorkerRefusedError, WorkerUp
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError, FedistillError, InvalidValueError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.configuration import load_settings
-from edge_agent.eligibility import Profile
+from edge_agent.round.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
 from fd_protocol.errors import FedistillError, InvalidValueError

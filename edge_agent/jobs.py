@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import IO, TypeAlias
 
-from edge_agent.events import Event, Work, from_journal, to_journal
+from edge_agent.round.events import Event, Work, from_journal, to_journal
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.messages import PrivacyTerms, RoundOffer, TrainingTerms

@@ -6,7 +6,7 @@ earlier life, published late, cannot kill a new one.
 
 from __future__ import annotations
 
-from edge_agent.eligibility import Profile
+from edge_agent.round.eligibility import Profile
 from fd_protocol.messages import MAX_PUBLIC_SETS, Codec, DeviceState
 from fd_runtime.store import Store
 

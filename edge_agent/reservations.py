@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.eligibility import Profile
 from edge_agent.privacy.ledger import Ledger, LedgerError
 from edge_agent.privacy.limits import Spent, effective
 from edge_agent.privacy.saying import CLOCK_UNSET, LEDGER_DAMAGED, PRIVATE_PROBES
 from edge_agent.privacy.settings import PrivacySettings
+from edge_agent.round.eligibility import Profile
 from edge_agent.training.sensors import clock_is_set
 from fd_protocol.messages import RoundOffer
 from fd_protocol.terms import PrivacyTerms

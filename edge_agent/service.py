@@ -20,17 +20,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, cast
 
-from edge_agent import logs, presence, remote_config
+from edge_agent import presence, remote_config
 from edge_agent.agent import Agent, Inbox, RestartWantedError, SwitchWantedError
+from edge_agent.care import logs
+from edge_agent.care.diagnosis import Seen, summary, waiting
+from edge_agent.care.log_level import LogLevels
 from edge_agent.commands.assembly import Tools, make_desk
 from edge_agent.configuration import load_settings, reload_settings
-from edge_agent.diagnosis import Seen, summary, waiting
-from edge_agent.eligibility import Profile
 from edge_agent.enrolment.keeper import IdentityKeeper, errand_command
 from edge_agent.equipment import Equipment, load_equipment, private_epoch_of
 from edge_agent.inference.settings import STDOUT_VARIABLE
 from edge_agent.lives import live_on
-from edge_agent.log_level import LogLevels
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.saying import NO_PRIVATE_STEP
 from edge_agent.process.herald import Herald
@@ -38,6 +38,7 @@ from edge_agent.process.remedies import remedy
 from edge_agent.process.sd_notify import SYSTEMD_VARIABLES, Notifier
 from edge_agent.process.standing import Standing
 from edge_agent.reservations import Reservations
+from edge_agent.round.eligibility import Profile
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.keeper import Health, Helpers, Keeper, begin, trial_command, verify_command
 from edge_agent.slots.machine import Phase, Slots, Unhealthy

@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from edge_agent.events import WorkFailed
 from edge_agent.jobs import Answer, Job, encode_job
 from edge_agent.process.child import Child
 from edge_agent.process.notices import Alarm, Beat, Notice
 from edge_agent.process.pipe import READY, decode_said
 from edge_agent.process.postmortem import Cause, Death, explain, oom_kills
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.round.events import WorkFailed
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_runtime.config import EX_SOFTWARE
 from fd_runtime.waking import Waker

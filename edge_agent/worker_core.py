@@ -6,20 +6,20 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge_agent.events import CompetenceMapped, Predicted, Submission, WarmedUp, WorkDeferred, WorkFailed
-from edge_agent.ground import Ground, ProbeGround
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
-from edge_agent.label_ground import LabelGround
-from edge_agent.learned import private_path, spoke_privately
-from edge_agent.learner import Learner, PrivateFeatures
-from edge_agent.nearest import check_clusters
+from edge_agent.learning.ground import Ground, ProbeGround
+from edge_agent.learning.label_ground import LabelGround
+from edge_agent.learning.learned import private_path, spoke_privately
+from edge_agent.learning.learner import Learner, PrivateFeatures
+from edge_agent.learning.nearest import check_clusters
+from edge_agent.learning.prototype_ground import PrototypeGround
+from edge_agent.learning.seen import Seeing
 from edge_agent.privacy.learner import PrivateLearner, Purse
 from edge_agent.privacy.limits import PrivacyRefusedError
 from edge_agent.privacy.saying import PRIVATE_PROBES
-from edge_agent.private_data import Private
+from edge_agent.private.data import Private
 from edge_agent.process.postmortem import Cause
-from edge_agent.prototype_ground import PrototypeGround
-from edge_agent.seen import Seeing
+from edge_agent.round.events import CompetenceMapped, Predicted, Submission, WarmedUp, WorkDeferred, WorkFailed
 from edge_agent.training.between import Between, DeferredError
 from fd_protocol import codec
 from fd_protocol.competence import encode_map

@@ -20,23 +20,23 @@ from typing import IO
 
 import numpy as np
 
-from edge_agent import log_level, logs
+from edge_agent.care import log_level, logs
 from edge_agent.configuration import load_settings, reload_settings
 from edge_agent.equipment import Equipment, load_equipment
 from edge_agent.inference.known_rows import KnownRows
 from edge_agent.inference.serving import Surroundings, serving
 from edge_agent.jobs import decode_job, read_frame
 from edge_agent.keeping import kept
+from edge_agent.learning.seen import Seeing, SeenProbes, SeenSets
 from edge_agent.privacy.learner import Purse
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.saying import NO_PRIVATE_STEP
+from edge_agent.private.data import PrivateRows, load_private_rows
 from edge_agent.private.renewal import Renewal
-from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.process.heart import Heart, Pulse
 from edge_agent.process.notices import Alarm
 from edge_agent.process.pipe import Mouth
 from edge_agent.process.postmortem import cause_of
-from edge_agent.seen import Seeing, SeenProbes, SeenSets
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.backbones import backbones
 from edge_agent.slots.personal import carry_over

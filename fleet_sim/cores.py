@@ -11,7 +11,7 @@ from edge_agent.jobs import Answer, Job
 from edge_agent.privacy.learner import Purse
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.settings import PrivacySettings
-from edge_agent.private_data import PrivateRows
+from edge_agent.private.data import PrivateRows
 from edge_agent.worker import Worker
 from fd_protocol.identity import sha256
 from fd_protocol.prototypes import PrototypeSpace

@@ -25,10 +25,10 @@ from broker_server.equipment import probe_set
 from broker_server.federation import wake_at_ms
 from broker_server.settings import ProbeSet, RoundSettings, Settings
 from broker_server.student import Student
-from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
 from edge_agent.privacy.settings import PrivacySettings
-from edge_agent.private_data import PrivateRows
+from edge_agent.private.data import PrivateRows
+from edge_agent.round.eligibility import Profile
 from fd_protocol.canaries import Canaries
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind, RoundOffer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.local_prior import correct, log_prior
+from edge_agent.learning.local_prior import correct, log_prior
 from fd_runtime.artifacts import Bundle
 from fd_runtime.fitting import LabelledRows
 from fd_runtime.model import F32, I64

@@ -16,10 +16,10 @@ from broker_server.settings import ProbeSet, Settings
 from broker_server.student import Learner
 from edge_agent import presence
 from edge_agent.agent import Agent, Inbox
-from edge_agent.eligibility import Profile
 from edge_agent.jobs import Answer, Job
-from edge_agent.private_data import PrivateRows
+from edge_agent.private.data import PrivateRows
 from edge_agent.reservations import Reservations
+from edge_agent.round.eligibility import Profile
 from edge_agent.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes

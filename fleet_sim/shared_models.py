@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_agent.jobs import Job
-from edge_agent.seen import SeenProbes
+from edge_agent.learning.seen import SeenProbes
 from edge_agent.worker import Worker
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import DecodeError

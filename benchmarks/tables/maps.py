@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.publish import publish
 from benchmarks.tables.worlds import data, thinned
 from broker_server.rules import RuleTerms
-from edge_agent import clustering
+from edge_agent.learning import clustering
 from fd_protocol.competence import DECODED, EDGES
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.command_line import Parser, run_program

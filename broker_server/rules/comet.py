@@ -3,9 +3,9 @@
     clusters: k-means of what the devices say, p_k in R^(probes x classes)
     z_i = sum_{k in cluster i} a_k p_k / sum_{k in cluster i} a_k        a_k = weight of the voice
 
-Each device learns the z_i that lies nearest to what it says itself. It finds that out by itself (`edge_agent.nearest`),
-so nobody is told who is in which cluster, and what all say together is published beside it, for the student, and for
-agents that know of no clusters.
+Each device learns the z_i that lies nearest to what it says itself. It finds that out by itself
+(`edge_agent.learning.nearest`), so nobody is told who is in which cluster, and what all say together is published
+beside it, for the student, and for agents that know of no clusters.
 
 k-means by Lloyd's steps. The first seed is the voice nearest to the mean of all; each further one is the farthest from
 all seeds such that m voices' weight lies as far away, m = `least`: fewer than m who are unlike everybody get no cluster

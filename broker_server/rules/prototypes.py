@@ -9,8 +9,8 @@ speak of a class weigh alike, and measured it makes no difference. The printed e
 once more, which would shrink every prototype towards zero; the mean is meant.
 
 The paper's loss pulls a *trainable* extractor's features to the prototypes. Ours is frozen, so that term has nothing to
-move; `edge_agent.prototype_ground` says what a device does with them instead, docs/adr/0013-without-a-public-set.md
-what was measured.
+move; `edge_agent.learning.prototype_ground` says what a device does with them instead, and what was measured stands in
+docs/adr/0013-without-a-public-set.md.
 """
 
 from __future__ import annotations

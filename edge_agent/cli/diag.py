@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edge_agent import doctor
-from edge_agent.archive import collect
+from edge_agent.care import doctor
+from edge_agent.care.archive import collect
+from edge_agent.care.look import look
 from edge_agent.cli.config import values
 from edge_agent.cli.output import tell
 from edge_agent.cli.place import config_path
-from edge_agent.look import look
 from fd_runtime.version import VERSION
 
 

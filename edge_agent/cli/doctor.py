@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from edge_agent import doctor
+from edge_agent.care import doctor
 from edge_agent.cli.output import table, tell
 from edge_agent.cli.place import config_path
 from fd_runtime.findings import Finding

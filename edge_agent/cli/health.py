@@ -6,10 +6,10 @@ import argparse
 import time
 from pathlib import Path
 
+from edge_agent.care.look import look
+from edge_agent.care.vitals import Steadiness
 from edge_agent.cli.output import tell
 from edge_agent.cli.place import config_path
-from edge_agent.look import look
-from edge_agent.vitals import Steadiness
 from fd_protocol.errors import FedistillError
 
 EX_UNWELL = 1

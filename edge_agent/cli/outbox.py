@@ -8,12 +8,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from edge_agent.care.look import Waiting, look
 from edge_agent.cli.output import table, tell
 from edge_agent.cli.place import config_path
-from edge_agent.events import ReceiptReceived
-from edge_agent.journal import Journal
-from edge_agent.look import Waiting, look
-from edge_agent.participant import step
+from edge_agent.round.events import ReceiptReceived
+from edge_agent.round.journal import Journal
+from edge_agent.round.participant import step
 from edge_agent.spool import Message, listing
 from fd_protocol.messages import Receipt, Status
 from fd_runtime.starting import blame, exclusive

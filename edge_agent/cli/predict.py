@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from edge_agent.care.predicting import load_speaker, read_samples
 from edge_agent.cli.output import table, tell
 from edge_agent.cli.place import config_path
-from edge_agent.predicting import load_speaker, read_samples
 
 
 def run(arguments: argparse.Namespace) -> int:

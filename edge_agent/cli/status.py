@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from edge_agent import status
+from edge_agent.care import status
 from edge_agent.cli.output import facts, tell
 from edge_agent.cli.place import config_path
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from edge_agent.care.wiping import left_elsewhere, wipe
 from edge_agent.cli.output import tell
 from edge_agent.cli.place import config_path
 from edge_agent.configuration import load_settings
-from edge_agent.wiping import left_elsewhere, wipe
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_NOPERM
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.care.log_level import LogLevels
 from edge_agent.commands.body import Body
 from edge_agent.commands.config import ConfigPlace, config_handler
 from edge_agent.commands.desk import CommandDesk
@@ -14,7 +15,6 @@ from edge_agent.commands.doing import Handler
 from edge_agent.commands.dry_run import dry_run_handler
 from edge_agent.commands.log_level import log_level_handler
 from edge_agent.commands.restart_worker import restart_worker_handler
-from edge_agent.log_level import LogLevels
 from edge_agent.settings import AgentSettings
 from fd_protocol.topics import Topics
 from fd_runtime.link import Link

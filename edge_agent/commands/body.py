@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edge_agent.eligibility import Profile
+from edge_agent.care.vitals import Vitals
 from edge_agent.jobs import Job
-from edge_agent.participant import Participant
 from edge_agent.reservations import Reserved
-from edge_agent.vitals import Vitals
+from edge_agent.round.eligibility import Profile
+from edge_agent.round.participant import Participant
 from fd_protocol.messages import RoundOffer
 
 

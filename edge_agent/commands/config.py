@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import remote_config
+from edge_agent.care.vitals import Steadiness
 from edge_agent.commands.body import Body
 from edge_agent.commands.doing import CommandFailedError, Doing, Done, Failed, Finished, Progress, Step
 from edge_agent.commands.machine import FORBIDDEN, INVALID, ROLLED_BACK
@@ -27,7 +28,6 @@ from edge_agent.configuration import load_changed, load_own
 from edge_agent.jobs import Answer
 from edge_agent.remote_config import RemoteConfig, remote_keys
 from edge_agent.settings import AgentSettings
-from edge_agent.vitals import Steadiness
 from fd_protocol.messages import Command
 from fd_runtime.config import ConfigError
 from fd_runtime.remote_fields import Restart

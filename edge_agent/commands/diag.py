@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from edge_agent.care.diagnosis import under_terms
 from edge_agent.commands.body import Body
 from edge_agent.commands.doing import Doing, Done, Finished
-from edge_agent.diagnosis import under_terms
 from fd_protocol.messages import Command
 
 

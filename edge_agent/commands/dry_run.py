@@ -14,11 +14,11 @@ from dataclasses import replace
 from edge_agent.commands.body import Body
 from edge_agent.commands.doing import CommandFailedError, Doing, Done, Failed, Progress
 from edge_agent.commands.machine import ERROR
-from edge_agent.eligibility import Profile, objection
-from edge_agent.events import Predicted, Task, Work, WorkFailed
 from edge_agent.jobs import Answer, PredictJob
-from edge_agent.participant import Participant
 from edge_agent.privacy.saying import public_reason
+from edge_agent.round.eligibility import Profile, objection
+from edge_agent.round.events import Predicted, Task, Work, WorkFailed
+from edge_agent.round.participant import Participant
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import (
     MAX_CELLS,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge_agent.care.log_level import LogLevels, Standing
 from edge_agent.commands.doing import CommandFailedError, Doing, Done, Finished
 from edge_agent.commands.machine import INVALID
-from edge_agent.log_level import LogLevels, Standing
 from fd_protocol.messages import Command
 from fd_runtime.logs import LEVELS
 

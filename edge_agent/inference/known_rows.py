@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_agent.inference.calibration import MOST_ROWS, Known
-from edge_agent.private_data import PrivateRows
+from edge_agent.private.data import PrivateRows
 from fd_runtime.model import I64, Features
 from fd_runtime.opening import LoadedModel
 

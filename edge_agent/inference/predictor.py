@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.inference.latency import Latency, Stage
-from edge_agent.local_prior import correct
+from edge_agent.learning.local_prior import correct
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
 from fd_protocol.manifest import Task

@@ -22,10 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.acceptance import Score, is_acceptable
-from edge_agent.checkpoint import Progress
-from edge_agent.events import Trained
-from edge_agent.learned import Learned, Speaker
+from edge_agent.learning.acceptance import Score, is_acceptable
+from edge_agent.learning.checkpoint import Progress
+from edge_agent.learning.learned import Learned, Speaker
 from edge_agent.privacy.ledger import Entry, Ledger, LedgerError
 from edge_agent.privacy.limits import PrivacyRefusedError, Spent, charge_for
 from edge_agent.privacy.noise import NoiseStream
@@ -37,6 +36,7 @@ from edge_agent.privacy.training import (
     digest_of,
     train_privately,
 )
+from edge_agent.round.events import Trained
 from edge_agent.training.between import Between
 from edge_agent.training.memory import rows_within
 from edge_agent.training.sensors import clock_is_set

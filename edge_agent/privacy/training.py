@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.checkpoint import array_sha256
+from edge_agent.learning.checkpoint import array_sha256
 from edge_agent.privacy.noise import NoiseStream
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.identity import sha256

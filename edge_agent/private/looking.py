@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent.private.data import PrivateRows
 from edge_agent.private.keys import key_path, read_key
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.table import RowTable
-from edge_agent.private_data import PrivateRows
 from fd_protocol.manifest import Task
 
 

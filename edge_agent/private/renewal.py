@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.private.data import Private
 from edge_agent.private.store import PrivateStore
-from edge_agent.private_data import Private
 from fd_protocol.manifest import Task
 from fd_runtime.model import F32, I64, Features
 from fd_runtime.opening import LoadedModel

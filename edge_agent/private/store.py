@@ -30,13 +30,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.private.capacity import capacity_of
+from edge_agent.private.data import PrivateRows
 from edge_agent.private.facts import Asked, Facts, Pool, Summary, is_held_out
 from edge_agent.private.keys import KeyFileError, key_path, make_key, read_key
 from edge_agent.private.pools import Pools, known
 from edge_agent.private.questions import in_order
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.table import RowTable, is_sealed
-from edge_agent.private_data import PrivateRows
 from edge_agent.process.notices import Notice, PrivateRowsChanged
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Manifest, Task

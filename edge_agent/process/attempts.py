@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
-from edge_agent.events import Work
+from edge_agent.round.events import Work
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.schema import from_item, to_item

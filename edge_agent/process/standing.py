@@ -1,6 +1,6 @@
 """How a device is at the moment, beyond what its memory tells: a small file beside the running program.
 
-The herald alone writes it; `edge_agent.look` alone reads it, for `status`, `health`, `doctor` and whoever else asks.
+The herald alone writes it; `edge_agent.care.look` alone reads it, for `status`, `health`, `doctor` and who else asks.
 Nobody needs it, so it is replaced whole and never fsynced: after a power cut it would be void anyway.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.vitals import Vitals
+from edge_agent.care.vitals import Vitals
 from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
 from fd_runtime.files import write_atomically
 

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from edge_agent import host
+from edge_agent.care import host
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle
 from fd_runtime.golden import Golden

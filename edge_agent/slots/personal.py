@@ -17,9 +17,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.checkpoint import Checkpoint
-from edge_agent.learned import spoke_privately
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.checkpoint import Checkpoint
+from edge_agent.learning.learned import spoke_privately
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle

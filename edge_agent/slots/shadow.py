@@ -21,10 +21,10 @@ from itertools import chain
 
 import numpy as np
 
-from edge_agent.acceptance import Score, is_acceptable
 from edge_agent.equipment import Equipment
+from edge_agent.learning.acceptance import Score, is_acceptable
+from edge_agent.private.data import MIN_HOLD_OUT_ROWS, PrivateRows, load_private_rows
 from edge_agent.private.looking import held_out
-from edge_agent.private_data import MIN_HOLD_OUT_ROWS, PrivateRows, load_private_rows
 from fd_runtime.artifacts import Bundle
 from fd_runtime.model import F32, Tail
 from fd_runtime.opening import LoadedModel

@@ -9,8 +9,8 @@ the bundle: that may follow from private rows.
 
 from __future__ import annotations
 
-from edge_agent.participant import one_line
 from edge_agent.privacy.saying import FAILED
+from edge_agent.round.participant import one_line
 from edge_agent.slots.machine import Slots
 from fd_protocol.messages import BUNDLE_ID_CHARACTERS, Command, CommandState
 from fd_protocol.topics import MODEL

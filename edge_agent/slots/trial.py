@@ -28,8 +28,8 @@ from enum import Enum
 from pathlib import Path
 
 from edge_agent.equipment import Equipment, load_equipment
-from edge_agent.journal import Journal
-from edge_agent.learned import private_path
+from edge_agent.learning.learned import private_path
+from edge_agent.round.journal import Journal
 from edge_agent.slots.costs import LATENCY, MEMORY, Growth, latency_p95_ms
 from edge_agent.slots.machine import Offered
 from edge_agent.slots.personal import learnt_with

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from edge_agent import host
+from edge_agent.care import host
 from edge_agent.configuration import load_settings
 from edge_agent.settings import AgentSettings
 from edge_agent.slots import floor

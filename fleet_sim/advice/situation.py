@@ -10,7 +10,7 @@ import onnx
 
 from broker_server.coverage import Coverage, coverage, is_far
 from broker_server.rules.voice import DISTANCE_CODES
-from edge_agent.clustering import MIN_ROWS, centroids_of, nearest_distances
+from edge_agent.learning.clustering import MIN_ROWS, centroids_of, nearest_distances
 from fd_protocol.competence import quantise_distances
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Role, Task

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from broker_server.coverage import WARN_UNCOVERED
 from broker_server.settings import RoundSettings
-from edge_agent.clustering import MIN_ROWS
+from edge_agent.learning.clustering import MIN_ROWS
 from fd_protocol.terms import MAX_CELLS
 from fleet_sim.advice import measured
 from fleet_sim.advice.situation import Situation

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_agent.events import CompetenceMapped, Predicted, Submission, Trained
 from edge_agent.jobs import Answer, Job, PredictJob, TrainJob
+from edge_agent.round.events import CompetenceMapped, Predicted, Submission, Trained
 from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Contribution

@@ -19,7 +19,7 @@ import numpy as np
 
 from broker_server.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
-from edge_agent.learned import private_path, spoke_privately
+from edge_agent.learning.learned import private_path, spoke_privately
 from fd_runtime.artifacts import Runtime
 from fd_runtime.link import TlsFiles
 from fleet_sim.factory import Equipment

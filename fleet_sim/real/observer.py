@@ -17,7 +17,7 @@ from broker_server.federation import Federation
 from broker_server.journal import Journal
 from broker_server.student import StudentWeights
 from broker_server.trust import TrustTable
-from edge_agent import checkpoint as checkpoints
+from edge_agent.learning import checkpoint as checkpoints
 from fd_runtime.model import F32
 from fd_runtime.store import Store, StoreError
 from fleet_sim.lab import Hits, Lab, own_shares

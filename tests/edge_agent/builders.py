@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_agent.events import (
+from edge_agent.round.events import (
     ConsensusBlockReceived,
     OfferReceived,
     Predicted,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.journal import Journal
-from edge_agent.participant import Phase
 from edge_agent.process import standing as standings
+from edge_agent.round.journal import Journal
+from edge_agent.round.participant import Phase
 from fd_protocol import codec, topics
 from fd_protocol.identity import sha256
 from fd_protocol.messages import (

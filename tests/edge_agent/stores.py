@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from edge_agent.private_data import PrivateRows
+from edge_agent.private.data import PrivateRows
 
 
 @dataclass(frozen=True)

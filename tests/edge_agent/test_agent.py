@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from edge_agent.agent import DISK_FULL
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
-from edge_agent.participant import NO_CONSENSUS, Phase, named_blobs
 from edge_agent.process.attempts import MAX_LIVES
 from edge_agent.process.notices import Alarm, Measured, PrivateRowsChanged, Spoke
+from edge_agent.round.participant import NO_CONSENSUS, Phase, named_blobs
 from edge_agent.spool import Spool
 from edge_agent.worker import WORKER_DOWN, WorkerRefusal, WorkerRefusedError
 from fd_protocol import codec

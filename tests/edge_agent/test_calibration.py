@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_agent.inference.calibration import MIN_ROWS, Known, calibrate, fit_temperature
-from edge_agent.local_prior import log_prior
+from edge_agent.learning.local_prior import log_prior
 
 CLASSES = 4
 

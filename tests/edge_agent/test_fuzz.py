@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.participant import Phase
+from edge_agent.round.participant import Phase
 from fd_protocol import cbor, codec
 from fd_protocol.messages import Kind, Receipt, ServerState, Status
 from tests.edge_agent.builders import offer, round_id

@@ -9,10 +9,10 @@ import pytest
 
 from edge_agent.inference.calibration import MOST_ROWS
 from edge_agent.inference.known_rows import KnownRows
+from edge_agent.private.data import PrivateRows
 from edge_agent.private.facts import is_held_out
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
-from edge_agent.private_data import PrivateRows
 from fd_protocol.errors import FedistillError
 from fd_runtime.space import preprocessed
 from tests.support.small_bundles import PICTURES, pictures

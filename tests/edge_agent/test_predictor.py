@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from edge_agent.inference.latency import BOUNDS_S, Latency, Stage
 from edge_agent.inference.predictor import Adjustment, Predictions, Predictor, SampleError
 from edge_agent.inference.sample_queue import SampleQueue
-from edge_agent.local_prior import log_prior
+from edge_agent.learning.local_prior import log_prior
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import soften
 from fd_runtime.model import ThetaError

@@ -12,17 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.events import (
-    CompetenceMapped,
-    Event,
-    Predicted,
-    Submission,
-    Task,
-    Trained,
-    WarmedUp,
-    Work,
-    WorkFailed,
-)
 from edge_agent.jobs import (
     Answer,
     CompetenceJob,
@@ -39,6 +28,17 @@ from edge_agent.jobs import (
 from edge_agent.process.notices import KINDS, Alarm, Beat, Measured, PrivateRowsChanged, Spoke, encode_notice
 from edge_agent.process.pipe import Frames, Mouth, decode_said, frame
 from edge_agent.process.settings import ProcessSettings
+from edge_agent.round.events import (
+    CompetenceMapped,
+    Event,
+    Predicted,
+    Submission,
+    Task,
+    Trained,
+    WarmedUp,
+    Work,
+    WorkFailed,
+)
 from edge_agent.worker import WORKER_DOWN, ProcessWorker, WorkerDown, WorkerRefusal, WorkerUp
 from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.identity import sha256
@@ -49,7 +49,7 @@ from tests.edge_agent.patience import PATIENCE_S, wait_until
 WORKER = """
 import os, sys, signal, time
 from pathlib import Path
-from edge_agent.events import WarmedUp
+from edge_agent.round.events import WarmedUp
 from edge_agent.jobs import Answer, decode_job, encode_answer, read_frame, write_frame
 from edge_agent.process.notices import Alarm, Beat, Measured, encode_notice
 from edge_agent.process.pipe import READY

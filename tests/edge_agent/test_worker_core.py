@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.events import CompetenceMapped, Predicted, Task, Trained, WarmedUp, Work, WorkFailed
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
-from edge_agent.learner import GUARD, Learner, PrivateFeatures
-from edge_agent.private_data import PrivateRows, load_private_rows
-from edge_agent.seen import SeenProbes
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.learner import GUARD, Learner, PrivateFeatures
+from edge_agent.learning.seen import SeenProbes
+from edge_agent.private.data import PrivateRows, load_private_rows
+from edge_agent.round.events import CompetenceMapped, Predicted, Task, Trained, WarmedUp, Work, WorkFailed
 from edge_agent.training.between import Between, BrokenOffError
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
@@ -370,7 +370,7 @@ def test_a_checkpoint_of_another_bundle_is_not_taken(bench):
 SAVE_WITH_LITTLE_ROOM = """
 import resource, signal, sys
 from pathlib import Path
-from edge_agent import checkpoint
+from edge_agent.learning import checkpoint
 signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 checkpoint.save(Path(sys.argv[1]), checkpoint.Checkpoint(b"b" * 32, b"new!" * 1000))

@@ -6,10 +6,10 @@ import itertools
 from queue import SimpleQueue
 
 from edge_agent.agent import Agent
-from edge_agent.eligibility import Profile
-from edge_agent.events import CompetenceMapped, Predicted, Submission, Trained, WarmedUp
 from edge_agent.jobs import Answer, CompetenceJob, Job, PredictJob, TrainJob, WarmUpJob
 from edge_agent.presence import begin_life
+from edge_agent.round.eligibility import Profile
+from edge_agent.round.events import CompetenceMapped, Predicted, Submission, Trained, WarmedUp
 from edge_agent.worker import InlineWorker
 from fd_protocol import codec
 from fd_protocol.identity import sha256

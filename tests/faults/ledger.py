@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.events import WarmedUp
+from edge_agent.learning import checkpoint as checkpoints
 from edge_agent.privacy import learner
 from edge_agent.privacy.ledger import Entry, Ledger
 from edge_agent.privacy.limits import noise_multiplier_of
+from edge_agent.round.events import WarmedUp
 from edge_agent.training.between import Between
 from tests.edge_agent.privacy.private_device import PRIVACY, PrivateDevice
 from tests.faults.marks import marked, marks

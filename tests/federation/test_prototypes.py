@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from broker_server.settings import MethodSettings
-from edge_agent.participant import Phase
+from edge_agent.round.participant import Phase
 from fd_protocol import codec
 from fd_protocol.label_set import MIN_LABEL_ROWS, label_set
 from fd_protocol.messages import ConsensusBlock, Kind

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.participant import Phase
+from edge_agent.round.participant import Phase
 from tests.federation.stage import DEVICES, SCENARIO, consensuses, voices
 
 ROUNDS = 31

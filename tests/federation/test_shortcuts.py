@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent.participant import Phase
+from edge_agent.round.participant import Phase
 from fleet_sim.bus import Faults
 from fleet_sim.factory import equip
 from fleet_sim.federation import Simulation

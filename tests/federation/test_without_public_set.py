@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
-from edge_agent.eligibility import Profile
 from edge_agent.jobs import PredictJob, TrainJob
-from edge_agent.label_ground import standing_of
-from edge_agent.private_data import PrivateRows
+from edge_agent.learning.label_ground import standing_of
+from edge_agent.private.data import PrivateRows
+from edge_agent.round.eligibility import Profile
 from fd_protocol import codec
 from fd_protocol.competence import FAR
 from fd_protocol.label_set import VOICE_ONE, label_set

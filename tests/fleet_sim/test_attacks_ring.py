@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from broker_server.consensus import to_blocks
-from edge_agent.events import CompetenceMapped, Predicted, Submission, Task, Trained, WarmedUp, Work, WorkFailed
 from edge_agent.jobs import Answer, CompetenceJob, PredictJob, TrainJob, WarmUpJob
+from edge_agent.round.events import CompetenceMapped, Predicted, Submission, Task, Trained, WarmedUp, Work, WorkFailed
 from fd_protocol import codec
 from fd_protocol.competence import decode_map, encode_map
 from fd_protocol.errors import InvalidValueError

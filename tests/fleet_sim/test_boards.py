@@ -8,8 +8,8 @@ from itertools import islice, pairwise, takewhile
 import numpy as np
 import pytest
 
-from edge_agent.events import Task, Work
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
+from edge_agent.round.events import Task, Work
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import TrainingTerms

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from broker_server.coverage import WARN_UNCOVERED, Coverage, coverage, is_far
-from edge_agent.clustering import centroids_of, nearest_distances
+from edge_agent.learning.clustering import centroids_of, nearest_distances
 from fd_protocol.competence import DECODED, quantise_distances
 from fd_runtime.space import preprocessed
 from fleet_sim.worlds import digits, new_class

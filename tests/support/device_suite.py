@@ -36,7 +36,7 @@ TESTS = (
     *("fd_runtime/test_golden.py", "fd_runtime/test_numpy_model.py", "fd_runtime/test_onnx_model.py"),
     *("fd_runtime/test_reference.py", "fd_runtime/test_store.py", "fd_runtime/test_files.py"),
     *("fd_runtime/test_artifacts.py", "fd_runtime/test_npy.py", "fd_runtime/test_tuf.py", "fd_runtime/test_version.py"),
-    *("edge_agent/test_participant.py", "edge_agent/test_worker_core.py", "edge_agent/test_worker.py"),
+    *("edge_agent/round/test_participant.py", "edge_agent/test_worker_core.py", "edge_agent/test_worker.py"),
     *("edge_agent/test_predictor.py", "edge_agent/test_calibration.py"),
     *("edge_agent/process/test_sd_notify.py", "edge_agent/process/test_heart.py"),
     *("edge_agent/process/test_herald.py", "edge_agent/process/test_postmortem.py"),

@@ -1,6 +1,6 @@
 """What devices in the field have: sessions and probes of their own each, and a worker that answers at once."""
 
-from edge_agent.seen import SeenProbes
+from edge_agent.learning.seen import SeenProbes
 from edge_agent.worker import InlineWorker
 from edge_agent.worker_core import WorkerCore
 

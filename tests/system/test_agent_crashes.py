@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.participant import Phase
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.round.participant import Phase
 from fd_protocol.messages import Status
 from fd_runtime.link import LinkSettings
 from tests.edge_agent.patience import wait_until

@@ -18,8 +18,8 @@ import pytest
 
 from broker_server.certificates import Role
 from edge_agent.agent import Agent
-from edge_agent.participant import NO_CONSENSUS, Phase
 from edge_agent.presence import begin_life
+from edge_agent.round.participant import NO_CONSENSUS, Phase
 from edge_agent.spool import Spool, SpoolSettings
 from edge_agent.worker import InlineWorker
 from fd_protocol.manifest import Role as GraphRole

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.journal import Journal
-from edge_agent.participant import NO_CONSENSUS, Phase
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.round.journal import Journal
+from edge_agent.round.participant import NO_CONSENSUS, Phase
 from edge_agent.spool import listing
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Kind, Status

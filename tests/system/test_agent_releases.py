@@ -7,8 +7,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.participant import Phase
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.round.participant import Phase
 from edge_agent.slots import machine
 from edge_agent.slots.shelf import Shelf
 from edge_agent.training.data_use import used

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from broker_server.certificates import Role
-from edge_agent.participant import Phase
+from edge_agent.round.participant import Phase
 from fd_runtime.link import LinkSettings
 from fd_runtime.starting import exclusive
 from tests.edge_agent.artifacts import TASK, write_bundle

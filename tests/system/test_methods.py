@@ -9,7 +9,7 @@ import pytest
 
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.journal import Journal
-from edge_agent import checkpoint as checkpoints
+from edge_agent.learning import checkpoint as checkpoints
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.space import preprocessed

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edge_agent.private.data import PrivateRows
 from edge_agent.private.settings import GuessSettings, StoreSettings
 from edge_agent.private.store import PrivateStore
-from edge_agent.private_data import PrivateRows
 from fd_protocol import codec
 from fd_protocol.competence import FAR, decode_map
 from fd_protocol.identity import sha256

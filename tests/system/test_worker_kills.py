@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.checkpoint import Progress
-from edge_agent.events import Task, Trained, WarmedUp, Work, WorkFailed
 from edge_agent.jobs import TrainJob, WarmUpJob, decode_answer, encode_job, read_frame, write_frame
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.checkpoint import Progress
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.process.notices import KINDS
 from edge_agent.process.pipe import READY
+from edge_agent.round.events import Task, Trained, WarmedUp, Work, WorkFailed
 from fd_protocol import cbor, codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Codec, ConsensusBlock, PrivacyTerms, Slice, TrainingTerms

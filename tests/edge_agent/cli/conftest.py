@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent import presence
+from edge_agent.care.vitals import Vitals
 from edge_agent.cli import main
-from edge_agent.events import OfferReceived, Predicted, Submission, WarmedUp
-from edge_agent.journal import Journal
 from edge_agent.process import standing as standings
 from edge_agent.process.standing import Standing
-from edge_agent.vitals import Vitals
+from edge_agent.round.events import OfferReceived, Predicted, Submission, WarmedUp
+from edge_agent.round.journal import Journal
 from fd_protocol.identity import sha256
 from fd_runtime.starting import exclusive
 from fd_runtime.store import Store

@@ -23,16 +23,17 @@ import pytest
 
 from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role
-from edge_agent import doctor, log_level, remote_config
-from edge_agent.archive import REDACTED, redacted, redacted_setting
+from edge_agent import remote_config
+from edge_agent.care import doctor, log_level
+from edge_agent.care.archive import REDACTED, redacted, redacted_setting
+from edge_agent.care.diagnosis import Seen, summary
+from edge_agent.care.doctor import examine
+from edge_agent.care.vitals import Vitals
 from edge_agent.cli import main
 from edge_agent.cli.completion import script
 from edge_agent.cli.parser import SHELLS, leaves, make_parser
-from edge_agent.diagnosis import Seen, summary
-from edge_agent.doctor import examine
-from edge_agent.participant import Participant
 from edge_agent.remote_config import RemoteConfig
-from edge_agent.vitals import Vitals
+from edge_agent.round.participant import Participant
 from fd_protocol.errors import DecodeError
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry
 from fd_protocol.manifest import Role as FileRole
@@ -242,7 +243,7 @@ def test_nothing_secret_and_no_private_row_is_in_the_archive(home, identity, mon
         f"ValueError: bad row {rows[0].tolist()}", f"sample {' '.join(map(str, rows[1]))}", f"{rows[2]}",
         "lr 0.1 loss 0.25 step 7", "broker 10.0.0.7:8883 refused",
     ]  # fmt: skip
-    monkeypatch.setattr("edge_agent.archive._log_lines", lambda _: iter("\n".join(lines).splitlines()))
+    monkeypatch.setattr("edge_agent.care.archive._log_lines", lambda _: iter("\n".join(lines).splitlines()))
     contents, _ = members(home)
     whole = "\n".join(contents.values())
     key_lines = [line for line in identity.key.read_text().splitlines() if len(line) > 20 and "-----" not in line]
@@ -274,7 +275,7 @@ def test_ordinary_lines_stay_as_they_are():
 
 def test_an_archive_is_bounded(home, monkeypatch):
     monkeypatch.setattr(
-        "edge_agent.archive._log_lines", lambda _: (f"{n} " + os.urandom(20).hex(" ") for n in range(20_000))
+        "edge_agent.care.archive._log_lines", lambda _: (f"{n} " + os.urandom(20).hex(" ") for n in range(20_000))
     )
     contents, told = members(home)
     assert len(contents["log.txt"]) <= 256 << 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import logs
+from edge_agent.care import logs
 from edge_agent.cli.parser import leaves, make_parser
 from edge_agent.commands import machine
 from edge_agent.remote_config import CLOSED_SECTIONS

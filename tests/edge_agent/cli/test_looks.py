@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_agent import checkpoint
-from edge_agent.checkpoint import Checkpoint
+from edge_agent.care.predicting import read_samples
 from edge_agent.commands import memory
 from edge_agent.commands.machine import CommandHeard, Commands, step
-from edge_agent.journal import Journal
-from edge_agent.participant import Phase
-from edge_agent.predicting import read_samples
+from edge_agent.learning import checkpoint
+from edge_agent.learning.checkpoint import Checkpoint
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.limits import charge_for
 from edge_agent.remote_config import RemoteConfig, begin, save
+from edge_agent.round.journal import Journal
+from edge_agent.round.participant import Phase
 from edge_agent.spool import Message, Spool
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Task

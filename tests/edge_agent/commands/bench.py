@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from edge_agent import presence, remote_config
 from edge_agent.agent import Agent, RestartWantedError
+from edge_agent.care.log_level import LogLevels
 from edge_agent.commands.assembly import Tools, make_desk
 from edge_agent.commands.config import _STEADY_S
 from edge_agent.configuration import reload_settings
-from edge_agent.log_level import LogLevels
 from edge_agent.settings import AgentSettings
 from edge_agent.worker import InlineWorker, WorkerDown, WorkerUp
 from fd_protocol.messages import Command, CommandState

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.commands import memory
-from edge_agent.events import WorkFailed
 from edge_agent.jobs import Answer, PredictJob
+from edge_agent.round.events import WorkFailed
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState, DeviceState, Part
 from fd_protocol.topics import COMMANDS
@@ -171,7 +171,7 @@ def test_a_restart_that_a_power_cut_has_done_is_not_done_again(device):
 
 def test_a_log_level_stands_for_its_time_and_goes_back_by_itself(device, monkeypatch):
     levels = []
-    monkeypatch.setattr("edge_agent.log_level.set_level", levels.append)
+    monkeypatch.setattr("edge_agent.care.log_level.set_level", levels.append)
     done = device.order("log-level", {"level": "debug", "for_s": "60"})
     assert done.result == {"level": "debug", "for_s": "60", "until_utc_s": "2000000060"}
     assert (levels, device.signals) == (["debug"], 1)
@@ -183,7 +183,7 @@ def test_a_log_level_stands_for_its_time_and_goes_back_by_itself(device, monkeyp
 
 def test_a_log_level_outlives_a_restart_and_no_more_than_its_time(device, monkeypatch):
     levels = []
-    monkeypatch.setattr("edge_agent.log_level.set_level", levels.append)
+    monkeypatch.setattr("edge_agent.care.log_level.set_level", levels.append)
     device.order("log-level", {"level": "error", "for_s": "60"})
     device.wait(20)
     device.restart()
@@ -196,7 +196,7 @@ def test_a_log_level_outlives_a_restart_and_no_more_than_its_time(device, monkey
 
 def test_a_clock_set_back_does_not_make_a_log_level_longer(device, monkeypatch):
     levels = []
-    monkeypatch.setattr("edge_agent.log_level.set_level", levels.append)
+    monkeypatch.setattr("edge_agent.care.log_level.set_level", levels.append)
     device.order("log-level", {"level": "error", "for_s": "60"})
     device.utc_s -= 86_400
     device.restart()
@@ -206,7 +206,7 @@ def test_a_clock_set_back_does_not_make_a_log_level_longer(device, monkeypatch):
 
 def test_a_log_level_whose_time_passed_while_the_device_was_off_is_over(device, monkeypatch):
     levels = []
-    monkeypatch.setattr("edge_agent.log_level.set_level", levels.append)
+    monkeypatch.setattr("edge_agent.care.log_level.set_level", levels.append)
     device.order("log-level", {"level": "error", "for_s": "60"})
     device.utc_s += 3600
     device.restart()

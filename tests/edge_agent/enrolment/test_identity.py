@@ -13,6 +13,7 @@ from cryptography import x509
 
 from broker_server.ca import Authority
 from broker_server.certificates import Identity, Role, Signer, Validity, certify, new_key, pem, requested_key
+from edge_agent.care.wiping import left_elsewhere, wipe
 from edge_agent.configuration import load_settings
 from edge_agent.enrolment.errand import EXIT_CODES, Ending, visit
 from edge_agent.enrolment.files import IdentityFiles
@@ -20,7 +21,6 @@ from edge_agent.enrolment.keeper import IdentityKeeper
 from edge_agent.enrolment.renewal import Due
 from edge_agent.enrolment.request import KeyElsewhere, KeyInFile, RequestFailedError, WrongAnswerError, check_answer
 from edge_agent.enrolment.settings import EnrolmentSettings
-from edge_agent.wiping import left_elsewhere, wipe
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import ConfigError
 from fd_runtime.link import TlsFiles

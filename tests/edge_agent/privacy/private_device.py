@@ -7,14 +7,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from edge_agent.events import Task, Work
 from edge_agent.jobs import PredictJob, TrainJob, WarmUpJob
-from edge_agent.learned import private_path
+from edge_agent.learning.learned import private_path
+from edge_agent.learning.seen import SeenProbes
 from edge_agent.privacy.learner import Purse
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.settings import PrivacySettings
-from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes
+from edge_agent.private.data import PrivateRows
+from edge_agent.round.events import Task, Work
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
 from fd_protocol.identity import sha256

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.eligibility import Profile
 from edge_agent.privacy.ledger import Ledger
 from edge_agent.privacy.limits import Spent, charge_for, effective
 from edge_agent.privacy.saying import (
@@ -19,6 +18,7 @@ from edge_agent.privacy.saying import (
 )
 from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.reservations import DATA_BUDGET, Reservations, nothing
+from edge_agent.round.eligibility import Profile
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import PrivacyTerms

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.diagnosis import Seen, summary
+from edge_agent.care.diagnosis import Seen, summary
+from edge_agent.care.vitals import Vitals
 from edge_agent.equipment import load_equipment
-from edge_agent.events import WorkFailed
 from edge_agent.jobs import Answer, PredictJob
-from edge_agent.participant import Participant
 from edge_agent.process.notices import Spoke
 from edge_agent.reservations import Reservations
+from edge_agent.round.events import WorkFailed
+from edge_agent.round.participant import Participant
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.costs import LATENCY, MEMORY
 from edge_agent.slots.machine import Slots
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.telling import command_of
 from edge_agent.slots.trial import Outcome, put_on_trial
-from edge_agent.vitals import Vitals
 from fd_protocol.messages import Prediction, PrivacyTerms
 from fd_runtime.config import ConfigError, load_toml
 from fd_runtime.store import Store

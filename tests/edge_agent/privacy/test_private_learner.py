@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.acceptance import Score
-from edge_agent.events import Predicted, Trained, WarmedUp, WorkDeferred, WorkFailed
-from edge_agent.learned import Learned
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.acceptance import Score
+from edge_agent.learning.learned import Learned
 from edge_agent.privacy import learner as private_learner
 from edge_agent.privacy.accountant import epsilon_of
 from edge_agent.privacy.learner import DISAGREES
@@ -15,6 +14,7 @@ from edge_agent.privacy.ledger import ABANDONED, Ledger
 from edge_agent.privacy.saying import EPSILON_SPENT, LEDGER_DAMAGED, NO_PRIVATE_STEP, PRIVATE_PROBES, WEIGHTS_LOST
 from edge_agent.privacy.settings import PrivacySettings
 from edge_agent.privacy.training import PrivateTrainingDivergedError
+from edge_agent.round.events import Predicted, Trained, WarmedUp, WorkDeferred, WorkFailed
 from edge_agent.training.between import Between, DeferredError
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.messages import PrivacyTerms

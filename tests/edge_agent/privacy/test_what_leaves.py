@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_agent.eligibility import Profile
-from edge_agent.events import WorkFailed
 from edge_agent.jobs import Answer, TrainJob
 from edge_agent.privacy.saying import NO_PRIVATE_STEP
 from edge_agent.process.notices import PrivateRowsChanged
 from edge_agent.reservations import Reservations
+from edge_agent.round.eligibility import Profile
+from edge_agent.round.events import WorkFailed
 from fd_protocol.codec import KINDS
 from fd_protocol.messages import Kind, PrivacyTerms, RoundReport, Slice, Status
 from fd_protocol.topics import parse

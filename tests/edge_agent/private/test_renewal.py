@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent.events import Task as Kind
-from edge_agent.events import Work
 from edge_agent.jobs import CompetenceJob, WarmUpJob
 from edge_agent.keeping import kept
+from edge_agent.learning.seen import SeenProbes
+from edge_agent.private.data import PrivateRows, load_private_rows
 from edge_agent.private.renewal import JoinedRows, Renewal
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
-from edge_agent.private_data import PrivateRows, load_private_rows
 from edge_agent.process.notices import PrivateRowsChanged
-from edge_agent.seen import SeenProbes
+from edge_agent.round.events import Task as Kind
+from edge_agent.round.events import Work
 from edge_agent.settings import AgentSettings
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec

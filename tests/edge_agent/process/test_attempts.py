@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from edge_agent.events import Task, Work
 from edge_agent.process.attempts import Attempts
+from edge_agent.round.events import Task, Work
 from fd_runtime.store import Store
 from tests.edge_agent.builders import round_id
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from edge_agent.care.vitals import Vitals
 from edge_agent.process import standing as standings
 from edge_agent.process.herald import Herald
 from edge_agent.process.standing import Standing
-from edge_agent.vitals import Vitals
 
 OFFLINE = Standing(Vitals(7, 1, 0, link="gone"), "idle", "unreachable", "see the network")
 ONLINE = Standing(Vitals(7, 1, 0, is_connected=True), "idle")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.checkpoint import Checkpoint
 from edge_agent.equipment import load_equipment
-from edge_agent.learned import private_path
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.checkpoint import Checkpoint
+from edge_agent.learning.learned import private_path
 from edge_agent.slots.machine import Downloaded, Healthy, Installed, Nudged, Offered, Phase, Started, TookPart, step
 from edge_agent.slots.personal import carry_over, learnt_with
 from fd_protocol.manifest import TrainSpec

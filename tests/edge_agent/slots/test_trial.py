@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.checkpoint import Checkpoint
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.checkpoint import Checkpoint
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
 from edge_agent.slots import trial

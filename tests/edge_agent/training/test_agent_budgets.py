@@ -1,10 +1,10 @@
 """The supervisor's side of budgets: it asks the machine before it asks the worker, and says what is to be learned."""
 
-from edge_agent.events import Refreshed, Task, WorkDeferred
 from edge_agent.jobs import Answer, PredictJob, RefreshJob, TrainJob, WarmUpJob
-from edge_agent.participant import Phase
 from edge_agent.process.notices import PrivateRowsChanged
 from edge_agent.reservations import Reserved
+from edge_agent.round.events import Refreshed, Task, WorkDeferred
+from edge_agent.round.participant import Phase
 from fd_protocol.messages import Kind, PrivacyTerms, TrainingTerms
 from tests.edge_agent.wire import Device, ScriptedModel, consensus_block
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.checkpoint import Checkpoint, Progress
-from edge_agent.events import Refreshed, Task, Trained, Work, WorkDeferred, WorkFailed
 from edge_agent.jobs import RefreshJob
-from edge_agent.learner import GUARD
-from edge_agent.private_data import PrivateRows
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.checkpoint import Checkpoint, Progress
+from edge_agent.learning.learner import GUARD
+from edge_agent.private.data import PrivateRows
+from edge_agent.round.events import Refreshed, Task, Trained, Work, WorkDeferred, WorkFailed
 from edge_agent.training.between import Between, DeferredError
 from fd_protocol.manifest import Costs
 from fd_runtime.fitting import FitTerms

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_agent.ground import Logits
+from edge_agent.learning.ground import Logits
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
 from fd_protocol.errors import DecodeError

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edge_agent.events import ConsensusBlockReceived
+from edge_agent.round.events import ConsensusBlockReceived
 from fd_protocol.identity import RoundId
 from fd_protocol.schema import keyed
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.acceptance import Score, is_acceptable
+from edge_agent.learning.acceptance import Score, is_acceptable
 from fd_protocol.errors import InvalidValueError
 
 SCORES = st.integers(1, 500).flatmap(lambda rows: st.builds(Score, st.integers(0, rows), st.just(rows)))

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent import host, participant
-from edge_agent.events import Send
-from edge_agent.participant import Participant
-from edge_agent.vitals import Vitals
+from edge_agent.care import host
+from edge_agent.care.vitals import Vitals
+from edge_agent.round import participant
+from edge_agent.round.events import Send
+from edge_agent.round.participant import Participant
 
 _SHORT = 12
 _FOLLOWS_FROM_ROWS = frozenset({

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_agent.events import Event, from_journal, to_journal
-from edge_agent.participant import Participant, named_blobs, step
+from edge_agent.round.events import Event, from_journal, to_journal
+from edge_agent.round.participant import Participant, named_blobs, step
 from fd_protocol import cbor
 from fd_protocol.schema import from_item, to_item
 from fd_runtime.store import Store

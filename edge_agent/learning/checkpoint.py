@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.events import Refreshed, Trained
+from edge_agent.round.events import Refreshed, Trained
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.identity import DIGEST_BYTES, sha256

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.local_prior import correct, log_prior
+from edge_agent.learning.local_prior import correct, log_prior
 
 
 def test_the_prior_is_a_distribution_in_which_unseen_classes_stay_possible():

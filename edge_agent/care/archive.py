@@ -25,9 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_agent import logs
-from edge_agent.diagnosis import Seen, summary
-from edge_agent.look import Look
+from edge_agent.care import logs
+from edge_agent.care.diagnosis import Seen, summary
+from edge_agent.care.look import Look
 from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import load_bundle, load_public_set
 from fd_runtime.files import write_atomically

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from edge_agent.eligibility import Profile
-from edge_agent.events import Task, Work
-from edge_agent.gathering import Consensus
 from edge_agent.jobs import CompetenceJob, Job, PredictJob, RefreshJob, TrainJob, WarmUpJob
-from edge_agent.journal import Journal
-from edge_agent.participant import Participant
+from edge_agent.round.eligibility import Profile
+from edge_agent.round.events import Task, Work
+from edge_agent.round.gathering import Consensus
+from edge_agent.round.journal import Journal
+from edge_agent.round.participant import Participant
 from fd_protocol import codec
 from fd_protocol.label_set import label_set
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, Contribution, RoundOffer, TrainingTerms

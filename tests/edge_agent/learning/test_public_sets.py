@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from edge_agent.care.status import facts
 from edge_agent.equipment import load_equipment
-from edge_agent.events import ProbesNamed, Task, Work
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob
-from edge_agent.journal import Journal
-from edge_agent.private_data import PrivateRows
-from edge_agent.seen import SeenProbes, SeenSets
-from edge_agent.status import facts
+from edge_agent.learning.seen import SeenProbes, SeenSets
+from edge_agent.private.data import PrivateRows
+from edge_agent.round.events import ProbesNamed, Task, Work
+from edge_agent.round.journal import Journal
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError

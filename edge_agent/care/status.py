@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_agent.look import Look, look
-from edge_agent.participant import Participant
+from edge_agent.care.look import Look, look
 from edge_agent.process.standing import Standing
+from edge_agent.round.participant import Participant
 from edge_agent.settings import AgentSettings
 from edge_agent.slots.shelf import Shelf
 from fd_protocol.messages import Command

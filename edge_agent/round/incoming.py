@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.eligibility import Profile, objection
-from edge_agent.events import ConsensusBlockReceived, Event, OfferReceived, ProbesNamed, ReceiptReceived
 from edge_agent.reservations import Reserved, nothing
+from edge_agent.round.eligibility import Profile, objection
+from edge_agent.round.events import ConsensusBlockReceived, Event, OfferReceived, ProbesNamed, ReceiptReceived
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import RoundId, sha256

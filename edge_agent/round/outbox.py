@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from edge_agent.events import Send
+from edge_agent.round.events import Send
 from fd_protocol import codec, parts
 from fd_protocol.messages import MAX_PART_BYTES
 from fd_runtime.link import Link, packet_bytes

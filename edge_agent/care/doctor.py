@@ -19,11 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty
 
-from edge_agent import host, presence
+from edge_agent import presence
+from edge_agent.care import host
+from edge_agent.care.look import Look, look, unseen
 from edge_agent.configuration import load_settings
 from edge_agent.enrolment.files import IdentityFiles
 from edge_agent.enrolment.renewal import Life, is_late, renew_at
-from edge_agent.look import Look, look, unseen
 from fd_protocol import codec
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Role
@@ -243,7 +244,7 @@ class _Patient:
         if private is None:
             remedy = "without data of its own it only learns from the others: see [data]"
             return Finding("data", Verdict.WARNING, "no private rows", remedy)
-        from edge_agent.private_data import load_private_rows  # noqa: PLC0415 - brings numpy
+        from edge_agent.private.data import load_private_rows  # noqa: PLC0415 - brings numpy
 
         rows = load_private_rows(private, task.sample_shape, len(task.classes))
         return Finding("data", Verdict.OK, f"{len(rows)} labelled rows in {private}")

@@ -19,7 +19,7 @@ from typing import cast
 
 import numpy as np
 
-from edge_agent.ground import Logits
+from edge_agent.learning.ground import Logits
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
 from fd_protocol.errors import DecodeError

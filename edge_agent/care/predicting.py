@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent import checkpoint
 from edge_agent.equipment import load_equipment
-from edge_agent.learned import private_path, spoke_privately
-from edge_agent.seen import each
+from edge_agent.learning import checkpoint
+from edge_agent.learning.learned import private_path, spoke_privately
+from edge_agent.learning.seen import each
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Task
 from fd_runtime import images

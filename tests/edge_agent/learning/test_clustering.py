@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.clustering import MAX_CLUSTERS, MIN_CLUSTER_ROWS, MIN_ROWS, centroids_of, nearest_distances
+from edge_agent.learning.clustering import MAX_CLUSTERS, MIN_CLUSTER_ROWS, MIN_ROWS, centroids_of, nearest_distances
 
 
 def blobs(*sizes, seed=0):

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.seen import each
+from edge_agent.learning.seen import each
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.manifest import Task
 from fd_runtime.config import EX_DATAERR

@@ -7,10 +7,10 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from edge_agent.clustering import centroids_of, nearest_distances
-from edge_agent.nearest import nearest_targets
-from edge_agent.private_data import Private
-from edge_agent.seen import SeenProbes
+from edge_agent.learning.clustering import centroids_of, nearest_distances
+from edge_agent.learning.nearest import nearest_targets
+from edge_agent.learning.seen import SeenProbes
+from edge_agent.private.data import Private
 from fd_protocol.bodies import U8
 from fd_protocol.competence import quantise_distances
 from fd_protocol.errors import DecodeError

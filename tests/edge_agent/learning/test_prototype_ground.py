@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_agent.prototype_ground import PrototypeGround
+from edge_agent.learning.prototype_ground import PrototypeGround
 from fd_protocol.competence import FAR
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import sha256

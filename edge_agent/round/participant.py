@@ -39,7 +39,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from edge_agent.events import (
+from edge_agent.privacy.saying import public_reason
+from edge_agent.round.events import (
     BundleChanged,
     ClockTicked,
     CompetenceMapped,
@@ -64,8 +65,7 @@ from edge_agent.events import (
     WorkDeferred,
     WorkFailed,
 )
-from edge_agent.gathering import Consensus, gather, precedes
-from edge_agent.privacy.saying import public_reason
+from edge_agent.round.gathering import Consensus, gather, precedes
 from fd_protocol.identity import DIGEST_BYTES, MAX_TEXT_CHARACTERS, RoundId
 from fd_protocol.messages import Kind, PrivacyTerms, Receipt, RoundOffer, RoundReport, Slice, Status
 from fd_protocol.schema import keyed

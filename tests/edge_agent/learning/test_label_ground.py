@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent.events import CompetenceMapped, Task, Work
 from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob
-from edge_agent.label_ground import LabelGround, others, standing_of
-from edge_agent.private_data import load_private_rows
+from edge_agent.learning.label_ground import LabelGround, others, standing_of
+from edge_agent.private.data import load_private_rows
+from edge_agent.round.events import CompetenceMapped, Task, Work
 from edge_agent.worker_core import WorkerCore
 from fd_protocol import codec
 from fd_protocol.competence import FAR, decode_map

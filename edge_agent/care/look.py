@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import remote_config
+from edge_agent.care.diagnosis import waiting
 from edge_agent.commands import memory
 from edge_agent.commands.machine import Commands
 from edge_agent.configuration import load_settings
-from edge_agent.diagnosis import waiting
-from edge_agent.events import Send
-from edge_agent.journal import Journal
-from edge_agent.participant import Participant
 from edge_agent.presence import boot_of
 from edge_agent.process import standing as standings
 from edge_agent.process.standing import Standing
+from edge_agent.round.events import Send
+from edge_agent.round.journal import Journal
+from edge_agent.round.participant import Participant
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import EX_NOINPUT

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_agent.acceptance import Score, is_acceptable
-from edge_agent.events import Refreshed, Trained
-from edge_agent.learned import Learned, Speaker
-from edge_agent.local_prior import correct, log_prior
+from edge_agent.learning.acceptance import Score, is_acceptable
+from edge_agent.learning.learned import Learned, Speaker
+from edge_agent.learning.local_prior import correct, log_prior
+from edge_agent.round.events import Refreshed, Trained
 from edge_agent.training.between import Between
 from edge_agent.training.memory import rows_within
 from fd_protocol.messages import TrainingTerms

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent.events import Task, Trained, Work, WorkFailed
 from edge_agent.jobs import TrainJob
-from edge_agent.nearest import check_clusters, nearest_targets
+from edge_agent.learning.nearest import check_clusters, nearest_targets
+from edge_agent.round.events import Task, Trained, Work, WorkFailed
 from fd_protocol import codec
 from fd_protocol.errors import DigestError
 from fd_protocol.identity import sha256

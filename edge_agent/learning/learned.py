@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent import checkpoint as checkpoints
-from edge_agent.checkpoint import Checkpoint, Progress, array_sha256
-from edge_agent.events import Refreshed, Trained
+from edge_agent.learning import checkpoint as checkpoints
+from edge_agent.learning.checkpoint import Checkpoint, Progress, array_sha256
+from edge_agent.round.events import Refreshed, Trained
 from edge_agent.training.between import Between
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.identity import sha256

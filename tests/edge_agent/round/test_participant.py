@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.events import (
+from edge_agent.round.events import (
     ClockTicked,
     CompetenceMapped,
     ConditionsChanged,
@@ -27,7 +27,7 @@ from edge_agent.events import (
     from_journal,
     to_journal,
 )
-from edge_agent.participant import (
+from edge_agent.round.participant import (
     MAX_ATTEMPTS,
     MAX_BASES,
     NO_CONSENSUS,
