@@ -33,7 +33,7 @@ from ingest import broker, payloads
 from playwright.sync_api import Browser, sync_playwright
 from sessions import PATIENCE_S, PROBES, TASK, TOPICS, config, serve
 
-from broker_server.loopback import LOOPBACK, free_port
+from broker_server.brokers.loopback import LOOPBACK, free_port
 from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.messages import CompetenceMap, DeviceState, Kind, Receipt, RoundOffer

@@ -27,8 +27,8 @@ import tomlkit
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from broker_server.ca import Authority  # noqa: E402
-from broker_server.certificates import Identity, Role  # noqa: E402
+from broker_server.identity.ca import Authority  # noqa: E402
+from broker_server.identity.certificates import Identity, Role  # noqa: E402
 from tests.support.card_images import MIB, TRIXIE  # noqa: E402
 
 NOBODY = 65534

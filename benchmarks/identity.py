@@ -31,14 +31,14 @@ from pathlib import Path
 
 from publish import publish
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.brokers.loopback import LOOPBACK, free_port
+from broker_server.brokers.mosquitto import MosquittoSettings, mosquitto_process, write_config
 from broker_server.cli import CONFIG_NAME
 from broker_server.cli import main as broker_server
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from broker_server.identity.desk import Desk
 from broker_server.identity.settings import EnrolmentSettings
-from broker_server.loopback import LOOPBACK, free_port
-from broker_server.mosquitto import MosquittoSettings, mosquitto_process, write_config
 from fd_protocol.topics import Topics
 from fd_runtime.link import LinkDown, LinkSettings, LinkUp, Published, TlsFiles
 from fd_runtime.mqtt_link import MqttLink

@@ -34,16 +34,17 @@ from unittest.mock import patch
 
 import numpy as np
 
-from broker_server import accepted, admission, ingest
+from broker_server import accepted, ingest
 from broker_server.accepted import Accepted
 from broker_server.aggregator import GROUP_MESSAGES, Aggregator
+from broker_server.brokers.loopback import LOOPBACK, free_port
+from broker_server.brokers.mosquitto import mosquitto_process
+from broker_server.core import admission
+from broker_server.core.labels import StoredLabels
 from broker_server.ingest import Ingest
 from broker_server.journal import Journal
-from broker_server.labels import StoredLabels
-from broker_server.loopback import LOOPBACK, free_port
-from broker_server.mosquitto import mosquitto_process
 from broker_server.publisher import Publisher
-from broker_server.scribe import Scribe
+from broker_server.records.scribe import Scribe
 from broker_server.service import utc_ms
 from broker_server.settings import ProbeSet, RoundSettings, Settings
 from fd_protocol import codec

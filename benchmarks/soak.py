@@ -29,7 +29,7 @@ import numpy as np
 from gauges import resident_mb, together
 from matplotlib.figure import Figure
 
-from broker_server.chronicle import Chronicle
+from broker_server.records.chronicle import Chronicle
 from fd_runtime.files import write_atomically
 from fd_runtime.store import Store
 from fleet_sim.factory import equip

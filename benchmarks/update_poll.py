@@ -6,8 +6,9 @@ The real packages site over TLS with a certificate of the fleet on both sides; b
 what goes over the wire, both ways. Each row is one process's worth of questions: one connection.
 
 The second table says what a handshake alone takes, with the same certificates and without a network: what resuming
-sessions would save if the site allowed it (`broker_server.https`) and a device could keep a session from one process to
-the next, which Python's `ssl.SSLSession` cannot. Where clients show certificates a ticket of TLS 1.3 holds them.
+sessions would save if the site allowed it (`broker_server.sites.https`) and a device could keep a session from one
+process to the next, which Python's `ssl.SSLSession` cannot. Where clients show certificates a ticket of TLS 1.3 holds
+them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
 from broker_server.cli import CONFIG_NAME
 from broker_server.cli import main as broker_server
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from edge_agent.slots.download import Parcel, fetch
 from fd_protocol.targets import TargetFacts
 from fd_runtime import tuf_root, tuf_targets

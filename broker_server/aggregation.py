@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker_server.consensus import Joined
-from broker_server.events import Aggregate, AggregationFailed, ConsensusMade, Portion
+from broker_server.core.events import Aggregate, AggregationFailed, ConsensusMade, Portion
+from broker_server.core.portions import lies_in, renewed, together
+from broker_server.core.standing import numbers
+from broker_server.core.trust import TrustTable
 from broker_server.forming import form
 from broker_server.methods import rule_named
-from broker_server.portions import lies_in, renewed, together
 from broker_server.settings import MethodSettings
-from broker_server.standing import numbers
-from broker_server.trust import TrustTable
 from broker_server.voices import Speakers
 from broker_server.work import Finished
 from fd_protocol import codec

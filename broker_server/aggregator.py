@@ -24,17 +24,14 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
-from broker_server import editions, releases
 from broker_server.accepted import Accepted
 from broker_server.attendance import Attendance
-from broker_server.catching_up import CatchingUp
-from broker_server.chronicle import Chronicle
 from broker_server.clerk import Clerk, is_about_a_device, must_wait
-from broker_server.deliveries import Deliveries
-from broker_server.delivery import Delivery
-from broker_server.editions import Editions
-from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
-from broker_server.events import (
+from broker_server.core import editions, releases
+from broker_server.core.catching_up import CatchingUp
+from broker_server.core.delivery import Delivery
+from broker_server.core.editions import Editions
+from broker_server.core.events import (
     DEVICE_COMMAND,
     Aggregate,
     ClockTicked,
@@ -58,7 +55,12 @@ from broker_server.events import (
     TimeFound,
     TrainStudent,
 )
-from broker_server.federation import Federation, outstanding, step, wake_at_ms, was_set_back
+from broker_server.core.federation import Federation, outstanding, step, wake_at_ms, was_set_back
+from broker_server.core.rate import Allowances
+from broker_server.core.release_gate import ReleaseGate
+from broker_server.core.round import Phase, Round
+from broker_server.deliveries import Deliveries
+from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
 from broker_server.group import Group
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
@@ -67,10 +69,8 @@ from broker_server.news import news
 from broker_server.orders import Placed, Spool
 from broker_server.preparing import Preparation
 from broker_server.publisher import Publisher
-from broker_server.rate import Allowances
-from broker_server.release_gate import ReleaseGate
-from broker_server.round import Phase, Round
-from broker_server.scribe import Scribe
+from broker_server.records.chronicle import Chronicle
+from broker_server.records.scribe import Scribe
 from broker_server.settings import ProbeSet, Settings
 from broker_server.shelf import Shelf
 from broker_server.student import Learner

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from broker_server import delivery
-from broker_server.chronicle import Chronicle
+from broker_server.core import delivery
+from broker_server.core.delivery import Delivery, Standing
+from broker_server.core.events import RolloutHeard
+from broker_server.core.federation import Federation
+from broker_server.core.releases import Releases
+from broker_server.core.rollouts import Rollout
 from broker_server.deliveries import Deliveries, Patience
-from broker_server.delivery import Delivery, Standing
-from broker_server.events import RolloutHeard
-from broker_server.federation import Federation
 from broker_server.ingest import Taken
-from broker_server.releases import Releases
-from broker_server.rollouts import Rollout
+from broker_server.records.chronicle import Chronicle
 from fd_protocol.messages import DeviceState
 
 FirstDevices = Callable[[Sequence[str]], Collection[str]]

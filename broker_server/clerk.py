@@ -2,7 +2,7 @@
 
     pause, abort, release, ...   an event of the federation
     probes-...                   likewise, after a look at the files that the order names
-    publish                      likewise; whoever gave it has looked at the files (`rollout_commands`)
+    publish                      likewise; whoever gave it has looked at the files (`commands.rollouts`)
     forget, replace, tag         rows of the store (`departures`); no event may keep a forgotten name, so the state that
                                  they leave takes the place of the journal
 
@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 
-from broker_server import editions
-from broker_server.chronicle import Chronicle, CommandRecord, lower
+from broker_server.core import editions
+from broker_server.core.events import Command, Order, Ordered
+from broker_server.core.federation import Answer, Federation, answered
+from broker_server.core.releases import published_by
+from broker_server.core.rollouts import staged_as, started_by
+from broker_server.core.round import Phase
 from broker_server.departures import Forgotten, Registrar, UnknownDeviceError
-from broker_server.events import Command, Order, Ordered
-from broker_server.federation import Answer, Federation, answered
 from broker_server.journal import Journal
 from broker_server.kits import Kits
-from broker_server.releases import published_by
-from broker_server.rollouts import staged_as, started_by
-from broker_server.round import Phase
-from broker_server.scribe import Scribe
+from broker_server.records.chronicle import Chronicle, CommandRecord, lower
+from broker_server.records.scribe import Scribe
 from broker_server.settings import Settings
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.identity import check_name

@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from broker_server import service
-from broker_server.ca_commands import add_ca_commands
-from broker_server.commanding import with_config
+from broker_server.commands.ca import add_ca_commands
+from broker_server.commands.commanding import with_config
+from broker_server.commands.doctor import add_doctor_command
+from broker_server.commands.methods import add_methods_command
+from broker_server.commands.mosquitto import add_mosquitto_command
+from broker_server.commands.orders import add_order_commands
+from broker_server.commands.place import CONFIG_NAME, PLACE, SYSTEM_CONFIG, SYSTEM_STATE
+from broker_server.commands.probes import add_probe_commands
+from broker_server.commands.publish import add_publish_command
+from broker_server.commands.quarantine import add_quarantine_command
+from broker_server.commands.records import add_record_commands
+from broker_server.commands.releases import add_releases_command
+from broker_server.commands.replay import add_replay_commands
+from broker_server.commands.rollouts import add_rollout_commands
+from broker_server.commands.status import Status
+from broker_server.commands.transfer import add_transfer_commands
 from broker_server.config import Config
-from broker_server.doctor import add_doctor_command
-from broker_server.methods_command import add_methods_command
-from broker_server.mosquitto_command import add_mosquitto_command
-from broker_server.order_commands import add_order_commands
-from broker_server.place import CONFIG_NAME, PLACE, SYSTEM_CONFIG, SYSTEM_STATE
-from broker_server.probe_commands import add_probe_commands
-from broker_server.publish_command import add_publish_command
-from broker_server.quarantine_command import add_quarantine_command
-from broker_server.record_commands import add_record_commands
-from broker_server.releases_command import add_releases_command
-from broker_server.replay_commands import add_replay_commands
-from broker_server.rollout_commands import add_rollout_commands
 from broker_server.several import end_with_parent, run_several, settings_files
-from broker_server.status import Status
-from broker_server.transfer_commands import add_transfer_commands
 from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.command_line import Parser, run_program, write_settings
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         (
             "packages",
-            partial(_site, "broker_server.packages_site"),
+            partial(_site, "broker_server.sites.packages"),
             "serve bundles to devices and let them enrol, until stopped",
         ),
         ("status", _status, "say where the federation stands"),

@@ -17,12 +17,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_server.core.release_gate import ReleaseGate
+from broker_server.core.rollouts import (
+    MOST_FAILED,
+    PATIENCE_S,
+    SHARE,
+    SOAK_S,
+    STAGES,
+    TAGS,
+    USUAL_PATIENCE_S,
+    started_by,
+)
 from broker_server.dashboard.settings import DashboardSettings
 from broker_server.identity.settings import EnrolmentSettings
-from broker_server.package_settings import PackageSettings
-from broker_server.release_gate import ReleaseGate
-from broker_server.rollouts import MOST_FAILED, PATIENCE_S, SHARE, SOAK_S, STAGES, TAGS, USUAL_PATIENCE_S, started_by
 from broker_server.settings import Settings
+from broker_server.sites.settings import PackageSettings
 from broker_server.student import StudentTerms
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.artifacts import Runtime

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from broker_server.coverage import coverage, is_far
+from broker_server.core.coverage import coverage, is_far
+from broker_server.core.trust import TrustTable
 from broker_server.rules import Clustering, Judging, Known, Need, Rule, Scale, Scaled, Weighing, by_age
 from broker_server.rules.per_label import speaking_weights
 from broker_server.rules.voice import DISTANCE_CODES, WEIGHT_ONE, Voice
-from broker_server.trust import TrustTable
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from broker_server import delivery
-from broker_server.delivery import Delivery, Standing
+from broker_server.core import delivery
+from broker_server.core.delivery import Delivery, Standing
 from fd_protocol import cbor
 from fd_protocol.messages import Command
 from fd_protocol.schema import from_item, to_item

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from broker_server import deliveries, errands
-from broker_server.chronicle import Chronicle, DeviceRecord, lower
-from broker_server.federation import Federation, named_blobs, without
-from broker_server.scribe import Scribe
+from broker_server.core.federation import Federation, named_blobs, without
+from broker_server.core.trust import reassigned
+from broker_server.records.chronicle import Chronicle, DeviceRecord, lower
+from broker_server.records.scribe import Scribe
 from broker_server.settings import Settings
-from broker_server.trust import reassigned
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind
 from fd_protocol.topics import Topics

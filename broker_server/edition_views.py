@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from broker_server.chronicle import Chronicle, RoundRecord
-from broker_server.events import Edition
-from broker_server.federation import Federation
+from broker_server.core.events import Edition
+from broker_server.core.federation import Federation
+from broker_server.records.chronicle import Chronicle, RoundRecord
 from fd_protocol import codec
 from fd_protocol.messages import RoundOffer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from broker_server.canaries import load_canaries
 from broker_server.config import Config
-from broker_server.events import Edition
+from broker_server.core.events import Edition
 from broker_server.kits import Kit, Kits
 from broker_server.methods import rule_named
 from broker_server.probe_shelf import ProbeShelf

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from broker_server.events import Order
+from broker_server.core.events import Order
 from fd_protocol import cbor, topics
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import MAX_ARGUMENTS, Command, CommandState

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from broker_server.consensus import Joined, join
+from broker_server.core.standing import Afresh, Source, Standing, chosen_classes, standings
 from broker_server.offers import COMMON_CODEC
 from broker_server.rules import Known, Rule, scale_of
 from broker_server.rules.voice import Voice
-from broker_server.standing import Afresh, Source, Standing, chosen_classes, standings
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.messages import RoundOffer
 

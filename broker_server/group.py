@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from broker_server.accepted import Accepted
+from broker_server.core.events import ContributionsStored, Event, Order
+from broker_server.core.federation import Federation, step
+from broker_server.core.rate import RATE_LIMITED
+from broker_server.core.standing import Standing
 from broker_server.errands import Errand
-from broker_server.events import ContributionsStored, Event, Order
-from broker_server.federation import Federation, step
 from broker_server.ingest import Taken
-from broker_server.rate import RATE_LIMITED
-from broker_server.standing import Standing
 
 
 @dataclass(slots=True)

@@ -24,11 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from broker_server.accepted import Accepted, Payload
-from broker_server.admission import RefusedError, admit_competence, admit_contribution, check_part
-from broker_server.events import ContributionsStored, DeviceGone, DeviceSeen, EpochBegun, Event, Stored
-from broker_server.federation import Federation
-from broker_server.labels import StoredLabels
-from broker_server.rate import RATE_LIMITED, Allowances, RateTerms
+from broker_server.core.admission import RefusedError, admit_competence, admit_contribution, check_part
+from broker_server.core.events import ContributionsStored, DeviceGone, DeviceSeen, EpochBegun, Event, Stored
+from broker_server.core.federation import Federation
+from broker_server.core.labels import StoredLabels
+from broker_server.core.rate import RATE_LIMITED, Allowances, RateTerms
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError

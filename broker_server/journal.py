@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 
-from broker_server.events import Event, from_journal, to_journal
-from broker_server.federation import Federation, from_snapshot, named_blobs, step, to_snapshot
-from broker_server.labels import StoredLabels
-from broker_server.quarantine import Quarantine
+from broker_server.core.events import Event, from_journal, to_journal
+from broker_server.core.federation import Federation, from_snapshot, named_blobs, step, to_snapshot
+from broker_server.core.labels import StoredLabels
+from broker_server.records.quarantine import Quarantine
 from fd_protocol import codec
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Kind, Slice
 from fd_runtime.store import PayloadRow, Store

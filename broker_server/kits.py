@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker_server.editions import Editions
-from broker_server.events import Edition
-from broker_server.release_gate import ReleaseGate
+from broker_server.core.editions import Editions
+from broker_server.core.events import Edition
+from broker_server.core.release_gate import ReleaseGate
 from broker_server.settings import ProbeSet
 from broker_server.student import Learner
 from fd_protocol.canaries import LabelledProbes

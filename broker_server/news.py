@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from broker_server.aggregation import UNCOVERED
-from broker_server.coverage import WARN_UNCOVERED
-from broker_server.editions import Editions
-from broker_server.federation import Federation
-from broker_server.releases import Releases
-from broker_server.round import Phase, Round
+from broker_server.core.coverage import WARN_UNCOVERED
+from broker_server.core.editions import Editions
+from broker_server.core.federation import Federation
+from broker_server.core.releases import Releases
+from broker_server.core.round import Phase, Round
 
 REMEDY = (
     "distilling on probes that nobody knows does harm: build a public set that is like what devices see and "

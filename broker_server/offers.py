@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from broker_server.events import Portion
-from broker_server.federation import Presence
-from broker_server.portions import choose, grid, standing
+from broker_server.core.events import Portion
+from broker_server.core.federation import Presence
+from broker_server.core.portions import choose, grid, standing
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from fd_protocol.identity import RoundId, is_sampled, sha256
 from fd_protocol.messages import MAX_NAMED, Codec, RoundOffer, Sampling, Slice

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_server.events import Order
+from broker_server.core.events import Order
 from fd_protocol.documents import InvalidDocumentError, Place, from_json, to_json
 from fd_runtime.files import write_atomically
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker_server.aggregation import Aggregation, Renewal
-from broker_server.chronicle import Chronicle
-from broker_server.events import Aggregate, RoundOpened
-from broker_server.federation import Federation
+from broker_server.core.events import Aggregate, RoundOpened
+from broker_server.core.federation import Federation
+from broker_server.core.portions import grid, standing
+from broker_server.core.round import Round
 from broker_server.kits import Kits
 from broker_server.methods import rule_named
 from broker_server.offers import Opening, open_round
-from broker_server.portions import grid, standing
-from broker_server.round import Round
+from broker_server.records.chronicle import Chronicle
 from broker_server.rules import Clustering
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol.identity import RoundId

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from broker_server.events import PublishBundle, PublishRelease
-from broker_server.events import Published as PublishedBundle
-from broker_server.events import Release as Made
-from broker_server.round import Round
+from broker_server.core.events import PublishBundle, PublishRelease
+from broker_server.core.events import Published as PublishedBundle
+from broker_server.core.events import Release as Made
+from broker_server.core.round import Round
 from fd_protocol import codec
 from fd_protocol.messages import MAX_MARKS, Command, ProbeNotice, Receipt, Release, ServerState, StagedRelease
 from fd_protocol.topics import Topics

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from broker_server.chronicle import Chronicle, RoundRecord
 from broker_server.consensus import Joined
+from broker_server.core.standing import Source, Standing, chosen_classes, numbers
+from broker_server.core.trust import TrustTable
 from broker_server.forming import form
 from broker_server.methods import rule_named
+from broker_server.records.chronicle import Chronicle, RoundRecord
 from broker_server.rules import Rule, RuleTerms
-from broker_server.standing import Source, Standing, chosen_classes, numbers
-from broker_server.trust import TrustTable
 from broker_server.voices import Absence, Speakers
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes

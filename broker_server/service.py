@@ -12,12 +12,12 @@ from broker_server import transfer
 from broker_server.aggregator import GROUP_MESSAGES, Aggregator
 from broker_server.child import Child
 from broker_server.config import Config
+from broker_server.core.events import EpochBegun
 from broker_server.equipment import Workshop, load_equipment
-from broker_server.events import EpochBegun
 from broker_server.journal import Journal
 from broker_server.orders import Spool
 from broker_server.shelf import Shelf
-from broker_server.vouching import Tending, online_trust
+from broker_server.sites.vouching import Tending, online_trust
 from broker_server.worker import ThreadWorker
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.link import LinkSettings

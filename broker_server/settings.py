@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from broker_server.consensus import bodies_of, rows_in_block
-from broker_server.events import Schedule, Timetable
+from broker_server.core.events import Schedule, Timetable
+from broker_server.core.portions import grid
+from broker_server.core.rate import RateTerms
 from broker_server.methods import rule_named
-from broker_server.portions import grid
-from broker_server.rate import RateTerms
 from broker_server.rules import Clustering, Need, RuleTerms
 from broker_server.timetable import check_timetable
 from broker_server.voices import Absence

@@ -2,10 +2,10 @@
 
     state/releases/1.2.r3/            the bundle: the first bundle's graphs with the student's parameters
     state/releases/web/v1/blobs/SHA256    its package, without what the first bundle has: kilobytes; and packages of
-                                          bundles that were made elsewhere (`publish_command`)
+                                          bundles that were made elsewhere (`commands.publish`)
     state/releases/web/v1/tuf/            what is signed about them (`vouching`)
 
-`web` is all that a web server needs to see, this program's (`packages_site`) or another (deploy/nginx): a package is
+`web` is all that a web server needs to see, this program's (`sites.packages`) or another (deploy/nginx): a package is
 asked for by its digest, nothing lists them.
 
 Putting the same weights twice gives the same files, so a crash in between does no harm.

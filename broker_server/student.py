@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from broker_server.release_gate import Hits
+from broker_server.core.release_gate import Hits
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import ConsensusBlock

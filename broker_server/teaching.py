@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from broker_server.consensus import to_blocks
-from broker_server.events import MakeRelease, Release, ReleaseFailed, ReleaseMade, StudentTrained, TrainStudent
+from broker_server.core.events import MakeRelease, Release, ReleaseFailed, ReleaseMade, StudentTrained, TrainStudent
+from broker_server.core.release_gate import ReleaseGate
 from broker_server.offers import COMMON_CODEC
-from broker_server.release_gate import ReleaseGate
 from broker_server.shelf import Shelf
 from broker_server.student import Learner, StudentWeights
 from broker_server.work import Finished

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from broker_server.events import Timetable
+from broker_server.core.events import Timetable
 from fd_protocol.errors import InvalidValueError
 
 

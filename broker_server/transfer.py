@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker_server.events import EpochBegun
+from broker_server.core.events import EpochBegun
 from broker_server.journal import Journal
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError, FedistillError

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker_server.admission import distances_in
-from broker_server.events import Aggregate
-from broker_server.labels import StoredLabels
+from broker_server.core.admission import distances_in
+from broker_server.core.events import Aggregate
+from broker_server.core.labels import StoredLabels
+from broker_server.core.standing import Source
+from broker_server.core.trust import TrustTable
 from broker_server.rules.voice import WEIGHT_ONE, Voice, to_weight
-from broker_server.standing import Source
-from broker_server.trust import TrustTable
 from fd_protocol import codec
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from broker_server.events import Event
-from broker_server.standing import Standing
+from broker_server.core.events import Event
+from broker_server.core.standing import Standing
 from fd_runtime.store import Store
 
 log = logging.getLogger("broker-server")

@@ -21,8 +21,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from broker_server.core.federation import wake_at_ms
 from broker_server.equipment import probe_set
-from broker_server.federation import wake_at_ms
 from broker_server.settings import ProbeSet, RoundSettings, Settings
 from broker_server.student import Student
 from edge_agent.jobs import Answer, Job

@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
+from broker_server.core.trust import TrustTable
 from broker_server.methods import rule_named
 from broker_server.rules.voice import Voice
 from broker_server.settings import MethodSettings
 from broker_server.student import StudentWeights
-from broker_server.trust import TrustTable
 from fd_protocol.soft_labels import soften
 from fd_protocol.terms import Slice
 from fd_runtime.fitting import LabelledRows

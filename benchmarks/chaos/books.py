@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from broker_server.chronicle import HearingRecord, RoundRecord
+from broker_server.records.chronicle import HearingRecord, RoundRecord
 
 _RECEIPT = re.compile(r"round (\d+): submitting -> awaiting")
 

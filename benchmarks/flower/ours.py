@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from gauges import Peak, quiet_tree
 
-from broker_server.chronicle import Chronicle
-from broker_server.federation import Federation
+from broker_server.core.federation import Federation
+from broker_server.records.chronicle import Chronicle
 from fd_protocol.messages import Kind
 from fd_runtime.store import Store
 from fleet_sim.factory import Equipment, equip, load_equipment

@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from broker_server.core.events import Command
 from broker_server.dashboard import metrics, words
 from broker_server.dashboard.access import Visitor
 from broker_server.dashboard.expiry import Expiry
@@ -38,7 +39,6 @@ from broker_server.dashboard.pages.refusals import refusals_page
 from broker_server.dashboard.pages.releases import releases_page
 from broker_server.dashboard.reading import Look, Source
 from broker_server.dashboard.watching import TooManyPagesError, Watch
-from broker_server.events import Command
 from broker_server.orders import new_order, place_order
 from fd_protocol.errors import FedistillError, InvalidValueError
 

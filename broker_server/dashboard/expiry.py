@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from broker_server.certificates import next_update, outlook
 from broker_server.config import Config
+from broker_server.identity.certificates import next_update, outlook
 from fd_protocol.errors import InvalidValueError
 
 _WARN_DAYS = 30

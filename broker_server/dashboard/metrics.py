@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from broker_server.chronicle import RoundRecord, Spread
+from broker_server.core.federation import lacking_staged
+from broker_server.core.round import NO_QUORUM, Phase
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import Look
-from broker_server.federation import lacking_staged
-from broker_server.round import NO_QUORUM, Phase
+from broker_server.records.chronicle import RoundRecord, Spread
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CONSENSUS = {

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from broker_server.admission import distances_in
-from broker_server.chronicle import Chronicle, HearingRecord
+from broker_server.core.admission import distances_in
+from broker_server.core.federation import Federation
+from broker_server.core.labels import StoredLabels
+from broker_server.core.trust import TrustTable
 from broker_server.equipment import Equipment
-from broker_server.federation import Federation
 from broker_server.journal import Journal, Told
-from broker_server.labels import StoredLabels
-from broker_server.quarantine import Quarantined
+from broker_server.records.chronicle import Chronicle, HearingRecord
+from broker_server.records.quarantine import Quarantined
 from broker_server.rules.voice import WEIGHT_ONE
 from broker_server.settings import Settings
-from broker_server.trust import TrustTable
 from fd_protocol import codec
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR

@@ -16,7 +16,7 @@ from broker_server.dashboard.guard import Access
 from broker_server.dashboard.reading import Source, Surroundings
 from broker_server.dashboard.settings import DashboardSettings
 from broker_server.equipment import load_equipment
-from broker_server.patience import LOOPBACK, Patience
+from broker_server.sites.patience import LOOPBACK, Patience
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.starting import blame
 

@@ -6,13 +6,13 @@ import argparse
 import re
 from datetime import datetime, timedelta, timezone
 
-from broker_server.commanding import Subparsers, say, with_config
+from broker_server.commands.commanding import Subparsers, say, with_config
+from broker_server.commands.who import who
 from broker_server.config import Config
 from broker_server.identity.desk import Desk
 from broker_server.identity.keeping import signal_broker
 from broker_server.identity.sessions import PROBE_LIFE, End, Pass, end_session
 from broker_server.identity.tokens import DEFAULT_LIFE, LONGEST_LIFE
-from broker_server.who import who
 from fd_protocol.identity import check_name
 from fd_runtime.config import EX_TEMPFAIL, load_toml
 

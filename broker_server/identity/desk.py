@@ -20,8 +20,9 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker_server.ca import Authority, CaError, RoleTakenError
-from broker_server.certificates import (
+from broker_server.identity.audit import Audit
+from broker_server.identity.ca import Authority, CaError, RoleTakenError
+from broker_server.identity.certificates import (
     Identity,
     RequestError,
     Role,
@@ -31,7 +32,6 @@ from broker_server.certificates import (
     requested_key,
     role_of,
 )
-from broker_server.identity.audit import Audit
 from broker_server.identity.settings import EnrolmentSettings
 from broker_server.identity.tokens import Token, Tokens, Verdict, judge, new_token
 from fd_protocol.errors import FedistillError, InvalidValueError

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from broker_server.ca import CRL_DAYS, Authority
-from broker_server.certificates import next_update
+from broker_server.identity.ca import CRL_DAYS, Authority
+from broker_server.identity.certificates import next_update
 from fd_protocol.errors import FedistillError
 from fd_runtime.stamps import Stamp, stamp_of
 

@@ -31,8 +31,8 @@ from queue import Empty
 
 from cryptography import x509
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from fd_protocol.identity import check_name
 from fd_runtime.files import write_atomically
 from fd_runtime.knocking import knock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_server.ca import LEAF_DAYS, Authority
+from broker_server.identity.ca import LEAF_DAYS, Authority
 from fd_protocol.errors import InvalidValueError
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from broker_server.coverage import Coverage, coverage, is_far
+from broker_server.core.coverage import Coverage, coverage, is_far
 from broker_server.rules.voice import DISTANCE_CODES
 from edge_agent.learning.clustering import MIN_ROWS, centroids_of, nearest_distances
 from fd_protocol.competence import quantise_distances
@@ -172,7 +172,7 @@ def _size_of(bundle: Bundle) -> ModelSize:
 
 
 def _guard(public: PublicSet, task: Task, parts: list[Samples]) -> Coverage | None:
-    """What `broker_server.coverage` would report of devices with these rows."""
+    """What `broker_server.core.coverage` would report of devices with these rows."""
     space = public.space()
     points = space.locate(preprocessed(public.probes(), task))
     rows = [space.locate(preprocessed(part.values, task)) for part in parts if len(part) >= MIN_ROWS]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from broker_server.coverage import WARN_UNCOVERED
+from broker_server.core.coverage import WARN_UNCOVERED
 from broker_server.settings import RoundSettings
 from edge_agent.learning.clustering import MIN_ROWS
 from fd_protocol.terms import MAX_CELLS

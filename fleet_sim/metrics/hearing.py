@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_server.events import Aggregate
-from broker_server.round import Round
+from broker_server.core.events import Aggregate
+from broker_server.core.round import Round
+from broker_server.core.trust import TrustTable
 from broker_server.rules.voice import Voice
-from broker_server.trust import TrustTable
 from broker_server.voices import Absence, Speakers
 from fd_protocol.messages import Kind
 from fd_runtime.store import Store

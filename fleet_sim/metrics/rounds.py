@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from broker_server.influence import leave_one_out
+from broker_server.core.influence import leave_one_out
 from broker_server.rules import Need, Rule
 from broker_server.rules.voice import Voice
 from fd_runtime.model import I64

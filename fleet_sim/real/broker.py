@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
-from broker_server.embedded_broker import NOTICE, embedded_broker
-from broker_server.loopback import LOOPBACK, BrokerError, BrokerProcess, free_port
-from broker_server.mosquitto import MosquittoSettings, find_mosquitto, mosquitto_process, write_config
+from broker_server.brokers.embedded import NOTICE, embedded_broker
+from broker_server.brokers.loopback import LOOPBACK, BrokerError, BrokerProcess, free_port
+from broker_server.brokers.mosquitto import MosquittoSettings, find_mosquitto, mosquitto_process, write_config
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from fd_runtime.link import TlsFiles
 
 TLS_NOTICE = "Broker: Mosquitto on loopback, TLS with a certificate per device, ACL by certificate name."

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from broker_server.loopback import LOOPBACK, BrokerProcess
+from broker_server.brokers.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
 from edge_agent.learning.learned import private_path, spoke_privately
 from fd_runtime.artifacts import Runtime

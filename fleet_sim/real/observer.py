@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from broker_server.federation import Federation
+from broker_server.core.federation import Federation
+from broker_server.core.trust import TrustTable
 from broker_server.journal import Journal
 from broker_server.student import StudentWeights
-from broker_server.trust import TrustTable
 from edge_agent.learning import checkpoint as checkpoints
 from fd_runtime.model import F32
 from fd_runtime.store import Store, StoreError

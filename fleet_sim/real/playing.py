@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from broker_server.core.trust import TrustTable
 from broker_server.journal import Journal
-from broker_server.trust import TrustTable
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.store import Store
 from fleet_sim.factory import Equipment

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from tests.attacks.entry import serve_as
 from tests.attacks.ground import VICTIM, Ground, Seen, Weakening
 from tests.attacks.row import Attack

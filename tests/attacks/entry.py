@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker_server.ca import Authority, CaError
-from broker_server.certificates import Identity, Role, key_pem, new_key, pem
-from broker_server.loopback import free_port
-from broker_server.mosquitto import MosquittoSettings, mosquitto_process, write_config
+from broker_server.brokers.loopback import free_port
+from broker_server.brokers.mosquitto import MosquittoSettings, mosquitto_process, write_config
+from broker_server.identity.ca import Authority, CaError
+from broker_server.identity.certificates import Identity, Role, key_pem, new_key, pem
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.link import LinkDown, LinkSettings, LinkUp, TlsFiles
 from tests.attacks.ground import MALLORY, MARK, TOPICS, VICTIM, WITNESS, Ground, Seen, Weakening, said, without

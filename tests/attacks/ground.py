@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from broker_server.certificates import Role
+from broker_server.identity.certificates import Role
 from fd_protocol.topics import Topics
 from fd_runtime.link import TlsFiles
 from tests.attacks.raw import (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from broker_server import ingest
-from broker_server.rate import RateTerms
+from broker_server.core.rate import RateTerms
 from fd_protocol import cbor, codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.messages import DeviceState, Kind, Receipt, RoundOffer, Status

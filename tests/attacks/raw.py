@@ -7,7 +7,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from broker_server.loopback import LOOPBACK
+from broker_server.brokers.loopback import LOOPBACK
 from fd_runtime.bare_publish import bare
 from fd_runtime.link import TlsFiles
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from broker_server.certificates import Role
 from broker_server.cli import CONFIG_NAME
-from broker_server.federation import Federation
+from broker_server.core.federation import Federation
+from broker_server.identity.certificates import Role
 from broker_server.journal import Journal
-from broker_server.quarantine import Quarantine
+from broker_server.records.quarantine import Quarantine
 from fd_runtime.link import TlsFiles
 from fd_runtime.store import Store, StoreError
 from tests.attacks.ground import VICTIM, Ground

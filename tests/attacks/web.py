@@ -22,14 +22,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.brokers.loopback import LOOPBACK, free_port
 from broker_server.dashboard.access import Throttle, Tokens
 from broker_server.dashboard.settings import DashboardSettings, ProxySettings, ServingFiles
-from broker_server.loopback import LOOPBACK, free_port
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from broker_server.orders import Spool
-from broker_server.packages_site import make_app
-from broker_server.patience import Patience
+from broker_server.sites.packages import make_app
+from broker_server.sites.patience import Patience
 from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import DeviceState

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.chaos.books import balance, lines_of, receipts_in
-from broker_server.chronicle import HearingRecord, RoundRecord
+from broker_server.records.chronicle import HearingRecord, RoundRecord
 
 ROUNDS = [
     RoundRecord(1, 2, opened_ms=20, ended_ms=30, phase="closed", invited=2, heard=2),

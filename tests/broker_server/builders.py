@@ -1,6 +1,6 @@
 """Values that tests of the server share."""
 
-from broker_server.events import ConsensusMade, ContributionsStored, RoundOpened, Stored
+from broker_server.core.events import ConsensusMade, ContributionsStored, RoundOpened, Stored
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import Codec, RoundOffer, Sampling, Slice, TrainingTerms
 

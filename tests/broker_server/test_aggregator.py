@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from broker_server.aggregator import GROUP_MESSAGES
-from broker_server.round import Phase
+from broker_server.core.round import Phase
 from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
 from broker_server.student import Lesson
 from fd_protocol import codec

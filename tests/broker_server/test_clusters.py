@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.consensus import bodies_of, join, rows_in_block, to_blocks
+from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import Rerun, remake
 from broker_server.rules import RULES, RuleTerms
 from broker_server.rules.comet import Comet

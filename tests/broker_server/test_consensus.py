@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from broker_server.consensus import join, rows_in_block, to_blocks
-from broker_server.coverage import Coverage, coverage
+from broker_server.core.coverage import Coverage, coverage
 from broker_server.rules.competence import Competence
 from broker_server.rules.expguard import ExpGuard
 from broker_server.rules.geometric_median import GeometricMedian

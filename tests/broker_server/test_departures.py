@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.commands.who import who
+from broker_server.core.federation import without
+from broker_server.core.round import NO_QUORUM, Phase
+from broker_server.core.trust import TrustTable
 from broker_server.departures import Registrar, UnknownDeviceError
-from broker_server.federation import without
 from broker_server.journal import Journal
 from broker_server.orders import Spool, new_order, place_order
+from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import NotReplayableError, remake
-from broker_server.round import NO_QUORUM, Phase
-from broker_server.trust import TrustTable
-from broker_server.who import who
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
@@ -26,8 +26,8 @@ from fd_runtime.link import Arrived
 from fd_runtime.starting import exclusive
 from fd_runtime.store import Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
+from tests.broker_server.core.test_federation import ALL, BEGUN, opened, stored, told
 from tests.broker_server.served import serving
-from tests.broker_server.test_federation import ALL, BEGUN, opened, stored, told
 from tests.broker_server.world import TOPICS, Device, World, fleet
 
 CANARIES = LabelledProbes(tuple(range(20)), tuple((np.arange(20) % 3).tolist()))

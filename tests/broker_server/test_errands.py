@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from broker_server import errands
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.core.events import DEVICE_COMMAND
+from broker_server.core.rate import RateTerms
 from broker_server.departures import Registrar
 from broker_server.errands import DEAF, MARK, Errands, listed
-from broker_server.events import DEVICE_COMMAND
 from broker_server.orders import Spool, new_order, place_order
-from broker_server.rate import RateTerms
+from broker_server.records.chronicle import Chronicle
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState, DeviceState
 from fd_runtime.starting import exclusive

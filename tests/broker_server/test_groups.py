@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from broker_server import round as rounds
 from broker_server.accepted import Accepted, Payload
-from broker_server.chronicle import Chronicle
-from broker_server.events import ContributionsStored, Stored, from_journal
-from broker_server.federation import Federation, step
-from broker_server.quarantine import Quarantine
-from broker_server.round import Phase
+from broker_server.core import round as rounds
+from broker_server.core.events import ContributionsStored, Stored, from_journal
+from broker_server.core.federation import Federation, step
+from broker_server.core.round import Phase
+from broker_server.records.chronicle import Chronicle
+from broker_server.records.quarantine import Quarantine
 from broker_server.settings import MethodSettings, RoundSettings
 from fd_protocol import cbor, codec
 from fd_protocol.competence import FAR

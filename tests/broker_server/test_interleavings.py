@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_server.accepted import Accepted
-from broker_server.chronicle import Chronicle
+from broker_server.core.round import Phase
+from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import remake
-from broker_server.round import Phase
 from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.messages import Kind

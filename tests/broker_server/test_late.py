@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from broker_server.aggregator import Aggregator
-from broker_server.round import Phase
+from broker_server.core.round import Phase
 from broker_server.settings import MethodSettings, RoundSettings
 from broker_server.voices import Absence
 from fd_protocol.identity import RoundId, sha256

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from broker_server import methods
-from broker_server.chronicle import Chronicle
 from broker_server.cli import main
 from broker_server.config import Config
 from broker_server.consensus import join
+from broker_server.records.chronicle import Chronicle
 from broker_server.rules import RULES, RuleTerms
 from broker_server.settings import MethodSettings
 from fd_protocol.canaries import LabelledProbes

@@ -4,8 +4,8 @@ import itertools
 from dataclasses import replace
 from functools import reduce
 
-from broker_server.events import AggregationFailed, EpochBegun, StudentTrained
-from broker_server.federation import Federation, step
+from broker_server.core.events import AggregationFailed, EpochBegun, StudentTrained
+from broker_server.core.federation import Federation, step
 from broker_server.news import news
 from fd_protocol.identity import sha256
 from tests.broker_server.builders import made, opened, round_id, stored

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker_server.federation import Presence
+from broker_server.core.federation import Presence
 from broker_server.offers import agreed_codec, open_round, slice_of
 from broker_server.settings import MethodSettings, ProbeSet, RoundSettings, Settings
 from fd_protocol.errors import InvalidValueError

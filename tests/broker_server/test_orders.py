@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.core.round import Phase
 from broker_server.orders import Order, Spool, new_order, place_order
-from broker_server.round import Phase
+from broker_server.records.chronicle import Chronicle
 from fd_protocol.errors import InvalidValueError
 from tests.broker_server.served import serving
 from tests.broker_server.world import World, fleet

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from broker_server.admission import RefusedError, admit_contribution
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.core.admission import RefusedError, admit_contribution
 from broker_server.equipment import Workshop, load_equipment
 from broker_server.offers import open_round
 from broker_server.settings import MethodSettings, RoundSettings, Settings

@@ -9,8 +9,7 @@ import pytest
 
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.config import Config
-from broker_server.equipment import Workshop, load_equipment
-from broker_server.events import (
+from broker_server.core.events import (
     EditionNamed,
     MakeRelease,
     Order,
@@ -19,14 +18,15 @@ from broker_server.events import (
     PublishRelease,
     Schedule,
 )
-from broker_server.federation import Federation, from_snapshot, outstanding, step, to_snapshot
+from broker_server.core.federation import Federation, from_snapshot, outstanding, step, to_snapshot
+from broker_server.core.releases import published_by
+from broker_server.equipment import Workshop, load_equipment
 from broker_server.journal import Journal
 from broker_server.kits import Kits
-from broker_server.releases import published_by
 from broker_server.service import utc_ms
 from broker_server.shelf import Shelf
+from broker_server.sites.vouching import Tending, online_trust
 from broker_server.student import StudentWeights
-from broker_server.vouching import Tending, online_trust
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Preprocessing, Task
@@ -39,8 +39,8 @@ from fd_runtime.target_facts import facts_of
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.broker_server.artifacts import TASK, build_artifacts
+from tests.broker_server.core.test_releases import CLOSED, TEACHING, THETA, released, taught
 from tests.broker_server.served import serving
-from tests.broker_server.test_releases import CLOSED, TEACHING, THETA, released, taught
 from tests.support.trust import DAY, NOW
 from tests.support.trust import Trust as Owner
 

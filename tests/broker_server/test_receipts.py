@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker_server.labels import StoredLabels
-from broker_server.quarantine import Quarantine
-from broker_server.round import Phase
+from broker_server.core.labels import StoredLabels
+from broker_server.core.round import Phase
+from broker_server.records.quarantine import Quarantine
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
 from fd_protocol.bodies import write_body

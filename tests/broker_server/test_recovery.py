@@ -8,9 +8,9 @@ import pytest
 
 from broker_server import journal
 from broker_server.aggregator import GROUP_MESSAGES, Aggregator
-from broker_server.events import from_journal
+from broker_server.core.events import from_journal
+from broker_server.core.round import Phase
 from broker_server.journal import Journal
-from broker_server.round import Phase
 from broker_server.settings import RoundSettings
 from broker_server.work import Finished
 from fd_protocol import codec

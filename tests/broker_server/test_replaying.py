@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
-from broker_server.labels import StoredLabels
+from broker_server.core.labels import StoredLabels
+from broker_server.core.standing import chosen_classes
+from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import NotReplayableError, Rerun, agreement, remake
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.voice import WEIGHT_ONE, Voice
 from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
-from broker_server.standing import chosen_classes
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.documents import InvalidDocumentError
 from fd_protocol.errors import InvalidValueError

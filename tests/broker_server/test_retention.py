@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker_server.chronicle import Chronicle, CommandRecord
-from broker_server.scribe import Scribe
+from broker_server.records.chronicle import Chronicle, CommandRecord
+from broker_server.records.scribe import Scribe
 from broker_server.settings import MethodSettings, RecordSettings, RoundSettings, Settings
 from broker_server.voices import Absence
 from fd_protocol.errors import InvalidValueError

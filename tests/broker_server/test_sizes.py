@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.config import Config
+from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import Rerun, remake
 from broker_server.rules import RuleTerms
 from broker_server.settings import MethodSettings, Settings

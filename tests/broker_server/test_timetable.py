@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from broker_server.events import Timetable
+from broker_server.core.events import Timetable
 from broker_server.settings import RoundSettings
 from broker_server.timetable import next_time_ms
 from fd_protocol.errors import InvalidValueError

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
-from broker_server.events import EpochBegun
+from broker_server.core.events import EpochBegun
 from broker_server.journal import Journal
+from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import remake
 from broker_server.transfer import TransferError, backup, export_federation, import_federation
 from fd_protocol import cbor

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from broker_server.events import Aggregate
-from broker_server.labels import StoredLabels
+from broker_server.core.events import Aggregate
+from broker_server.core.labels import StoredLabels
+from broker_server.core.trust import TrustTable
 from broker_server.rules.voice import WEIGHT_ONE
-from broker_server.trust import TrustTable
 from broker_server.voices import Absence, Speakers
 from fd_protocol import codec
 from fd_protocol.competence import FAR, encode_map

@@ -5,7 +5,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from broker_server.aggregator import Aggregator
-from broker_server.rate import RateTerms
+from broker_server.core.rate import RateTerms
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.voice import WEIGHT_ONE, Voice
 from broker_server.settings import MethodSettings, ProbeSet, RecordSettings, RoundSettings, Settings

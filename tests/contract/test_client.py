@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_server.certificates import Role
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.identity.certificates import Role
 from fd_protocol import codec
 from fd_protocol.manifest import Preprocessing, Task
 from fd_protocol.messages import (

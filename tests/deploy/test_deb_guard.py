@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.brokers.mosquitto import packaged_guard
 from broker_server.cli import main
-from broker_server.mosquitto import packaged_guard
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from deploy.deb import building, control, guard, staging
 from deploy.deb.catalogue import MACHINES, PACKAGES, ROOT, SERVER, targets
 from tests.deploy.test_deb_trees import ALL, EPOCH, listing, target_of

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from broker_server.loopback import free_port
+from broker_server.brokers.loopback import free_port
 from deploy.deb import building
 from deploy.deb.catalogue import MAX_BYTES, PACKAGES, ROOT, targets
 from deploy.release import making

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from deploy.deb import building
 from deploy.deb.catalogue import targets
 from edge_agent.flash.boards import Board, BoardName, Mechanism

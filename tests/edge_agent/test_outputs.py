@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from edge_agent.inference.outputs.background import Background
 from edge_agent.inference.outputs.callback import Callback
 from edge_agent.inference.outputs.federation import ToFederation, opaque

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from broker_server.ca import Authority
 from broker_server.identity import desk as desks
+from broker_server.identity.ca import Authority
 from broker_server.identity.desk import Desk, RefusedError
 from broker_server.identity.settings import EnrolmentSettings
 from broker_server.identity.tokens import Tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker_server.ca import Authority
+from broker_server.identity.ca import Authority
 from edge_agent.enrolment import errand, request
 from fd_runtime.certificate import outlook
 from tests.faults.marks import marked, marks

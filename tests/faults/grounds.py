@@ -15,8 +15,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role, new_key
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role, new_key
 from broker_server.identity.desk import Desk
 from broker_server.identity.settings import EnrolmentSettings
 from fd_protocol.messages import Kind

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.records.chronicle import Chronicle
 from fd_runtime.link import LinkSettings
 from fd_runtime.store import Store
 from tests.broker_server.artifacts import build_artifacts

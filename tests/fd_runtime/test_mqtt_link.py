@@ -18,9 +18,9 @@ from queue import SimpleQueue
 import pytest
 from paho.mqtt.properties import Properties
 
-from broker_server.certificates import CLOCK_SKEW, Identity, Role
-from broker_server.embedded_broker import embedded_broker
-from broker_server.loopback import LOOPBACK, BrokerProcess
+from broker_server.brokers.embedded import embedded_broker
+from broker_server.brokers.loopback import LOOPBACK, BrokerProcess
+from broker_server.identity.certificates import CLOCK_SKEW, Identity, Role
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.bare_publish import bare
 from fd_runtime.link import (

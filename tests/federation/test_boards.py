@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from broker_server.chronicle import Chronicle
+from broker_server.records.chronicle import Chronicle
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.boards.terms import Attendance, BoardTerms
 from fleet_sim.federation import FEDERATION, Simulation, StuckError

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from broker_server.chronicle import Chronicle
+from broker_server.core.events import Command, Edition
 from broker_server.edition_views import views
-from broker_server.events import Command, Edition
 from broker_server.kits import Kit
 from broker_server.orders import Spool, new_order, place_order
+from broker_server.records.chronicle import Chronicle
 from broker_server.settings import ProbeSet
 from broker_server.student import Student
 from fd_protocol import codec

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_server.coverage import WARN_UNCOVERED
+from broker_server.core.coverage import WARN_UNCOVERED
 from fd_protocol import codec
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.identity import RoundId

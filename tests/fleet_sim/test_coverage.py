@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker_server.coverage import WARN_UNCOVERED, Coverage, coverage, is_far
+from broker_server.core.coverage import WARN_UNCOVERED, Coverage, coverage, is_far
 from edge_agent.learning.clustering import centroids_of, nearest_distances
 from fd_protocol.competence import DECODED, quantise_distances
 from fd_runtime.space import preprocessed

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker_server.influence import leave_one_out
+from broker_server.core.influence import leave_one_out
 from broker_server.methods import rule_named
 from broker_server.rules import RULES, RuleTerms
 from broker_server.rules.voice import WEIGHT_ONE, Voice

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import pytest
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
-from broker_server.loopback import LOOPBACK, BrokerError, BrokerProcess, free_port
-from broker_server.mosquitto import MosquittoSettings, find_mosquitto, mosquitto_process, write_config
+from broker_server.brokers.loopback import LOOPBACK, BrokerError, BrokerProcess, free_port
+from broker_server.brokers.mosquitto import MosquittoSettings, find_mosquitto, mosquitto_process, write_config
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from fd_runtime.link import Arrived, Link, LinkEvent, LinkSettings, TlsFiles
 from fd_runtime.mqtt_link import MqttLink
 

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role, key_pem, new_key
+from broker_server.brokers.loopback import LOOPBACK, free_port
 from broker_server.cli import CONFIG_NAME, main
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role, key_pem, new_key
 from broker_server.identity.desk import Desk
 from broker_server.identity.settings import EnrolmentSettings
-from broker_server.loopback import LOOPBACK, free_port
 from fd_runtime.link import TlsFiles
 from tests.edge_agent.patience import wait_until
 

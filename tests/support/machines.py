@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.loopback import LOOPBACK, free_port
+from broker_server.brokers.loopback import LOOPBACK, free_port
 from tests.support import card_images, roots
 from tests.support.card_images import CardImage
 from tests.support.roots import Root

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
-from broker_server.chronicle import HearingRecord
+from broker_server.brokers.loopback import LOOPBACK, free_port
+from broker_server.brokers.mosquitto import MosquittoSettings, mosquitto_process, write_config
 from broker_server.cli import CONFIG_NAME
-from broker_server.commanding import chronicle_of
-from broker_server.loopback import LOOPBACK, free_port
-from broker_server.mosquitto import MosquittoSettings, mosquitto_process, write_config
-from broker_server.round import Phase
+from broker_server.commands.commanding import chronicle_of
+from broker_server.core.round import Phase
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
+from broker_server.records.chronicle import HearingRecord
 from fd_protocol.messages import Kind, Status
 from model_export.public_set import build_public_set
 from tests.edge_agent.patience import wait_until

@@ -18,7 +18,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 
-from broker_server.loopback import LOOPBACK
+from broker_server.brokers.loopback import LOOPBACK
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.certificates import Role
+from broker_server.identity.certificates import Role
 from edge_agent.agent import Agent
 from edge_agent.presence import begin_life
 from edge_agent.round.participant import NO_CONSENSUS, Phase

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker_server.certificates import Role
+from broker_server.identity.certificates import Role
 from edge_agent.round.participant import Phase
 from fd_runtime.link import LinkSettings
 from fd_runtime.starting import exclusive

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker_server.certificates import Role
+from broker_server.identity.certificates import Role
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState
 from fd_protocol.topics import COMMANDS as NAMES

@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from broker_server.loopback import free_port
+from broker_server.brokers.loopback import free_port
 from fd_protocol.messages import ConsensusBlock, Receipt, RoundOffer, Status
 from fd_runtime.link import LinkSettings
 from tests.support.brokers import links, needs_mosquitto

@@ -11,7 +11,7 @@ from functools import cached_property
 import pytest
 from rich.console import Console
 
-from broker_server.embedded_broker import NOTICE
+from broker_server.brokers.embedded import NOTICE
 from fleet_sim.demo.play import Plan, play
 from fleet_sim.demo.setting import Setting
 from fleet_sim.scenario import ModelTerms

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker_server.ca import CRL_DAYS, Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import CRL_DAYS, Authority
+from broker_server.identity.certificates import Identity, Role
 from fd_runtime.knocking import knock
 from fd_runtime.link import LinkDown, LinkUp
 from tests.support.brokers import AGGREGATOR, links, make_fleet, needs_mosquitto, next_event, now

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.ca import CRL_DAYS
-from broker_server.certificates import Identity, Role, new_key, next_update, requested_key
+from broker_server.brokers.loopback import LOOPBACK, free_port
+from broker_server.brokers.mosquitto import MosquittoSettings, mosquitto_process, write_config
 from broker_server.cli import main
+from broker_server.identity.ca import CRL_DAYS
+from broker_server.identity.certificates import Identity, Role, new_key, next_update, requested_key
 from broker_server.identity.keeping import signal_broker
-from broker_server.loopback import LOOPBACK, free_port
-from broker_server.mosquitto import MosquittoSettings, mosquitto_process, write_config
 from edge_agent.enrolment.request import KeyInFile
 from fd_runtime.certificate import outlook
 from fd_runtime.knocking import knock

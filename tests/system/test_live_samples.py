@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from broker_server.loopback import free_port
+from broker_server.brokers.loopback import free_port
 from edge_agent import Agent
 from tests.edge_agent.artifacts import TASK, clouds
 from tests.edge_agent.patience import wait_until

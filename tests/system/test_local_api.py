@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import edge_agent
-from broker_server.loopback import free_port
+from broker_server.brokers.loopback import free_port
 from edge_agent import Agent
 from edge_agent.api.client import AgentRefusedError, AgentUnavailableError
 from fd_protocol.errors import InvalidValueError

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.ca_commands import add_ca_commands
-from broker_server.loopback import LOOPBACK, free_port
-from broker_server.mosquitto import mosquitto_process
-from broker_server.mosquitto_command import add_mosquitto_command
+from broker_server.brokers.loopback import LOOPBACK, free_port
+from broker_server.brokers.mosquitto import mosquitto_process
+from broker_server.commands.ca import add_ca_commands
+from broker_server.commands.mosquitto import add_mosquitto_command
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.topics import Topics
 from fd_runtime.link import Arrived, LinkSettings, LinkUp, TlsFiles

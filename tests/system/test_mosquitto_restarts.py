@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.certificates import Role
+from broker_server.identity.certificates import Role
 from edge_agent import presence, service
 from edge_agent.settings import AgentSettings, DeviceSettings, ModelSettings, StateSettings
 from fd_protocol.codec import decode

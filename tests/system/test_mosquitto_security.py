@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.ca import CRL_DAYS, Authority
-from broker_server.certificates import Identity, Role
-from broker_server.loopback import LOOPBACK
+from broker_server.brokers.loopback import LOOPBACK
+from broker_server.identity.ca import CRL_DAYS, Authority
+from broker_server.identity.certificates import Identity, Role
 from fd_protocol.topics import Topics
 from fd_runtime.link import (
     NOT_AUTHORIZED,

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.journal import Journal
+from broker_server.records.chronicle import Chronicle
 from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Contribution, DeviceState, Kind, Receipt, RoundOffer, ServerState, Status

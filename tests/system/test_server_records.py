@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.chronicle import Chronicle
 from broker_server.cli import main
-from broker_server.events import EpochBegun
+from broker_server.core.events import EpochBegun
 from broker_server.journal import Journal
+from broker_server.records.chronicle import Chronicle
 from broker_server.transfer import export_federation
 from fd_protocol.messages import ConsensusBlock, Receipt, RoundOffer
 from fd_runtime.link import LinkSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker_server.chronicle import CommandRecord
 from broker_server.dashboard.reading import Look
+from broker_server.records.chronicle import CommandRecord
 
 _ROWS = 200
 

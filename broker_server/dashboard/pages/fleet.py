@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker_server import errands
-from broker_server.chronicle import DeviceRecord, HearingRecord
 from broker_server.dashboard import words
 from broker_server.dashboard.charts import LineChart, Series, Written
 from broker_server.dashboard.reading import Look
 from broker_server.errands import Errand
-from broker_server.scribe import TRIAL_OF
+from broker_server.records.chronicle import DeviceRecord, HearingRecord
+from broker_server.records.scribe import TRIAL_OF
 from fd_protocol.messages import Kind
 
 PAGE_ROWS = 100

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from broker_server.chronicle import HearingRecord, RoundRecord
+from broker_server.core.round import Phase
 from broker_server.dashboard import words
 from broker_server.dashboard.charts import Bars, LineChart, Series, Written
 from broker_server.dashboard.reading import Look
-from broker_server.round import Phase
-from broker_server.scribe import TRIAL_OF
+from broker_server.records.chronicle import HearingRecord, RoundRecord
+from broker_server.records.scribe import TRIAL_OF
 
 SHOWN_ROUNDS = 100
 SHOWN_HEARINGS = 200

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from broker_server.aggregation import UNCOVERED
-from broker_server.chronicle import RoundRecord
-from broker_server.coverage import WARN_UNCOVERED
+from broker_server.core.coverage import WARN_UNCOVERED
+from broker_server.core.round import NO_QUORUM, Phase
 from broker_server.dashboard import words
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.reading import Look
-from broker_server.round import NO_QUORUM, Phase
+from broker_server.records.chronicle import RoundRecord
 
 DOMINANT_SHARE = 0.5
 _NAMED = 5

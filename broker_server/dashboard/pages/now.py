@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from broker_server.chronicle import RoundRecord
+from broker_server.core.federation import Federation
+from broker_server.core.round import NO_QUORUM, Phase, Round
 from broker_server.dashboard import words
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.pages import notices
 from broker_server.dashboard.pages.notices import Notice
 from broker_server.dashboard.reading import Look
-from broker_server.federation import Federation
-from broker_server.round import NO_QUORUM, Phase, Round
+from broker_server.records.chronicle import RoundRecord
 from fd_protocol.messages import Status
 
 _MOST_NAMES = 300

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker_server.chronicle import HearingRecord
 from broker_server.dashboard.reading import Look
-from broker_server.quarantine import Quarantined
+from broker_server.records.chronicle import HearingRecord
+from broker_server.records.quarantine import Quarantined
 from fd_protocol.messages import Status
 
 _ROUNDS, _ROWS = 20, 200

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker_server.chronicle import RoundRecord
+from broker_server.core.delivery import Delivery, Standing, id_of
+from broker_server.core.events import Published, Release
+from broker_server.core.releases import Releases
+from broker_server.core.rollouts import Rollout
 from broker_server.dashboard.reading import Look
 from broker_server.deliveries import stored
-from broker_server.delivery import Delivery, Standing, id_of
-from broker_server.events import Published, Release
-from broker_server.releases import Releases
-from broker_server.rollouts import Rollout
+from broker_server.records.chronicle import RoundRecord
 
 _ROUNDS = 20
 _TOLD = ("device", "online", "bundle", "family", "replaced_by")

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import uvicorn
 
+from broker_server.brokers.loopback import free_port
 from broker_server.dashboard import watching
 from broker_server.dashboard.app import Site, make_app
 from broker_server.dashboard.watching import TooManyPagesError, Watch
-from broker_server.loopback import free_port
 from fd_runtime.starting import exclusive
 from tests.broker_server.dashboard.stage import OPERATOR, Stage, form_of
 

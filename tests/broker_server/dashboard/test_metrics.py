@@ -9,20 +9,20 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
 from broker_server.config import ArtifactSettings, Config, StateSettings
+from broker_server.core.events import RolloutHeard
 from broker_server.dashboard.expiry import Expiry, expiries
 from broker_server.dashboard.pages import notices
 from broker_server.dashboard.settings import DashboardSettings
-from broker_server.events import RolloutHeard
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from broker_server.identity.settings import EnrolmentSettings
 from fd_protocol.competence import FAR
 from fd_protocol.identity import sha256
 from fd_runtime.starting import BrokerSettings
+from tests.broker_server.core.test_editions import BOTH
 from tests.broker_server.dashboard.stage import Stage
 from tests.broker_server.dashboard.test_pages import play_gains, stage_other
-from tests.broker_server.test_editions import BOTH
 from tests.broker_server.test_publishing import order as published
 from tests.broker_server.world import fleet
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from broker_server.core.events import DEVICE_COMMAND, Ordered, Release, ReleaseMade
 from broker_server.dashboard.app import PAGES, Site, make_app
 from broker_server.dashboard.expiry import Expiry
 from broker_server.dashboard.pages import history
 from broker_server.dashboard.reading import ModelSize
-from broker_server.events import DEVICE_COMMAND, Ordered, Release, ReleaseMade
 from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
@@ -21,9 +21,9 @@ from fd_protocol.messages import Command, CommandState, DeviceState, RoundReport
 from fd_runtime.starting import exclusive
 from fd_runtime.store import RECORDS, Store
 from tests.broker_server.builders import TASK
+from tests.broker_server.core.test_editions import BOTH, OLD_CANARIES, make_kit
+from tests.broker_server.core.test_editions import stage as stage_order
 from tests.broker_server.dashboard.stage import Stage, form_of
-from tests.broker_server.test_editions import BOTH, OLD_CANARIES, make_kit
-from tests.broker_server.test_editions import stage as stage_order
 from tests.broker_server.test_publishing import order as published
 from tests.broker_server.world import TOPICS, fleet
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from edge_agent import remote_config
 from edge_agent.care import doctor, log_level
 from edge_agent.care.archive import REDACTED, redacted, redacted_setting

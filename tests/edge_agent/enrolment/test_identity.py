@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role, Signer, Validity, certify, new_key, pem, requested_key
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role, Signer, Validity, certify, new_key, pem, requested_key
 from edge_agent.care.wiping import left_elsewhere, wipe
 from edge_agent.configuration import load_settings
 from edge_agent.enrolment.errand import EXIT_CODES, Ending, visit

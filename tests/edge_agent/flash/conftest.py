@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from broker_server.ca import Authority
-from broker_server.certificates import Identity, Role
+from broker_server.identity.ca import Authority
+from broker_server.identity.certificates import Identity, Role
 from edge_agent.flash.boards import Board, BoardName, Mechanism
 from edge_agent.flash.orders import Order, seed_of
 from tests.support import card_images

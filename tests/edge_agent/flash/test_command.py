@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.certificates import Identity, Role
+from broker_server.identity.certificates import Identity, Role
 from edge_agent.cli import main
 from edge_agent.cli.parser import BOARDS
 from edge_agent.flash import command

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_server.delivery import FOLLOWS
+from broker_server.core.delivery import FOLLOWS
 from edge_agent.presence import RELEASES, birth
 from edge_agent.slots.machine import Phase, Slots
 from edge_agent.slots.settings import ReleaseSettings

@@ -1,0 +1,1 @@
+"""`broker-server COMMAND`: a module for what an operator types; `commanding` and `giving` are what they share."""

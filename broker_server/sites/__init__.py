@@ -1,0 +1,1 @@
+"""What devices fetch and ask over HTTPS, in a process of its own: packages, signed documents, enrolment."""
