@@ -59,8 +59,8 @@ from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics, parse
 from fd_runtime.artifacts import PublicSet, load_public_set
-from fd_runtime.link import Arrived, LinkSettings, TlsFiles
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, LinkSettings, TlsFiles
+from fd_runtime.links.mqtt_link import MqttLink
 from fleet_sim.real.broker import Broker, make_broker
 from fleet_sim.wire_meter import WireMeter
 from model_export.building import build

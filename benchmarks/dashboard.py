@@ -38,8 +38,8 @@ from fd_protocol import codec
 from fd_protocol.competence import encode_map
 from fd_protocol.messages import CompetenceMap, DeviceState, Kind, Receipt, RoundOffer
 from fd_protocol.parts import split
-from fd_runtime.link import Arrived, LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
 
 DIFFERENT = 50
 """Contributions and maps that differ; devices share them."""

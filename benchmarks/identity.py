@@ -40,8 +40,8 @@ from broker_server.identity.certificates import Identity, Role
 from broker_server.identity.desk import Desk
 from broker_server.identity.settings import EnrolmentSettings
 from fd_protocol.topics import Topics
-from fd_runtime.link import LinkDown, LinkSettings, LinkUp, Published, TlsFiles
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, Published, TlsFiles
+from fd_runtime.links.mqtt_link import MqttLink
 
 FEDERATION, AGGREGATOR = "bench", "agg-1"
 TOPICS = Topics(FEDERATION)

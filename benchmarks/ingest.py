@@ -54,9 +54,9 @@ from fd_protocol.parts import split
 from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, Link, LinkEvent, LinkSettings, LinkUp
-from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.store import Store
+from fd_runtime.links.link import Arrived, Link, LinkEvent, LinkSettings, LinkUp
+from fd_runtime.links.mqtt_link import MqttLink
+from fd_runtime.storage.store import Store
 
 PROBES = ProbeSet(sha256(b"probes"), count=1000, classes=10, task=sha256(b"task"))
 TOPICS = Topics("bench")

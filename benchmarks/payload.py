@@ -28,8 +28,8 @@ from fd_protocol.parts import join, split
 from fd_protocol.payload import Codes, decode_body, encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows, fit
-from fd_runtime.model import F32, Features, OptimizerState
-from fd_runtime.numpy_model import DenseChain, NumpyTail, NumpyTrainSession
+from fd_runtime.models.model import F32, Features, OptimizerState
+from fd_runtime.models.numpy_model import DenseChain, NumpyTail, NumpyTrainSession
 from fleet_sim.partitions import Census, Dirichlet
 from fleet_sim.worlds import Samples, new_class
 

@@ -24,8 +24,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import numpy as np
 
 from fd_protocol.layout import ThetaLayout
-from fd_runtime.model import F32, Batch, OptimizerState, split_theta
-from fd_runtime.onnx_model import OnnxPrivateTrainSession, OnnxTrainSession
+from fd_runtime.models.model import F32, Batch, OptimizerState, split_theta
+from fd_runtime.models.onnx_model import OnnxPrivateTrainSession, OnnxTrainSession
 from model_export.forward import ForwardModel
 from model_export.graph import GraphBuilder, tensor
 from model_export.surgery import theta_of

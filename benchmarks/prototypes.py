@@ -34,7 +34,7 @@ from edge_agent.learning.local_prior import correct, log_prior
 from fd_protocol.label_set import MIN_LABEL_ROWS
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows, fit
-from fd_runtime.model import split_theta
+from fd_runtime.models.model import split_theta
 from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.local_only import local_only
 from fleet_sim.factory import Equipment, equip

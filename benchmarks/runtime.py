@@ -34,8 +34,8 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from fd_protocol.layout import ThetaLayout
 from fd_protocol.manifest import Preprocessing, Task
-from fd_runtime.model import F32
-from fd_runtime.onnx_model import OnnxBackbone, OnnxTail
+from fd_runtime.models.model import F32
+from fd_runtime.models.onnx_model import OnnxBackbone, OnnxTail
 from model_export import FactoryData, ForwardModel, QuantisationTerms, Recipe, build
 from model_export.families import build_family
 from model_export.forward import FEATURES
@@ -60,7 +60,7 @@ import numpy as np
 from fd_runtime.artifacts import load_bundle
 model = load_bundle(Path(sys.argv[1])).open("onnxruntime")
 started_s = time.process_time()
-from fd_runtime.model import Batch
+from fd_runtime.models.model import Batch
 rng, task, rows = np.random.default_rng(0), model.manifest.task, int(sys.argv[2])
 features = model.features(rng.random((rows, *task.sample_shape), np.float32))
 batch = Batch(

@@ -43,7 +43,7 @@ from edge_agent.inference.predictor import Predictor
 from edge_agent.inference.settings import DriftSettings, InferenceSettings
 from fd_protocol.manifest import Preprocessing, Role, Task
 from fd_runtime.artifacts import Bundle
-from fd_runtime.onnx_model import OnnxBackbone, OnnxTail
+from fd_runtime.models.onnx_model import OnnxBackbone, OnnxTail
 from fd_runtime.space import preprocessed
 from model_export import FactoryData, ForwardModel, Recipe, build
 from model_export.families import build_family

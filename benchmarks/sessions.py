@@ -35,8 +35,8 @@ from fd_protocol.manifest import Preprocessing, Task
 from fd_protocol.messages import ConsensusBlock, DeviceState, Kind, Receipt, RoundOffer, Status
 from fd_protocol.parts import split
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
 from model_export.building import build
 from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe

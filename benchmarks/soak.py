@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from broker_server.records.chronicle import Chronicle
 from fd_runtime.files import write_atomically
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from fleet_sim.factory import equip
 from fleet_sim.real.fleet import AGGREGATOR, FEDERATION, Fleet, Stage, running_fleet
 from fleet_sim.scenario import PRESETS

@@ -19,9 +19,9 @@ from training.nets import CLASSES, NETS, Dense, Net
 from training.onnx_nets import forward_of, parameters_of
 from training.peak import TERMS
 
-from fd_runtime.litert_model import LiteRtTail, LiteRtTrainSession
-from fd_runtime.model import Batch, OptimizerState
-from fd_runtime.onnx_model import OnnxTail, OnnxTrainSession
+from fd_runtime.models.litert_model import LiteRtTail, LiteRtTrainSession
+from fd_runtime.models.model import Batch, OptimizerState
+from fd_runtime.models.onnx_model import OnnxTail, OnnxTrainSession
 from model_export.surgery import theta_of
 from model_export.tflite import lower_tail, lower_train_step
 from model_export.trainstep import compile_train_step

@@ -27,8 +27,8 @@ from training.nets import CLASSES, NETS, training_flops
 from training.onnx_nets import forward_of, parameters_of
 from training.peak import TERMS
 
-from fd_runtime.model import Batch, OptimizerState
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import Batch, OptimizerState
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from model_export.graph import GraphBuilder, tensor
 from model_export.surgery import theta_of
 from model_export.trainstep import TrainStep, compile_train_step

@@ -33,11 +33,12 @@ from broker_server.identity.ca import Authority
 from broker_server.identity.certificates import Identity, Role
 from edge_agent.slots.download import Parcel, fetch
 from fd_protocol.targets import TargetFacts
-from fd_runtime import tuf_root, tuf_targets
-from fd_runtime.signing_keys import load_public, load_signer, make_key
-from fd_runtime.tuf_client import TufClient
-from fd_runtime.tuf_online import OnlineTrust
-from fd_runtime.tuf_root import Changes
+from fd_runtime.tuf import root as tuf_root
+from fd_runtime.tuf import targets as tuf_targets
+from fd_runtime.tuf.client import TufClient
+from fd_runtime.tuf.online import OnlineTrust
+from fd_runtime.tuf.root import Changes
+from fd_runtime.tuf.signing_keys import load_public, load_signer, make_key
 
 DAY_S = 86_400
 FACTS = TargetFacts("a" * 64, "mlp-s", "2", ("onnxruntime", "litert", "numpy"), 18, 1_000_000, "b" * 64)

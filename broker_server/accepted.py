@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Kind, Part
-from fd_runtime.store import PayloadRow, Store
+from fd_runtime.storage.store import PayloadRow, Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import sha256
 from fd_protocol.messages import ConsensusBlock, RoundOffer
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 UNCOVERED = "uncovered"
 """First word of the reason of a round that made no consensus for that."""

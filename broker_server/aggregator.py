@@ -83,9 +83,9 @@ from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.messages import MAX_MARKS, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
+from fd_runtime.links.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import MissingBlobError, Store, StoreError, StoreFullError
+from fd_runtime.storage.store import MissingBlobError, Store, StoreError, StoreFullError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 

@@ -29,7 +29,7 @@ from broker_server.records.scribe import Scribe
 from broker_server.settings import Settings
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.identity import check_name
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _MOST_ROUNDS = 100
 """Rounds that an answer names: it is part of the state for a while."""

@@ -15,7 +15,7 @@ from fd_protocol import cbor
 from fd_protocol.messages import Command
 from fd_protocol.schema import from_item, to_item
 from fd_protocol.topics import MODEL
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 Outcomes = Mapping[Standing, int]
 Patience = Mapping[str, int]

@@ -24,7 +24,7 @@ from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.messages import Kind
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import EX_NOINPUT
-from fd_runtime.store import PayloadRow, Row, Store
+from fd_runtime.storage.store import PayloadRow, Row, Store
 
 
 class UnknownDeviceError(FedistillError):

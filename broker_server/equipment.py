@@ -22,7 +22,7 @@ from fd_protocol.label_set import label_set
 from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.config import load_toml
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import preprocessed
 from fd_runtime.starting import blame
 

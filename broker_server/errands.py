@@ -22,7 +22,7 @@ from fd_protocol import cbor, topics
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import MAX_ARGUMENTS, Command, CommandState
 from fd_protocol.schema import from_item, keyed, to_item
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 DEVICE, TAG, COMMAND, FOR_S, MARK = "device", "tag", "command", "for_s", "="
 """Arguments of the order: one of the first two, the command, its time, and =NAME for each argument of the command."""

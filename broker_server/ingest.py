@@ -46,8 +46,8 @@ from fd_protocol.messages import (
 from fd_protocol.parts import join
 from fd_protocol.payload import Codes
 from fd_protocol.topics import Address, parse
-from fd_runtime.link import Arrived
-from fd_runtime.store import PartRow, PayloadRow, Store
+from fd_runtime.links.link import Arrived
+from fd_runtime.storage.store import PartRow, PayloadRow, Store
 
 PRESENCES = RateTerms(messages_per_minute=120, bytes_per_minute=0)
 """Births and wills of one device."""

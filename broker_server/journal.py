@@ -21,7 +21,7 @@ from broker_server.core.labels import StoredLabels
 from broker_server.records.quarantine import Quarantine
 from fd_protocol import codec
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Kind, Slice
-from fd_runtime.store import PayloadRow, Store
+from fd_runtime.storage.store import PayloadRow, Store
 
 SNAPSHOT_EVENTS = 10_000
 """A journal this long is folded even if no round ends: devices may come and go for weeks."""

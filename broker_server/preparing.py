@@ -18,7 +18,7 @@ from broker_server.records.chronicle import Chronicle
 from broker_server.rules import Clustering
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol.identity import RoundId
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 CLUSTERS = "clusters"
 """The capability of devices that find their own consensus among several."""

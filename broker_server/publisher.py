@@ -13,7 +13,7 @@ from fd_protocol import codec
 from fd_protocol.messages import MAX_MARKS, Command, ProbeNotice, Receipt, Release, ServerState, StagedRelease
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import Bundle
-from fd_runtime.link import Link
+from fd_runtime.links.link import Link
 
 RECEIPT_EXPIRY_S = 86_400
 """A device that was away for longer sends its payload again."""

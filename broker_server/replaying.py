@@ -29,7 +29,7 @@ from fd_protocol.documents import InvalidDocumentError, Place, build
 from fd_protocol.errors import FedistillError
 from fd_protocol.messages import RoundOffer
 from fd_runtime.artifacts import EX_NOINPUT
-from fd_runtime.store import MissingBlobError
+from fd_runtime.storage.store import MissingBlobError
 
 
 class NotReplayableError(FedistillError):

@@ -20,10 +20,10 @@ from broker_server.shelf import Shelf
 from broker_server.sites.vouching import Tending, online_trust
 from broker_server.worker import ThreadWorker
 from fd_runtime.artifacts import MissingArtifactError
-from fd_runtime.link import LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.starting import blame, close_soon, exclusive, until_signalled
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.storage.store import Store, StoreFullError
 
 _PUMP_S = 5.0
 _DISK_RETRY_S = 1.0

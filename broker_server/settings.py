@@ -30,7 +30,7 @@ from fd_protocol.messages import (
     check_temperature,
 )
 from fd_protocol.topics import Topics
-from fd_runtime.link import Will
+from fd_runtime.links.link import Will
 
 YEAR_S = 366 * 86_400
 PAUSE, DEMAND = "pause", "demand"

@@ -30,8 +30,8 @@ from fd_runtime.artifacts import Bundle, load_bundle
 from fd_runtime.files import write_atomically
 from fd_runtime.packages import pack
 from fd_runtime.releases import release
-from fd_runtime.target_facts import facts_of
-from fd_runtime.tuf_online import OnlineTrust
+from fd_runtime.tuf.online import OnlineTrust
+from fd_runtime.tuf.target_facts import facts_of
 
 log = logging.getLogger("broker-server")
 

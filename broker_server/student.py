@@ -22,8 +22,8 @@ from fd_protocol.schema import decode, encode, keyed
 from fd_protocol.soft_labels import F32, SoftLabels, soften
 from fd_protocol.terms import Slice
 from fd_runtime.fitting import FitTerms, ProbeRows, fit
-from fd_runtime.model import Features, Inputs, OptimizerState
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import Features, Inputs, OptimizerState
+from fd_runtime.models.opening import LoadedModel
 
 _F32 = np.dtype("<f4")
 

@@ -16,7 +16,7 @@ from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import ConsensusBlock, RoundOffer
 from fd_protocol.payload import quantise
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)

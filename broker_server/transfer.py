@@ -30,7 +30,7 @@ from fd_protocol import cbor
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_runtime.config import EX_DATAERR
 from fd_runtime.files import new_file
-from fd_runtime.store import GAINS, JOURNAL, Store, StoreError
+from fd_runtime.storage.store import GAINS, JOURNAL, Store, StoreError
 
 FORMAT, VERSION = "fedistill federation", 1
 MAX_FRAME_BYTES = 256 << 20

@@ -27,7 +27,7 @@ from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Kind, RoundOffer, Slice
-from fd_runtime.store import PayloadRow, Store
+from fd_runtime.storage.store import PayloadRow, Store
 
 
 @dataclass(frozen=True, slots=True)

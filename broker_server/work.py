@@ -9,7 +9,7 @@ from typing import Protocol
 
 from broker_server.core.events import Event
 from broker_server.core.standing import Standing
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 log = logging.getLogger("broker-server")
 

@@ -64,7 +64,7 @@ from fd_protocol.messages import (
     Status,
 )
 from fd_protocol.topics import Topics, parse
-from fd_runtime.link import (
+from fd_runtime.links.link import (
     MESSAGE_EXPIRED,
     PACKET_TOO_LARGE,
     Arrived,
@@ -76,7 +76,7 @@ from fd_runtime.link import (
     PublishRefused,
 )
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreFullError, StoreUnwritableError
+from fd_runtime.storage.store import Store, StoreFullError, StoreUnwritableError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Said | None]"
 

@@ -18,7 +18,7 @@ from fd_protocol.prototypes import STATES, PrototypeSpace
 from fd_runtime.artifacts import Bundle, MissingArtifactError, PublicSet, load_bundle, load_public_set
 from fd_runtime.public_sets import PublicSets
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _PRIVATE_DATA, _PRIVATE_EPOCH = "private_data", "private_epoch"
 

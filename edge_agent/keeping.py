@@ -12,7 +12,7 @@ from edge_agent.private.tending import tend
 from edge_agent.process.notices import Notice, PrivateRowsChanged
 from edge_agent.settings import AgentSettings
 from fd_protocol.manifest import Manifest
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.mqtt_link import MqttLink
 
 _FAREWELL_S = 2.0
 

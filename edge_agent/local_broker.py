@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
-from fd_runtime.link import LinkSettings, TlsFiles, Trust
+from fd_runtime.links.link import LinkSettings, TlsFiles, Trust
 from fd_runtime.starting import LOOPBACK
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edge_agent.round.eligibility import Profile
 from fd_protocol.messages import MAX_PUBLIC_SETS, Codec, DeviceState
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 CAPABILITIES = (*(codec.value for codec in Codec), "delta", "competence", "clusters", "commands")
 PRIVACY = "dp"

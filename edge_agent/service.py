@@ -54,11 +54,11 @@ from fd_protocol import codec
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
-from fd_runtime.link import LinkDown, LinkSettings, Traffic, Will
+from fd_runtime.links.link import LinkDown, LinkSettings, Traffic, Will
+from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.logs import Tail
-from fd_runtime.mqtt_link import MqttLink
 from fd_runtime.starting import Stop, blame, close_soon, exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _PUMP_S = 5.0
 """Longest wait: how late an overdue payload may be noticed."""

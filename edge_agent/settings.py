@@ -6,7 +6,7 @@
 [enrolment] url, ca_file, token_file, request_command
 [outbox]  max_messages, max_mb
 [store]   see `private.settings`        [sources.NAME.KIND]  see `sources.settings`
-[model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.providers
+[model]   bundle, public_set, runtime, threads, providers       [model.gpu]  see fd_runtime.models.providers
 [inference], [outputs], [home_assistant]   see edge_agent.inference.settings       [api]  see edge_agent.api.settings
 [data]    private, prototypes           [state]       folder, runtime
 [process] start_s, hang_s, restart_min_s, restart_max_s
@@ -38,9 +38,9 @@ from edge_agent.training.settings import TrainingSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name
 from fd_runtime.artifacts import Runtime
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from fd_runtime.logs import LogSettings
-from fd_runtime.providers import GpuSettings, Placement, Provider
+from fd_runtime.models.providers import GpuSettings, Placement, Provider
 from fd_runtime.remote_fields import remotely
 from fd_runtime.starting import LOOPBACK, BrokerSettings
 

@@ -11,7 +11,7 @@ import logging
 from edge_agent.process.notices import Spoke
 from fd_protocol import codec
 from fd_protocol.messages import Prediction
-from fd_runtime.link import MESSAGE_EXPIRED, Link
+from fd_runtime.links.link import MESSAGE_EXPIRED, Link
 
 MOST_UNANSWERED = 16
 EXPIRY_S = 60

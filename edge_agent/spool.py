@@ -23,7 +23,7 @@ from fd_protocol.errors import DecodeError
 from fd_protocol.identity import DIGEST_BYTES, require, sha256
 from fd_protocol.schema import from_item, keyed, to_item
 from fd_runtime.files import write_atomically
-from fd_runtime.link import Link
+from fd_runtime.links.link import Link
 
 _WINDOW = 20
 """Messages that the link holds in memory at once."""

@@ -26,7 +26,7 @@ from edge_agent.process.settings import ProcessSettings
 from edge_agent.round.events import WorkFailed
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_runtime.config import EX_SOFTWARE
-from fd_runtime.waking import Waker
+from fd_runtime.links.waking import Waker
 
 WORKER_DOWN = "worker_down"
 """Name of the alarm that the worker does not stay alive."""

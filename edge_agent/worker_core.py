@@ -29,8 +29,8 @@ from fd_protocol.messages import CompetenceMap, ConsensusBlock, Contribution, Pr
 from fd_protocol.payload import Codes, encode_body, quantise
 from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.fitting import LabelledRows, ProbeRows
-from fd_runtime.model import F32, Features
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, Features
+from fd_runtime.models.opening import LoadedModel
 
 log = logging.getLogger("edge-agent")
 

@@ -51,10 +51,10 @@ from edge_agent.training.wear import Wear
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import exit_code_for
-from fd_runtime.engines import keep_only
 from fd_runtime.logs import set_up_logs
-from fd_runtime.opening import LoadedModel
-from fd_runtime.placing import awaits_engine, open_placed
+from fd_runtime.models.engines import keep_only
+from fd_runtime.models.opening import LoadedModel
+from fd_runtime.models.placing import awaits_engine, open_placed
 from fd_runtime.starting import blame, exclusive
 from fd_runtime.version import VERSION
 

@@ -39,7 +39,7 @@ class Binned:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Of `rows` samples; features as `fd_runtime.reference.pooled` makes them; no confidence: of other parameters."""
+    """Of `rows` samples; features pooled as in `fd_runtime.models.reference`; no confidence: of other parameters."""
 
     rows: int
     features: tuple[Binned, ...]

@@ -6,7 +6,7 @@
 PACKAGE is the package's SHA-256 in hex, so a name is never signed for other bytes, and whoever hears of a package knows
 under which names to ask for it.
 
-What is deliberately absent: signatures and their files (`fd_runtime.tuf_client`, `fd_runtime.tuf_repository`).
+What is deliberately absent: signatures and their files (`fd_runtime.tuf`).
 """
 
 from __future__ import annotations

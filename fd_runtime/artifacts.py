@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Manifest, Role
 from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec, SetFile
-from fd_runtime.providers import ON_CPU, Placement
+from fd_runtime.models.providers import ON_CPU, Placement
 
 if TYPE_CHECKING:  # numpy and the runtimes come in where a model is opened, and not before
     import numpy as np
     import numpy.typing as npt
 
-    from fd_runtime.model import PrivateTrainSession, Tail
-    from fd_runtime.opening import LoadedModel
+    from fd_runtime.models.model import PrivateTrainSession, Tail
+    from fd_runtime.models.opening import LoadedModel
     from fd_runtime.space import Space
 
 TfliteRuntime = Literal["litert", "tflite-runtime"]
@@ -81,13 +81,13 @@ class Bundle:
             MissingArtifactError, DigestError: as `read`.
             ModelError: the runtime refuses a graph.
         """
-        from fd_runtime.opening import open_model  # noqa: PLC0415 - brings numpy
+        from fd_runtime.models.opening import open_model  # noqa: PLC0415 - brings numpy
 
         return open_model(self, runtime, threads, placement)
 
     def open_tail(self, runtime: Runtime, *, threads: int = 1) -> Tail:
         """Load one more tail with the bundle's own theta, to predict with while another trains; raises as `open`."""
-        from fd_runtime.opening import open_tail  # noqa: PLC0415 - brings numpy
+        from fd_runtime.models.opening import open_tail  # noqa: PLC0415 - brings numpy
 
         return open_tail(self, runtime, threads)
 
@@ -98,7 +98,7 @@ class Bundle:
             MissingArtifactError: the bundle has none; or as `read`.
             ModelError: onnxruntime refuses the graph.
         """
-        from fd_runtime.opening import open_private_step  # noqa: PLC0415 - brings numpy
+        from fd_runtime.models.opening import open_private_step  # noqa: PLC0415 - brings numpy
 
         return open_private_step(self, threads)
 
@@ -125,13 +125,13 @@ class PublicSet:
             MissingArtifactError, DigestError: as `read`.
             DecodeError: the array is not what the description says.
         """
-        from fd_runtime.opening import open_probes  # noqa: PLC0415 - brings numpy
+        from fd_runtime.models.opening import open_probes  # noqa: PLC0415 - brings numpy
 
         return open_probes(self)
 
     def space(self) -> Space:
         """Return the space in which everyone measures competence; raises as `probes`, also if it is not finite."""
-        from fd_runtime.opening import open_space  # noqa: PLC0415 - brings numpy
+        from fd_runtime.models.opening import open_space  # noqa: PLC0415 - brings numpy
 
         return open_space(self)
 

@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 import numpy as np
 
 from fd_protocol.errors import FedistillError, InvalidValueError
-from fd_runtime.model import F32, I64, Batch, Features, TrainSession
+from fd_runtime.models.model import F32, I64, Batch, Features, TrainSession
 
 
 class TrainingDivergedError(FedistillError):

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Role
 from fd_protocol.reference import Reference
-from fd_runtime import golden
 from fd_runtime.artifacts import Bundle, Runtime, load_bundle
 from fd_runtime.files import claim, write_atomically
-from fd_runtime.golden import Golden
-from fd_runtime.model import F32, I64, check_theta
-from fd_runtime.onnx_parameters import with_parameters
-from fd_runtime.proof import check_on
+from fd_runtime.models import golden
+from fd_runtime.models.golden import Golden
+from fd_runtime.models.model import F32, I64, check_theta
+from fd_runtime.models.onnx_parameters import with_parameters
+from fd_runtime.models.proof import check_on
 
 GOLDEN_NAME = "golden.npz"
 

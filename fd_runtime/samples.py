@@ -28,7 +28,7 @@ from fd_protocol.manifest import Task
 from fd_runtime import images
 from fd_runtime.config import EX_DATAERR
 from fd_runtime.images import ImageError, read_image
-from fd_runtime.model import I32, I64
+from fd_runtime.models.model import I32, I64
 from fd_runtime.words import Vocabulary
 
 ARRAY, TABLES, TEXT = ".npy", (".csv", ".gz"), ".txt"

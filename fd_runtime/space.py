@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
 from fd_protocol.public_set import SpaceKind
-from fd_runtime.model import F32, Inputs
+from fd_runtime.models.model import F32, Inputs
 
 
 def preprocessed(samples: npt.NDArray[np.generic], task: Task) -> Inputs:

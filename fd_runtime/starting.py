@@ -14,8 +14,8 @@ from types import FrameType
 
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_runtime.config import EX_TEMPFAIL, exit_code_for
-from fd_runtime.link import Link, Proxy, TlsFiles
-from fd_runtime.proxies import parse_proxy
+from fd_runtime.links.link import Link, Proxy, TlsFiles
+from fd_runtime.links.proxies import parse_proxy
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FAREWELL_S = 1.0

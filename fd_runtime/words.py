@@ -25,7 +25,7 @@ import numpy as np
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.model import I32, I64
+from fd_runtime.models.model import I32, I64
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _END = re.compile(r"[.!?]|\n\s*\n")

@@ -1,7 +1,7 @@
-"""A broker in memory: MQTT 5 at QoS 1, as `fd_runtime.link` promises it, moved by hand and broken by dice.
+"""A broker in memory: MQTT 5 at QoS 1, as `fd_runtime.links.link` promises it, moved by hand and broken by dice.
 
     broker = InMemoryBroker(rng, Faults(loss=0.1))
-    link = broker.link(LinkSettings("kettle", subscriptions=(...,)))     a program's end, a `fd_runtime.link.Link`
+    link = broker.link(LinkSettings("kettle", subscriptions=(...,)))     a program's end, a `fd_runtime.links.link.Link`
     while broker.turn(): ...                                             one step of every message under way
 
 Nothing moves outside `turn`, nothing depends on time or threads: equal seeds give equal histories. Kept from MQTT:
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.link import (
+from fd_runtime.links.link import (
     MESSAGE_EXPIRED,
     PACKET_TOO_LARGE,
     Arrived,

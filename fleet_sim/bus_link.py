@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from fd_runtime.link import Arrived, LinkEvent, LinkSettings, check_topic
+from fd_runtime.links.link import Arrived, LinkEvent, LinkSettings, check_topic
 
 _ENVELOPE_BYTES = 9
 """MQTT's own share of a small publish: type, length (3), topic length (2), packet id (2), property length."""

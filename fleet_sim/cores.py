@@ -16,7 +16,7 @@ from edge_agent.worker import Worker
 from fd_protocol.identity import sha256
 from fd_protocol.prototypes import PrototypeSpace
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32, Features
+from fd_runtime.models.model import F32, Features
 
 Deliver: TypeAlias = Callable[[Answer], None]
 

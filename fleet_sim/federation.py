@@ -35,7 +35,7 @@ from fd_protocol.messages import Kind, RoundOffer
 from fd_protocol.prototypes import PrototypeSpace
 from fd_protocol.soft_labels import soften
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fd_runtime.space import preprocessed
 from fleet_sim.attacks.knowledge import Sees
 from fleet_sim.attacks.liar import Liar

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fleet_sim.partitions import Drift, FeatureShift, LabelNoise
 from fleet_sim.worlds import Samples, World, disturbed
 

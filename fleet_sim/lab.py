@@ -11,8 +11,8 @@ import numpy.typing as npt
 from edge_agent.learning.local_prior import correct, log_prior
 from fd_runtime.artifacts import Bundle
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import F32, I64
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, I64
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import preprocessed
 from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.worlds import Samples, World

@@ -24,8 +24,8 @@ from edge_agent.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.topics import Topics
-from fd_runtime.link import LinkSettings, Will
-from fd_runtime.store import Store
+from fd_runtime.links.link import LinkSettings, Will
+from fd_runtime.storage.store import Store
 from fleet_sim.bus import InMemoryBroker
 from fleet_sim.bus_link import BusLink, Line
 from fleet_sim.cores import Core, CorePlan, Cores, Deliver

@@ -17,7 +17,7 @@ from broker_server.student import StudentWeights
 from fd_protocol.soft_labels import soften
 from fd_protocol.terms import Slice
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.standings import Standing, standing_of
 from fleet_sim.cells import Cell

@@ -21,8 +21,8 @@ from edge_agent.worker import Worker
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.errors import DecodeError
 from fd_runtime.artifacts import PublicSet
-from fd_runtime.model import F32, Batch, Features, OptimizerState, Tail, TrainSession, check_theta
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, Batch, Features, OptimizerState, Tail, TrainSession, check_theta
+from fd_runtime.models.opening import LoadedModel
 from fleet_sim.cores import Core, CorePlan, Deliver
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fleet_sim.data import Dataset
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.partitions import Census, Dirichlet, FeatureShift, LabelNoise, Partition

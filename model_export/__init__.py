@@ -7,7 +7,7 @@
 
 import os
 
-# Before anything here imports onnxruntime: its official wheels report usage otherwise (see fd_runtime.onnx_model).
+# Before anything here imports onnxruntime: its wheels report usage otherwise (see fd_runtime.models.onnx_model).
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from model_export.building import build, plan_of

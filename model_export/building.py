@@ -21,8 +21,8 @@ from fd_protocol.identity import sha256
 from fd_protocol.manifest import Role, Task, TrainSpec
 from fd_protocol.reference import Reference
 from fd_runtime.artifacts import Bundle, Runtime, TfliteRuntime, load_bundle
-from fd_runtime.model import I64, Inputs
-from fd_runtime.onnx_model import OnnxBackbone
+from fd_runtime.models.model import I64, Inputs
+from fd_runtime.models.onnx_model import OnnxBackbone
 from fd_runtime.space import preprocessed
 from model_export.bundle import Model, write_bundle
 from model_export.factory import Weights, factory_model, weights_of

@@ -36,7 +36,7 @@ from fd_protocol.reference import Reference
 from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle, Runtime, TfliteRuntime, load_bundle
 from fd_runtime.files import claim, write_atomically
-from fd_runtime.model import F32, I64, RuntimeMissingError
+from fd_runtime.models.model import F32, I64, RuntimeMissingError
 from fd_runtime.releases import seal
 from model_export.proving import InterpreterError, prove_anywhere
 

@@ -8,9 +8,9 @@ from fd_protocol.layout import ThetaLayout
 from fd_protocol.manifest import Task
 from fd_protocol.reference import Reference
 from fd_protocol.soft_labels import soften
-from fd_runtime.model import Inputs
-from fd_runtime.onnx_model import OnnxBackbone, OnnxTail
-from fd_runtime.reference import MIN_ROWS, pooled, reference_of
+from fd_runtime.models.model import Inputs
+from fd_runtime.models.onnx_model import OnnxBackbone, OnnxTail
+from fd_runtime.models.reference import MIN_ROWS, pooled, reference_of
 
 MOST_ROWS = 2000
 """Samples that are looked at: twice as many would sharpen a comparison with 300 of a device's by 6 %."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fd_protocol.competence import EDGES
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 
 F64 = npt.NDArray[np.float64]
 

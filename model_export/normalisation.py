@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto
 
 from fd_protocol.layout import ThetaLayout
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.forward import ForwardModel
 from model_export.graph import GraphBuilder, tensor
 from model_export.surgery import OpenGraph, open_graph, with_theta

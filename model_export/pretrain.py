@@ -11,8 +11,8 @@ import numpy as np
 
 from fd_protocol.identity import require
 from fd_runtime.fitting import FitReport, FitTerms, LabelledRows, fit
-from fd_runtime.model import F32, Features, OptimizerState
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import F32, Features, OptimizerState
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from model_export.forward import ForwardModel
 from model_export.normalisation import normalise_statistics
 from model_export.surgery import theta_of, with_theta

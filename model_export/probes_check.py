@@ -19,7 +19,7 @@ from fd_protocol.manifest import Task
 from fd_protocol.quantisers import quantiser
 from fd_protocol.terms import Codec
 from fd_runtime.artifacts import PublicSet
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from fd_runtime.space import preprocessed
 from model_export.nearness import F64, Nearness, farthest_first, measure_nearness, nearest_distances
 from model_export.samples import Samples

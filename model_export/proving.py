@@ -19,8 +19,8 @@ import fd_protocol
 import fd_runtime
 from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import Bundle, Runtime
-from fd_runtime.model import F32, Inputs
-from fd_runtime.proof import check_on
+from fd_runtime.models.model import F32, Inputs
+from fd_runtime.models.proof import check_on
 
 PYTHON_VARIABLE: Final = "FEDISTILL_TFLITE_RUNTIME_PYTHON"
 _PYTHON_IN_SOURCES: Final = Path(__file__).parent.parent / ".venv-tflite" / "bin" / "python"
@@ -53,7 +53,7 @@ def prove(bundle: Bundle, runtime: Runtime, python: Path | None = None) -> None:
     if python is None:
         check_on(bundle, runtime)
         return
-    _run_in(python, "fd_runtime.proof", bundle, runtime, bundle.manifest.to_json())
+    _run_in(python, "fd_runtime.models.proof", bundle, runtime, bundle.manifest.to_json())
 
 
 def prove_anywhere(bundle: Bundle, runtime: Runtime) -> None:
@@ -72,7 +72,7 @@ def logits_on(bundle: Bundle, runtime: Runtime, inputs: Inputs, python: Path | N
         return model.tail.logits(model.features(inputs))
     sent = io.BytesIO()
     np.save(sent, inputs, allow_pickle=False)
-    answer = _run_in(python, "fd_runtime.answering", bundle, runtime, sent.getvalue())
+    answer = _run_in(python, "fd_runtime.models.answering", bundle, runtime, sent.getvalue())
     return np.asarray(np.load(io.BytesIO(answer), allow_pickle=False), np.float32)
 
 

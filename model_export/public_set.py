@@ -16,7 +16,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import FORMAT, FileEntry, Task
 from fd_protocol.public_set import PUBLIC_SET_NAME, PublicSetSpec, SetFile, SpaceKind, SpaceSpec
 from fd_runtime.files import claim, write_atomically
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from fd_runtime.space import Space, preprocessed, vectors
 from model_export.samples import Samples
 

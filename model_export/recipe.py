@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import check_name, require
 from fd_protocol.manifest import check_version
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from model_export.augment import Augmentation
 from model_export.licences import check_licence
 from model_export.planning.selection import Budget, parse_layers

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fd_protocol.manifest import Task
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fd_runtime.samples import (
     TEXT,
     UNREADABLE,

@@ -6,7 +6,7 @@
     publish BUNDLE --to FOLDER --key FILE        vouch for a bundle; `broker-server publish FOLDER` takes it in
     trust retire | renew | students FOLDER --key FILE          what is vouched for, otherwise
 
-What is deliberately absent: the server's own part (`fd_runtime.tuf_online`); who runs what (`broker-server release`).
+What is deliberately absent: the server's own part (`fd_runtime.tuf.online`); who runs what (`broker-server release`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Targets
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime import tuf_root, tuf_targets
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.files import write_atomically
 from fd_runtime.packages import pack
-from fd_runtime.signing_keys import is_locked, load_public, load_signer, make_key
-from fd_runtime.target_facts import facts_of
-from fd_runtime.tuf_documents import ROOT, TARGETS, newest
-from fd_runtime.tuf_root import ROOT_DAYS, Changes, Standing
-from fd_runtime.tuf_targets import TARGETS_DAYS, listed
+from fd_runtime.tuf import root as tuf_root
+from fd_runtime.tuf import targets as tuf_targets
+from fd_runtime.tuf.documents import ROOT, TARGETS, newest
+from fd_runtime.tuf.root import ROOT_DAYS, Changes, Standing
+from fd_runtime.tuf.signing_keys import is_locked, load_public, load_signer, make_key
+from fd_runtime.tuf.target_facts import facts_of
+from fd_runtime.tuf.targets import TARGETS_DAYS, listed
 
 
 def add_trust_commands(commands: Any) -> None:

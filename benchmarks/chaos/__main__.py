@@ -32,7 +32,7 @@ from benchmarks.chaos.books import Books, balance, lines_of, receipts_in
 from benchmarks.chaos.faults import Chaos, own_clocks, own_disks
 from broker_server.journal import Journal
 from broker_server.records.chronicle import Chronicle, RoundRecord
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from fleet_sim.factory import equip
 from fleet_sim.real.fleet import AGGREGATOR, FEDERATION, Fleet, Stage, running_fleet
 from fleet_sim.real.processes import ours

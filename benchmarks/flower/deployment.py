@@ -29,7 +29,7 @@ from gauges import quiet_tree
 from broker_server.brokers.loopback import LOOPBACK, free_port
 from broker_server.identity.ca import Authority
 from broker_server.identity.certificates import Identity, Role
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from fleet_sim.real.processes import Program, stop_all
 from fleet_sim.wire_meter import WireMeter
 

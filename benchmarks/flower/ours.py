@@ -16,7 +16,7 @@ from gauges import Peak, quiet_tree
 from broker_server.core.federation import Federation
 from broker_server.records.chronicle import Chronicle
 from fd_protocol.messages import Kind
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
 from fleet_sim.real.fleet import FEDERATION, Fleet, Stage, running_fleet

@@ -15,7 +15,7 @@ from gauges import Peak
 
 from fd_protocol.layout import ThetaLayout
 from fd_runtime.fitting import FitTerms
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.baselines.standings import Bench
 from fleet_sim.worlds import Samples
 from flower.deployment import PATIENCE_S, Deployment, deployed

@@ -16,7 +16,7 @@ from benchmarks import payload
 from benchmarks.publish import publish
 from fd_protocol.messages import Codec
 from fd_protocol.soft_labels import SoftLabels
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.tables import table_of
 
 WORTH_IT_BYTES, MOST_ABOVE_ENTROPY = 500, 1.25

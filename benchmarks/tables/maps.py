@@ -29,7 +29,7 @@ from edge_agent.learning import clustering
 from fd_protocol.competence import DECODED, EDGES
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.command_line import Parser, run_program
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fd_runtime.space import preprocessed
 from fleet_sim.comparison import MakeWorld
 from fleet_sim.data.terms import DataTerms

@@ -25,8 +25,8 @@ def main() -> None:
 
 
 def _train_on_onnx(graph: str, batch: dict[str, np.ndarray]) -> None:
-    from fd_runtime.model import Batch, OptimizerState  # noqa: PLC0415  # one process must not load both runtimes
-    from fd_runtime.onnx_model import OnnxTrainSession  # noqa: PLC0415
+    from fd_runtime.models.model import Batch, OptimizerState  # noqa: PLC0415  # one process must not load both runtimes
+    from fd_runtime.models.onnx_model import OnnxTrainSession  # noqa: PLC0415
 
     theta = batch.pop("theta")
     session = OnnxTrainSession(Path(graph).read_bytes(), OptimizerState.fresh(theta, ("velocity",)))

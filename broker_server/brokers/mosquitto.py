@@ -13,7 +13,7 @@ from string import Template
 from broker_server.brokers.loopback import LOOPBACK, BrokerError, BrokerProcess
 from fd_protocol.topics import acl_lines, subscription_lines
 from fd_runtime.files import write_atomically
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 
 _TEMPLATE = "mosquitto.conf.template"
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")  # Debian keeps it where a user's shell does not look

@@ -22,7 +22,7 @@ from fd_runtime.artifacts import EX_NOINPUT, MissingArtifactError
 from fd_runtime.config import load_toml
 from fd_runtime.pages import Section, print_sections
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no other name
 

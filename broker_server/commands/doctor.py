@@ -23,10 +23,10 @@ from broker_server.records.chronicle import Chronicle
 from broker_server.sites.vouching import endings, needed_trust
 from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, load_toml
 from fd_runtime.findings import FaultError, Finding, Verdict, examine_one
-from fd_runtime.knocking import knock
+from fd_runtime.links.knocking import knock
 from fd_runtime.pages import Section
 from fd_runtime.starting import FolderInUseError, exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _MIB = 1 << 20
 _LEAST_FREE_BYTES, _ENOUGH_FREE_BYTES = 64 * _MIB, 512 * _MIB

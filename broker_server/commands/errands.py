@@ -19,7 +19,7 @@ from fd_protocol.messages import CommandState
 from fd_runtime.config import EX_TEMPFAIL, EX_USAGE, load_toml
 from fd_runtime.pages import Section
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _COLUMNS = ("device", "command", "sent (UTC)", "state", "changed (UTC)", "id", "what came of it")
 _POLL_S = 0.2

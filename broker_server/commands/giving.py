@@ -20,7 +20,7 @@ from broker_server.records.scribe import Scribe
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_TEMPFAIL
 from fd_runtime.starting import blame, exclusive, is_held
-from fd_runtime.store import Store, StoreError
+from fd_runtime.storage.store import Store, StoreError
 
 EX_REFUSED = 1
 _POLL_S = 0.1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker_server.brokers.mosquitto import MosquittoSettings, packaged_guard, write_config
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else

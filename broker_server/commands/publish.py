@@ -20,9 +20,9 @@ from broker_server.config import Config
 from broker_server.equipment import load_equipment
 from broker_server.sites.vouching import endings, needed_trust
 from fd_runtime.config import load_toml
-from fd_runtime.signing_keys import make_key
 from fd_runtime.starting import blame
-from fd_runtime.tuf_targets import Target
+from fd_runtime.tuf.signing_keys import make_key
+from fd_runtime.tuf.targets import Target
 
 
 def add_publish_command(commands: Any) -> None:

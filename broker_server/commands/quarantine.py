@@ -15,7 +15,7 @@ from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _ROW_BYTES = 32
 EX_NOINPUT = 66

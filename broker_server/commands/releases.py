@@ -18,7 +18,7 @@ from broker_server.journal import Journal
 from fd_runtime.config import load_toml
 from fd_runtime.pages import Section
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _PUBLISHED = ("bundle", "family", "version", "published (UTC)", "kB", "rollout")
 _RELEASED = ("bundle", "version", "verified", "round", "made (UTC)", "kB", "rollout")

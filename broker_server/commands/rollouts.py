@@ -25,7 +25,7 @@ from fd_protocol.manifest import Manifest
 from fd_runtime.artifacts import Bundle
 from fd_runtime.config import load_toml
 from fd_runtime.packages import described
-from fd_runtime.tuf_targets import Target
+from fd_runtime.tuf.targets import Target
 
 
 def add_rollout_commands(subparsers: Any) -> None:

@@ -14,7 +14,7 @@ from broker_server.journal import Journal
 from fd_runtime.artifacts import MissingArtifactError
 from fd_runtime.config import load_toml
 from fd_runtime.starting import blame
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, ConsensusBloc
 from fd_protocol.payload import Codes, decode_body
 from fd_protocol.quantisers import I64
 from fd_runtime.starting import is_held
-from fd_runtime.store import MissingBlobError, Store
+from fd_runtime.storage.store import MissingBlobError, Store
 
 F32_BYTES = 4
 

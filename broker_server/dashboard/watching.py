@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from broker_server.dashboard.reading import Source
 from fd_runtime.starting import is_held
-from fd_runtime.store import Store, StoreError
+from fd_runtime.storage.store import Store, StoreError
 
 POLL_S = 0.5
 HEARTBEAT_S = 15.0

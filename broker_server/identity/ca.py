@@ -48,7 +48,7 @@ from broker_server.identity.certificates import (
 from fd_protocol.errors import FedistillError
 from fd_protocol.identity import check_name
 from fd_runtime.files import write_atomically
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from fd_runtime.starting import exclusive
 
 LEAF_DAYS = 365

@@ -35,9 +35,9 @@ from broker_server.identity.ca import Authority
 from broker_server.identity.certificates import Identity, Role
 from fd_protocol.identity import check_name
 from fd_runtime.files import write_atomically
-from fd_runtime.knocking import knock
-from fd_runtime.link import LinkSettings, LinkUp, TlsFiles
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.knocking import knock
+from fd_runtime.links.link import LinkSettings, LinkUp, TlsFiles
+from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.starting import BrokerSettings
 
 LIFE = timedelta(minutes=5)

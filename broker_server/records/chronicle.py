@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from fd_runtime.store import GAINS, RECORDS, Row, Store, Value
+from fd_runtime.storage.store import GAINS, RECORDS, Row, Store, Value
 
 R = TypeVar("R")
 

@@ -12,7 +12,7 @@ from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import sha256
 from fd_protocol.schema import decode, encode, keyed
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 PLACES = 32
 """Kept at a time; the next one takes the place of the oldest."""

@@ -21,7 +21,7 @@ from broker_server.settings import MethodSettings, RecordSettings
 from fd_protocol import codec
 from fd_protocol.documents import to_json
 from fd_protocol.messages import DeviceState, Kind, Part, RoundReport, Status
-from fd_runtime.store import GAINS, Columns, Row, Store, Value
+from fd_runtime.storage.store import GAINS, Columns, Row, Store, Value
 
 MAX_REFUSALS = 16
 """Refused payloads of one device in one round that are listed; more are counted, and no more."""

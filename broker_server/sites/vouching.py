@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from broker_server.config import Config
 from fd_protocol.errors import FedistillError
-from fd_runtime.signing_keys import load_signer
-from fd_runtime.tuf_online import OnlineTrust
+from fd_runtime.tuf.online import OnlineTrust
+from fd_runtime.tuf.signing_keys import load_signer
 
 TEND_S = 600.0
 """How often it is looked whether anything must be signed again."""

@@ -31,7 +31,7 @@ from edge_agent.inference.outputs.recent import Recent
 from edge_agent.inference.predictor import SampleError
 from edge_agent.inference.seams import Asked
 from fd_protocol.manifest import Task
-from fd_runtime.model import F32, ModelError
+from fd_runtime.models.model import F32, ModelError
 
 OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/healthz"})
 """What holds nothing of this device."""

@@ -32,7 +32,7 @@ from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import load_bundle, load_public_set
 from fd_runtime.files import write_atomically
 from fd_runtime.findings import Finding
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 MAX_LOG_BYTES = 256 << 10
 REDACTED = "(redacted)"

@@ -30,13 +30,13 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Role
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import Bundle, load_bundle, load_public_set
-from fd_runtime.certificate import outlook
 from fd_runtime.config import EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, exit_code_for
 from fd_runtime.findings import FaultError, Finding, Verdict, examine_one
-from fd_runtime.knocking import knock
-from fd_runtime.link import LinkDown, LinkSettings, LinkUp, Published, PublishRefused
-from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.store import Store
+from fd_runtime.links.certificate import outlook
+from fd_runtime.links.knocking import knock
+from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, Published, PublishRefused
+from fd_runtime.links.mqtt_link import MqttLink
+from fd_runtime.storage.store import Store
 
 _LEAST_FREE_MB, _ENOUGH_FREE_MB = 32, 256
 _LEAST_MEMORY_MB = 100
@@ -218,7 +218,7 @@ class _Patient:
 
     def model(self) -> Finding:
         """Every digest, the runtime, and the answers that it gave where it was built."""
-        from fd_runtime import golden  # noqa: PLC0415 - brings numpy
+        from fd_runtime.models import golden  # noqa: PLC0415 - brings numpy
 
         model, bundle = self.seen.settings.model, self._bundle()
         opened = bundle.open(model.runtime, threads=model.threads)
@@ -285,7 +285,7 @@ class _Patient:
 
     def releases(self) -> Finding:
         """Whether the root that trust begins with is one; who is asked beyond it, the device does when it runs."""
-        from fd_runtime.tuf_documents import believed_root  # noqa: PLC0415 - few devices follow releases
+        from fd_runtime.tuf.documents import believed_root  # noqa: PLC0415 - few devices follow releases
 
         root = self.seen.settings.releases.root
         assert root is not None

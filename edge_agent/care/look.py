@@ -23,7 +23,7 @@ from edge_agent.settings import AgentSettings
 from fd_protocol.errors import FedistillError
 from fd_runtime.artifacts import EX_NOINPUT
 from fd_runtime.starting import blame, is_held
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 
 class NeverRunError(FedistillError):

@@ -24,8 +24,8 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Task
 from fd_runtime import images
 from fd_runtime.config import EX_DATAERR
-from fd_runtime.model import F32
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.samples import read_table
 from fd_runtime.starting import blame
 

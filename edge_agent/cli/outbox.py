@@ -17,7 +17,7 @@ from edge_agent.round.participant import step
 from edge_agent.spool import Message, listing
 from fd_protocol.messages import Receipt, Status
 from fd_runtime.starting import blame, exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 DROPPED = "dropped by its owner"
 MESSAGE = "message"

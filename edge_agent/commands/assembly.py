@@ -17,8 +17,8 @@ from edge_agent.commands.log_level import log_level_handler
 from edge_agent.commands.restart_worker import restart_worker_handler
 from edge_agent.settings import AgentSettings
 from fd_protocol.topics import Topics
-from fd_runtime.link import Link
-from fd_runtime.store import Store
+from fd_runtime.links.link import Link
+from fd_runtime.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ from fd_protocol import codec
 from fd_protocol.errors import DecodeError, FedistillError
 from fd_protocol.messages import Command, CommandState
 from fd_protocol.topics import MODEL, Topics, parse
-from fd_runtime.link import Arrived, Link
+from fd_runtime.links.link import Arrived, Link
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.store import Store, StoreUnwritableError
+from fd_runtime.storage.store import Store, StoreUnwritableError
 
 _POLL_S = 0.25
 _DISK_RETRY_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_agent.commands.machine import Commands
 from fd_protocol import cbor
 from fd_protocol.schema import from_item, to_item
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 
 def load(store: Store, federation: str) -> Commands:

@@ -31,11 +31,11 @@ from edge_agent.enrolment.request import KeyElsewhere, KeyInFile, RequestFailedE
 from edge_agent.enrolment.settings import EnrolmentSettings
 from edge_agent.settings import AgentSettings
 from fd_protocol.errors import DecodeError, FedistillError, InvalidValueError
-from fd_runtime.certificate import outlook
 from fd_runtime.config import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL
-from fd_runtime.dialling import dial, proxy_of
 from fd_runtime.files import write_atomically
-from fd_runtime.link import Proxy
+from fd_runtime.links.certificate import outlook
+from fd_runtime.links.dialling import dial, proxy_of
+from fd_runtime.links.link import Proxy
 from fd_runtime.starting import exclusive
 
 _OK = 200

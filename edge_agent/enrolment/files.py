@@ -15,9 +15,9 @@ from pathlib import Path
 
 from edge_agent.enrolment.renewal import Life
 from fd_protocol.errors import DecodeError
-from fd_runtime.certificate import outlook
 from fd_runtime.files import write_atomically
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.certificate import outlook
+from fd_runtime.links.link import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)

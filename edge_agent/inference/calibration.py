@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_agent.inference.predictor import Adjustment
 from edge_agent.learning.local_prior import log_prior, log_prior_of
-from fd_runtime.model import F32, I64, Features
+from fd_runtime.models.model import F32, I64, Features
 
 MIN_ROWS = 30
 """Fewer held-out labels tell nothing of a temperature."""

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fd_protocol.reference import Binned, Reference
-from fd_runtime.model import F32
-from fd_runtime.reference import counts_of
+from fd_runtime.models.model import F32
+from fd_runtime.models.reference import counts_of
 
 SIZE = 0.25
 FALSE_ALARMS = 1e-3

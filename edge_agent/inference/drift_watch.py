@@ -32,8 +32,8 @@ from fd_protocol.manifest import Manifest
 from fd_protocol.reference import Binned, Reference
 from fd_protocol.soft_labels import soften
 from fd_runtime.files import write_atomically
-from fd_runtime.model import F32, Features
-from fd_runtime.reference import binned, pooled, reference_of
+from fd_runtime.models.model import F32, Features
+from fd_runtime.models.reference import binned, pooled, reference_of
 
 IN_A_ROW = 2
 BUNDLE, DEVICE = "bundle", "device"

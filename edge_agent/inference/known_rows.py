@@ -14,8 +14,8 @@ import numpy as np
 
 from edge_agent.inference.calibration import MOST_ROWS, Known
 from edge_agent.private.data import PrivateRows
-from fd_runtime.model import I64, Features
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import I64, Features
+from fd_runtime.models.opening import LoadedModel
 
 
 class HeldOut(Protocol):

@@ -32,7 +32,7 @@ from edge_agent.inference.settings import InferenceSettings
 from edge_agent.inference.source_runner import SourceRunner
 from edge_agent.process.notices import Alarm, Measured, Notice
 from fd_protocol.errors import FedistillError
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 
 _TURN_S = 0.5
 _FAREWELL_S = 2.0

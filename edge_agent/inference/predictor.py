@@ -28,8 +28,8 @@ from edge_agent.learning.local_prior import correct
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import require
 from fd_protocol.manifest import Task
-from fd_runtime.model import F32, I64, Features, Tail
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, I64, Features, Tail
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import preprocessed
 
 

@@ -31,8 +31,8 @@ from edge_agent.inference.settings import STDOUT_VARIABLE
 from edge_agent.process.notices import Notice
 from edge_agent.settings import AgentSettings
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.starting import blame
 
 log = logging.getLogger("edge-agent")

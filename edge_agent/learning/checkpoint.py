@@ -24,7 +24,7 @@ from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.identity import DIGEST_BYTES, sha256
 from fd_protocol.schema import from_item, keyed, to_item
 from fd_runtime.files import write_atomically
-from fd_runtime.model import F32, OptimizerState
+from fd_runtime.models.model import F32, OptimizerState
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from fd_protocol.messages import ConsensusBlock, Slice
 from fd_protocol.payload import Codes
 from fd_protocol.soft_labels import SoftLabels, soften
 from fd_runtime.fitting import ProbeRows
-from fd_runtime.model import F32, Features
+from fd_runtime.models.model import F32, Features
 
 Logits: TypeAlias = Callable[[Features], F32]
 """What the model says now: features [n, ...] -> float32 [n, classes]."""

@@ -23,8 +23,8 @@ from edge_agent.training.between import Between
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.identity import sha256
 from fd_runtime.fitting import FitProgress, FitReport, FitTerms, LabelledRows, ProbeRows, TrainingDivergedError, fit
-from fd_runtime.model import F32, Features, OptimizerState, ThetaError
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, Features, OptimizerState, ThetaError
+from fd_runtime.models.opening import LoadedModel
 
 log = logging.getLogger("edge-agent")
 

@@ -24,8 +24,8 @@ from edge_agent.training.between import Between
 from edge_agent.training.memory import rows_within
 from fd_protocol.messages import TrainingTerms
 from fd_runtime.fitting import FitReport, FitTerms, LabelledRows, ProbeRows
-from fd_runtime.model import F32, OptimizerState
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, OptimizerState
+from fd_runtime.models.opening import LoadedModel
 
 GUARD = "guard"
 """Why a training was not accepted."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 
 _PSEUDO_ROWS = 1.0
 """Laplace's rule of succession: a class not met yet stays possible."""

@@ -29,7 +29,7 @@ from fd_protocol.payload import Codes, decode_body
 from fd_protocol.prototypes import FULL, OFF, ON, STATES, UNKNOWN, PrototypeSpace
 from fd_protocol.soft_labels import F32, SoftLabels
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows
-from fd_runtime.model import I64, Features
+from fd_runtime.models.model import I64, Features
 
 
 class PrototypeGround:

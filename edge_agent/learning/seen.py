@@ -12,8 +12,8 @@ import numpy.typing as npt
 from fd_protocol.errors import DecodeError
 from fd_protocol.manifest import Task
 from fd_runtime.artifacts import PublicSet
-from fd_runtime.model import F32, Features, Inputs
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, Features, Inputs
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import Space, preprocessed
 
 A = TypeVar("A", bound=npt.NDArray[Any])

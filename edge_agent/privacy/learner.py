@@ -44,8 +44,8 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.terms import PrivacyTerms, TrainingTerms
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows
-from fd_runtime.model import F32, OptimizerState, PrivateTrainSession
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, OptimizerState, PrivateTrainSession
+from fd_runtime.models.opening import LoadedModel
 
 DISAGREES = "disagrees"
 """Why a training was not accepted."""

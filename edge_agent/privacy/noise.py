@@ -19,7 +19,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 
 _LABEL = b"fedistill noise\n"
 _SUMMED = 4

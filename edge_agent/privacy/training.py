@@ -25,7 +25,7 @@ from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.terms import PrivacyTerms
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import F32, I64, Batch, OptimizerState, PrivateTrainSession
+from fd_runtime.models.model import F32, I64, Batch, OptimizerState, PrivateTrainSession
 
 _BETA1 = 0.9
 """Of the train-step graphs' Adam: a first moment that began at zero is (1 - beta1) times the gradient."""

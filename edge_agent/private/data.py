@@ -15,8 +15,8 @@ from edge_agent.learning.seen import each
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.manifest import Task
 from fd_runtime.config import EX_DATAERR
-from fd_runtime.model import F32, I64, Features
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, I64, Features
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import Space
 
 HOLD_OUT_EVERY = 10

@@ -19,9 +19,9 @@ from edge_agent.private.settings import LateLabelSettings
 from edge_agent.private.store import PrivateStore
 from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Task
-from fd_runtime.link import Arrived, Link, LinkDown, LinkSettings, LinkUp
+from fd_runtime.links.link import Arrived, Link, LinkDown, LinkSettings, LinkUp
 from fd_runtime.samples import class_number
-from fd_runtime.store import StoreError
+from fd_runtime.storage.store import StoreError
 
 SESSION_S = 14 * 24 * 3600
 _RETRY_S = 5.0

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from edge_agent.private.data import Private
 from edge_agent.private.store import PrivateStore
 from fd_protocol.manifest import Task
-from fd_runtime.model import F32, I64, Features
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, I64, Features
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import Space
-from fd_runtime.store import StoreError
+from fd_runtime.storage.store import StoreError
 
 log = logging.getLogger("edge-agent")
 

@@ -40,10 +40,10 @@ from edge_agent.private.table import RowTable, is_sealed
 from edge_agent.process.notices import Notice, PrivateRowsChanged
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Manifest, Task
-from fd_runtime.model import F32, I64, Features
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import F32, I64, Features
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import Space, preprocessed
-from fd_runtime.store import StoreUnwritableError
+from fd_runtime.storage.store import StoreUnwritableError
 
 _DAY_MS = 86_400_000
 _ROWS_AT_ONCE = 128

@@ -28,7 +28,7 @@ from fd_protocol.identity import sha256
 from fd_protocol.manifest import FeatureSpec, Task
 from fd_protocol.schema import from_item, keyed, to_item
 from fd_runtime.config import EX_CONFIG
-from fd_runtime.store import META_TABLE, Store, Tables
+from fd_runtime.storage.store import META_TABLE, Store, Tables
 
 T = TypeVar("T")
 

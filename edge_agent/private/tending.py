@@ -6,7 +6,7 @@ import logging
 import threading
 
 from edge_agent.private.store import PrivateStore
-from fd_runtime.store import StoreError
+from fd_runtime.storage.store import StoreError
 
 EVERY_S = 3600.0
 

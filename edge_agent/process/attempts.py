@@ -13,7 +13,7 @@ from edge_agent.round.events import Work
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.schema import from_item, to_item
-from fd_runtime.store import Store, StoreUnwritableError
+from fd_runtime.storage.store import Store, StoreUnwritableError
 
 MAX_LIVES = 5
 _KEY = "work"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from edge_agent.process.pipe import Frames, frame
-from fd_runtime.waking import Waker
+from fd_runtime.links.waking import Waker
 
 _READ_BYTES = 1 << 16
 _END_S = 1.0

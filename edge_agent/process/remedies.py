@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fd_runtime.link import Hindrance, LinkDown
+from fd_runtime.links.link import Hindrance, LinkDown
 
 _REMEDIES = {
     Hindrance.UNREACHABLE: "see whether broker.host and broker.port are right, and whether the network, and a proxy if "

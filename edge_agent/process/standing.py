@@ -22,7 +22,7 @@ class Standing:
     Attributes:
         vitals: what decides whether the device is well.
         phase: of the round.
-        hindrance: one word for why there is no connection (`fd_runtime.link.Hindrance`); empty = there is, or will be.
+        hindrance: one word for why there is no connection (`links.link.Hindrance`); empty: there is, or will be.
         advice: what the owner may do about it.
         worker_pid: of the worker; 0 = it is down, or about to be started again.
         last_death: why the worker before this one ended.

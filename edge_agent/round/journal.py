@@ -8,7 +8,7 @@ from edge_agent.round.events import Event, from_journal, to_journal
 from edge_agent.round.participant import Participant, named_blobs, step
 from fd_protocol import cbor
 from fd_protocol.schema import from_item, to_item
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 _SNAPSHOT_EVENTS = 32
 _SNAPSHOT_BYTES = 8 << 20

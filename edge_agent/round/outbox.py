@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from edge_agent.round.events import Send
 from fd_protocol import codec, parts
 from fd_protocol.messages import MAX_PART_BYTES
-from fd_runtime.link import Link, packet_bytes
+from fd_runtime.links.link import Link, packet_bytes
 
 _PATIENCE_MIN_MS = 30_000
 _PATIENCE_MAX_MS = 600_000

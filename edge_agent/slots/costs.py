@@ -13,9 +13,9 @@ import numpy as np
 from edge_agent.care import host
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle
-from fd_runtime.golden import Golden
-from fd_runtime.model import Inputs
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.golden import Golden
+from fd_runtime.models.model import Inputs
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import preprocessed
 
 _SERIES, _SAMPLES, _WARM_UP = 3, 40, 5

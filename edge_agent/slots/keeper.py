@@ -62,7 +62,7 @@ _DEATHS = 2
 _LINE_BYTES = 1 << 16
 """Of a trial's; what is longer is no verdict."""
 _VERIFY_S = 180.0
-"""For a helper that asks the server; it has patience of its own (`fd_runtime.tuf_client`)."""
+"""For a helper that asks the server; it has patience of its own (`fd_runtime.tuf.client`)."""
 _KILLS = 2
 """Trials that the kernel may kill, for lack of memory, before the bundle is too large."""
 

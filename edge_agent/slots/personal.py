@@ -23,7 +23,7 @@ from edge_agent.learning.learned import spoke_privately
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32, OptimizerState, ThetaError, check_theta
+from fd_runtime.models.model import F32, OptimizerState, ThetaError, check_theta
 
 log = logging.getLogger("edge-agent")
 

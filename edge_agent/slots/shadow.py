@@ -26,9 +26,9 @@ from edge_agent.learning.acceptance import Score, is_acceptable
 from edge_agent.private.data import MIN_HOLD_OUT_ROWS, PrivateRows, load_private_rows
 from edge_agent.private.looking import held_out
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32, Tail
-from fd_runtime.opening import LoadedModel
-from fd_runtime.placing import open_placed
+from fd_runtime.models.model import F32, Tail
+from fd_runtime.models.opening import LoadedModel
+from fd_runtime.models.placing import open_placed
 from fd_runtime.space import preprocessed
 
 MOST_ROWS = 1000

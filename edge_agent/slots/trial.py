@@ -43,12 +43,12 @@ from fd_protocol.manifest import Role
 from fd_protocol.succession import unfit
 from fd_runtime.artifacts import Bundle, UnverifiedRuntimeError, load_bundle
 from fd_runtime.files import sync_folder
-from fd_runtime.model import ModelError
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.model import ModelError
+from fd_runtime.models.opening import LoadedModel
+from fd_runtime.models.placing import awaits_engine, open_placed
+from fd_runtime.models.proof import check_on
 from fd_runtime.packages import IncompletePackageError, unpack
-from fd_runtime.placing import awaits_engine, open_placed
-from fd_runtime.proof import check_on
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 
 class Outcome(str, Enum):

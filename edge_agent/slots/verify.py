@@ -37,7 +37,7 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import MANIFEST_NAME, Manifest
 from fd_protocol.targets import BUNDLES, STUDENTS, InvalidTargetError, TargetFacts, target_name
-from fd_runtime.tuf_client import TufClient, UnreachableError, UntrustedError, Vouched
+from fd_runtime.tuf.client import TufClient, UnreachableError, UntrustedError, Vouched
 
 NEWEST_OPSET = 23
 """Of ai.onnx, that the oldest onnxruntime knows which this program takes (1.23)."""

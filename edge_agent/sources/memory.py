@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fd_protocol.identity import sha256
-from fd_runtime.store import Store, Tables
+from fd_runtime.storage.store import Store, Tables
 
 _TABLES = Tables(
     ("CREATE TABLE seen (source TEXT, file BLOB, PRIMARY KEY (source, file)) WITHOUT ROWID",),

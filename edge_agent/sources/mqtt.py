@@ -24,8 +24,8 @@ from edge_agent.sources.settings import MqttSettings
 from edge_agent.sources.source import Captured, Deliver, Names, SourceError, unix_ms
 from edge_agent.sources.windows import Ready, Window, in_columns
 from fd_protocol.manifest import Task
-from fd_runtime.link import Arrived, Link, LinkDown, LinkSettings, LinkUp
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, Link, LinkDown, LinkSettings, LinkUp
+from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.samples import LabelError, class_number
 
 _POLL_S = 1.0

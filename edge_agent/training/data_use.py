@@ -1,6 +1,6 @@
 """How much this device sends and receives in a month, both ways, and whether that is more than its owner allows.
 
-The link counts (`fd_runtime.link.Traffic`): bytes of the TCP stream as the kernel counts them, so TLS, MQTT and
+The link counts (`fd_runtime.links.link.Traffic`): bytes of the TCP stream as the kernel counts them, so TLS, MQTT and
 reconnects are in it, and headers of TCP and IP are not. Of a bundle that is downloaded its own bytes count.
 """
 
@@ -14,8 +14,8 @@ from edge_agent.training.sensors import clock_is_set
 from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.schema import from_item, keyed, to_item
-from fd_runtime.link import Traffic
-from fd_runtime.store import Store, StoreUnwritableError
+from fd_runtime.links.link import Traffic
+from fd_runtime.storage.store import Store, StoreUnwritableError
 
 _KEY = "data_use"
 _KEEP_BYTES, _KEEP_S = 1_000_000, 3600.0

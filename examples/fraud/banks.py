@@ -28,7 +28,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE
 
 import numpy as np
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from fleet_sim.data import DATASETS, Dataset
 from fleet_sim.partitions import Census, Dirichlet
 from fleet_sim.scenario import Scenario

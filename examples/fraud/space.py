@@ -20,7 +20,7 @@ import numpy as np
 from banks import world, write_banks
 
 from fd_runtime.config import load_toml
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.metrics.neighbours import neighbour_agreement
 from fleet_sim.scenario import Scenario

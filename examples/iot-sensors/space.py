@@ -19,7 +19,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE
 
 import numpy as np
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.data import DATASETS, Dataset
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.metrics.neighbours import neighbour_agreement, of_each

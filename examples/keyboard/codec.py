@@ -22,7 +22,7 @@ from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels, soften
 from fd_protocol.terms import Codec
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from fd_runtime.space import preprocessed
 from fleet_sim.tables import publish, table_of
 from model_export.samples import read_samples

@@ -23,7 +23,7 @@ import numpy as np
 
 from fd_protocol.public_set import SpaceKind
 from fd_runtime.config import load_toml
-from fd_runtime.model import F32, I32
+from fd_runtime.models.model import F32, I32
 from fd_runtime.space import vectors
 from fleet_sim.data import Dataset
 from fleet_sim.metrics.estimates import estimate

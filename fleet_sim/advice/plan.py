@@ -23,7 +23,7 @@ import numpy as np
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.terms import MAX_PROBES
 from fd_runtime.config import load_toml
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from model_export.samples import DataError
 
 

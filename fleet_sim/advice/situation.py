@@ -15,7 +15,7 @@ from fd_protocol.competence import quantise_distances
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Role, Task
 from fd_runtime.artifacts import Bundle, PublicSet, load_bundle, load_public_set
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fd_runtime.space import preprocessed
 from fleet_sim.advice.measured import CANARY_LABELS, HOMOGENEOUS_TV, SKEWED_TV
 from fleet_sim.advice.plan import FleetPlan, ModelSize, counts_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.canary_guessers import honest_on_guesses
 from fleet_sim.attacks.cpa import least_similar
 from fleet_sim.attacks.fdla import peaked, rotated

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from fleet_sim.attacks.knowledge import Knowledge, one_hot
 
 F64 = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge, second_class
 
 PEAK = 0.9

@@ -7,7 +7,7 @@ from enum import Flag, auto
 
 import numpy as np
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 
 
 class Sees(Flag):

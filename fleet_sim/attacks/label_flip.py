@@ -8,7 +8,7 @@ the data poisoning of Tolpegin et al. 2020 (Data Poisoning Attacks Against Feder
 
 from __future__ import annotations
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge
 
 

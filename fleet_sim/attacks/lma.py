@@ -8,7 +8,7 @@ Distillation-Based Federated Learning, ICLR 2025, figure 2).
 
 from __future__ import annotations
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge, one_hot
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fd_protocol.competence import encode_map
 from fd_protocol.messages import CompetenceMap
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge
 
 

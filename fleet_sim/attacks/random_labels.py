@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge, one_hot
 
 

@@ -12,7 +12,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId
 from fd_protocol.messages import ConsensusBlock, RoundOffer
 from fd_protocol.payload import decode_body
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks import ATTACKS, Attack
 from fleet_sim.attacks.knowledge import Knowledge, Sees, uniform
 from fleet_sim.scenario import AttackTerms

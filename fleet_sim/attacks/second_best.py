@@ -5,7 +5,7 @@ The lie that is easiest to believe; an adversarial sign flip in the terms of Rou
 
 from __future__ import annotations
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge, one_hot, second_class
 
 

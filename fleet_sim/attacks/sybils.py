@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge, one_hot
 
 NOISE = 0.1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fd_runtime.fitting import FitTerms, LabelledRows
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.baselines.local_only import local_only
 

@@ -11,8 +11,8 @@ from fd_protocol.layout import ThetaLayout
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import F32, OptimizerState
-from fd_runtime.onnx_model import OnnxTail, OnnxTrainSession
+from fd_runtime.models.model import F32, OptimizerState
+from fd_runtime.models.onnx_model import OnnxTail, OnnxTrainSession
 from model_export.trainstep.compile import compile_train_step
 from model_export.trainstep.draft import TrainStep
 from model_export.trainstep.optimizers import OptimizerName

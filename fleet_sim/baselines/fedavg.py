@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.model import F32, OptimizerState
+from fd_runtime.models.model import F32, OptimizerState
 from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.baselines.weight_codec import WeightCodec, transmit
 from model_export.trainstep.optimizers import OptimizerName

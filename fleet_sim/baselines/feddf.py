@@ -14,7 +14,7 @@ import numpy as np
 
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows, ProbeRows, fit
-from fd_runtime.model import F32, OptimizerState
+from fd_runtime.models.model import F32, OptimizerState
 from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.baselines.fedavg import AveragedRound, fedavg
 from fleet_sim.baselines.weight_codec import WeightCodec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.baselines.factory_model import FactoryModel
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.model import F32, I32, Inputs
+from fd_runtime.models.model import F32, I32, Inputs
 from fleet_sim.baselines.factory_model import FactoryModel
 from model_export.augment import Augmentation
 

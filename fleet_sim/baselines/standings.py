@@ -17,7 +17,7 @@ import numpy as np
 
 from fd_protocol.soft_labels import soften
 from fd_runtime.fitting import FitTerms, LabelledRows
-from fd_runtime.model import F32, Inputs
+from fd_runtime.models.model import F32, Inputs
 from fleet_sim.baselines.centralised import centralised
 from fleet_sim.baselines.factory_model import FactoryModel
 from fleet_sim.baselines.fedavg import AveragedRound, fedavg

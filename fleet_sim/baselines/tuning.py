@@ -20,7 +20,7 @@ import numpy as np
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.files import write_atomically
 from fd_runtime.fitting import FitTerms, TrainingDivergedError
-from fd_runtime.model import ThetaError
+from fd_runtime.models.model import ThetaError
 from fleet_sim.worlds import Samples, World
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 2e-1)

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from fd_protocol.layout import ThetaLayout
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 
 WeightCodec: TypeAlias = Literal["f32", "int8", "int4"]
 _LEVELS = {"int8": 127, "int4": 7}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fd_protocol.manifest import Task
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fd_runtime.samples import read_text
 from fleet_sim.data.dataset import Dataset, numbered
 from model_export.samples import DataError, read_samples, texts_in

@@ -6,7 +6,7 @@ import numpy as np
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.model import I32, I64
+from fd_runtime.models.model import I32, I64
 from fleet_sim.data.dataset import Dataset
 from fleet_sim.data.published import Published, Shelf
 from model_export.samples import DataError

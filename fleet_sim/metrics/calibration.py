@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 
 BINS = 15
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 
 
 def flipped_share(logits: F32, labels: I64, source: int, target: int) -> float:

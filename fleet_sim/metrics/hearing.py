@@ -10,7 +10,7 @@ from broker_server.core.trust import TrustTable
 from broker_server.rules.voice import Voice
 from broker_server.voices import Absence, Speakers
 from fd_protocol.messages import Kind
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from fleet_sim.federation import Simulation
 from fleet_sim.measuring import RoundResult
 from fleet_sim.parties import Server

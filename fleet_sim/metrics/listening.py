@@ -12,7 +12,7 @@ from broker_server.rules import Rule, weigher_of
 from broker_server.rules.voice import Voice
 from fd_protocol.bodies import U8
 from fd_protocol.competence import FAR
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 
 F64 = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 
 
 def of_each(groups: I64, most: int, rng: np.random.Generator) -> I64:

@@ -10,7 +10,7 @@ import numpy as np
 from broker_server.core.influence import leave_one_out
 from broker_server.rules import Need, Rule
 from broker_server.rules.voice import Voice
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fleet_sim.metrics.listening import (
     ClassCoverage,
     are_uncovered,

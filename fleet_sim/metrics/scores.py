@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import soften
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from fleet_sim.kept_names import LATER, repr_of
 
 F64 = npt.NDArray[np.float64]

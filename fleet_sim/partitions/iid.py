@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fleet_sim.partitions.partition import Census, check_enough
 
 

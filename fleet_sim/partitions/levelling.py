@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fleet_sim.partitions.partition import check_enough
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_agent.private.reservoir import BalancedReservoir
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from fleet_sim.partitions.partition import Census
 
 

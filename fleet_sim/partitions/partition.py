@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

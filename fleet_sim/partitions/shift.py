@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 
 Values = npt.NDArray[np.generic]
 _STREAM = 6

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 
 F64 = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from broker_server.brokers.loopback import LOOPBACK, BrokerError, BrokerProcess,
 from broker_server.brokers.mosquitto import MosquittoSettings, find_mosquitto, mosquitto_process, write_config
 from broker_server.identity.ca import Authority
 from broker_server.identity.certificates import Identity, Role
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 
 TLS_NOTICE = "Broker: Mosquitto on loopback, TLS with a certificate per device, ACL by certificate name."
 

@@ -21,7 +21,7 @@ from broker_server.brokers.loopback import LOOPBACK, BrokerProcess
 from broker_server.settings import MethodSettings
 from edge_agent.learning.learned import private_path, spoke_privately
 from fd_runtime.artifacts import Runtime
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from fleet_sim.factory import Equipment
 from fleet_sim.real.broker import Broker, make_broker
 from fleet_sim.real.processes import Program, ours, stop_all

@@ -18,8 +18,8 @@ from broker_server.core.trust import TrustTable
 from broker_server.journal import Journal
 from broker_server.student import StudentWeights
 from edge_agent.learning import checkpoint as checkpoints
-from fd_runtime.model import F32
-from fd_runtime.store import Store, StoreError
+from fd_runtime.models.model import F32
+from fd_runtime.storage.store import Store, StoreError
 from fleet_sim.lab import Hits, Lab, own_shares
 from fleet_sim.real.fleet import FEDERATION, Fleet
 from fleet_sim.scenario import Scenario

@@ -19,7 +19,7 @@ import numpy as np
 from broker_server.core.trust import TrustTable
 from broker_server.journal import Journal
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab, own_shares
 from fleet_sim.measuring import RoundResult

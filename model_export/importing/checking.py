@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, reference
 
-from fd_runtime.model import ModelError
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.model import ModelError
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.graph import IR_VERSION, one_line
 from model_export.importing.ending import Ending
 from model_export.importing.precision import is_half

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from fd_runtime.model import ModelError
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.model import ModelError
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.graph import Shape, live_nodes, one_line
 from model_export.importing.batch import BATCH, baked_batch
 from model_export.importing.refusal import UnreadableModelError

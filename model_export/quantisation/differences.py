@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 
 
 @dataclass(frozen=True, slots=True)

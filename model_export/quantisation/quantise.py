@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 
 from fd_protocol.manifest import FeatureSpec
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from model_export.forward import FEATURES, ForwardModel
 from model_export.graph import GraphError
 from model_export.quantisation.quantisable import Quantisable

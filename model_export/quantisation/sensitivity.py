@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from fd_protocol.errors import FedistillError
-from fd_runtime.model import F32, I64
+from fd_runtime.models.model import F32, I64
 from model_export.quantisation.differences import Difference
 from model_export.quantisation.quantisable import Quantisable
 from model_export.quantisation.running import run

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from fd_runtime.model import I64
+from fd_runtime.models.model import I64
 from model_export.forward import FEATURES, ForwardModel
 from model_export.graph import GraphBuilder, tensor
 from model_export.quantisation.codes import U8, Scaling

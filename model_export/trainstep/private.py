@@ -17,7 +17,7 @@ Adding or removing a row moves that sum by at most C = `max_norm`, up to float32
 
 `noise` [P] comes from the caller's cryptographic generator, normal with deviation sigma C. Two things are not promised:
 `loss`, the weighted sum of the rows' losses over `expected_rows`, is not private and must not leave the device; and
-features must be finite, which `fd_runtime.train_graph` sees to.
+features must be finite, which `fd_runtime.models.train_graph` sees to.
 """
 
 from __future__ import annotations

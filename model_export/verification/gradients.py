@@ -22,7 +22,7 @@ from onnx.reference.op_run import OpRun
 from fd_protocol.layout import ThetaLayout
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32, Batch, Features, Inputs, OptimizerState, PrivateTrainSession, TrainSession
+from fd_runtime.models.model import F32, Batch, Features, Inputs, OptimizerState, PrivateTrainSession, TrainSession
 from model_export.forward import FEATURES
 from model_export.surgery import theta_of
 from model_export.verification.graphs import LOGITS, as_numbers, float_tail

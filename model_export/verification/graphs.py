@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from fd_protocol.manifest import FeatureSpec
-from fd_runtime.model import Features, Inputs
+from fd_runtime.models.model import Features, Inputs
 from model_export.forward import FEATURES
 from model_export.surgery import cut, open_graph
 

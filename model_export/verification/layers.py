@@ -9,8 +9,8 @@ import onnx
 
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle
-from fd_runtime.model import F32, Inputs
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.model import F32, Inputs
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.forward import FEATURES
 from model_export.verification.graphs import as_numbers, showing
 

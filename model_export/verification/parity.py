@@ -14,8 +14,8 @@ import onnx
 
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle, Runtime
-from fd_runtime.model import F32, I64, Inputs
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.model import F32, I64, Inputs
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.forward import FEATURES
 from model_export.proving import interpreter_for, logits_on
 from model_export.quantisation.differences import Difference

@@ -17,8 +17,8 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.manifest import Role
 from fd_runtime.artifacts import Bundle, Runtime
 from fd_runtime.config import EX_DATAERR
-from fd_runtime.golden import Golden
-from fd_runtime.model import ModelError, ThetaError
+from fd_runtime.models.golden import Golden
+from fd_runtime.models.model import ModelError, ThetaError
 from fd_runtime.space import preprocessed
 from model_export.bundle import Proof, verify_bundle
 from model_export.graph import GraphError

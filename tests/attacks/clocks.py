@@ -19,8 +19,8 @@ THEN = datetime(2025, 3, 1, tzinfo=timezone.utc)
 _DEVICE = """
 import sys
 from pathlib import Path
-from fd_runtime.link import LinkDown, LinkSettings, LinkUp, TlsFiles
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, TlsFiles
+from fd_runtime.links.mqtt_link import MqttLink
 port, *files = sys.argv[1:]
 link = MqttLink(LinkSettings("dev-1", host="localhost", port=int(port), tls=TlsFiles(*map(Path, files))))
 event = link.events.get(timeout=30)

@@ -21,7 +21,7 @@ from broker_server.brokers.mosquitto import MosquittoSettings, mosquitto_process
 from broker_server.identity.ca import Authority, CaError
 from broker_server.identity.certificates import Identity, Role, key_pem, new_key, pem
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.link import LinkDown, LinkSettings, LinkUp, TlsFiles
+from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, TlsFiles
 from tests.attacks.ground import MALLORY, MARK, TOPICS, VICTIM, WITNESS, Ground, Seen, Weakening, said, without
 from tests.attacks.raw import (
     CONNACK,

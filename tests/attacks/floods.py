@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 from paho.mqtt.properties import Properties
 
-from fd_runtime import mqtt_connection
-from fd_runtime.link import Arrived, LinkUp
+from fd_runtime.links import mqtt_connection
+from fd_runtime.links.link import Arrived, LinkUp
 from tests.attacks.entry import CHOSEN_IDS
 from tests.attacks.ground import (
     MALLORY,

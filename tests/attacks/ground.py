@@ -16,7 +16,7 @@ from pathlib import Path
 
 from broker_server.identity.certificates import Role
 from fd_protocol.topics import Topics
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from tests.attacks.raw import (
     DISCONNECT,
     PUBACK,

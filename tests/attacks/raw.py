@@ -8,8 +8,8 @@ import ssl
 from dataclasses import dataclass
 
 from broker_server.brokers.loopback import LOOPBACK
-from fd_runtime.bare_publish import bare
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.bare_publish import bare
+from fd_runtime.links.link import TlsFiles
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL = 1, 2, 3, 4, 5, 6
 SUBSCRIBE, SUBACK, PING, PONG, DISCONNECT = 8, 9, 12, 13, 14

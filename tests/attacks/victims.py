@@ -17,8 +17,8 @@ from broker_server.core.federation import Federation
 from broker_server.identity.certificates import Role
 from broker_server.journal import Journal
 from broker_server.records.quarantine import Quarantine
-from fd_runtime.link import TlsFiles
-from fd_runtime.store import Store, StoreError
+from fd_runtime.links.link import TlsFiles
+from fd_runtime.storage.store import Store, StoreError
 from tests.attacks.ground import VICTIM, Ground
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import AgentProcess, settings_text

@@ -33,7 +33,7 @@ from broker_server.sites.patience import Patience
 from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import DeviceState
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from tests.attacks.ground import Seen, Weakening
 from tests.attacks.row import Attack
 from tests.broker_server.dashboard.stage import OPERATOR, VIEWER, Stage, form_of

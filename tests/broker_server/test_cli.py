@@ -19,7 +19,7 @@ from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.config import load_toml
 from fd_runtime.starting import exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from model_export.public_set import build_public_set
 from tests.broker_server.artifacts import build_artifacts
 from tests.broker_server.world import World, fleet

@@ -22,9 +22,9 @@ from fd_protocol.canaries import LabelledProbes
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import DeviceState, Kind
 from fd_protocol.parts import split
-from fd_runtime.link import Arrived
+from fd_runtime.links.link import Arrived
 from fd_runtime.starting import exclusive
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.storage.store import Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.core.test_federation import ALL, BEGUN, opened, stored, told
 from tests.broker_server.served import serving

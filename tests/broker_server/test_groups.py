@@ -16,7 +16,7 @@ from fd_protocol.competence import FAR
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Kind, Status
 from fd_protocol.parts import split
-from fd_runtime.store import PayloadRow, Store, StoreFullError
+from fd_runtime.storage.store import PayloadRow, Store, StoreFullError
 from tests.broker_server import builders
 from tests.broker_server.builders import FED, opened, round_id, stored
 from tests.broker_server.world import TOPICS, World, fleet, mean_of

@@ -15,7 +15,7 @@ from fd_protocol import codec
 from fd_protocol.errors import DecodeError
 from fd_protocol.messages import Kind
 from fd_protocol.parts import split
-from fd_runtime.link import Arrived
+from fd_runtime.links.link import Arrived
 from tests.broker_server.builders import FED
 from tests.broker_server.world import TOPICS, World, fleet
 

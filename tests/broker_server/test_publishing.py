@@ -34,8 +34,8 @@ from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
 from fd_runtime.packages import pack, unpack
 from fd_runtime.releases import release
-from fd_runtime.store import Store
-from fd_runtime.target_facts import facts_of
+from fd_runtime.storage.store import Store
+from fd_runtime.tuf.target_facts import facts_of
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.broker_server.artifacts import TASK, build_artifacts

@@ -17,7 +17,7 @@ from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import DeviceState, RoundReport, Status
-from fd_runtime.store import Store, StoreFullError
+from fd_runtime.storage.store import Store, StoreFullError
 from tests.broker_server.builders import FED, made
 from tests.broker_server.world import PROBES, TOPICS, World, fleet, mean_of
 

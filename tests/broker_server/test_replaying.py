@@ -16,7 +16,7 @@ from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_protocol.documents import InvalidDocumentError
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.broker_server.builders import FED, PUBLIC_SET
 from tests.broker_server.world import World, fleet
 

@@ -8,7 +8,7 @@ from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
 from broker_server.voices import Absence
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import Kind
-from fd_runtime.store import MissingBlobError
+from fd_runtime.storage.store import MissingBlobError
 from tests.broker_server.builders import FED
 from tests.broker_server.world import PROBES, World, fleet
 

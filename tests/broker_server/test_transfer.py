@@ -19,7 +19,7 @@ from broker_server.transfer import TransferError, backup, export_federation, imp
 from fd_protocol import cbor
 from fd_protocol.messages import Status
 from fd_runtime.starting import exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.broker_server.builders import FED
 from tests.broker_server.world import World, fleet
 
@@ -187,7 +187,7 @@ def test_a_backup_is_one_file_with_all_that_was_there(world, tmp_path):
 
 def test_a_backup_is_of_one_moment_while_the_server_writes(world, tmp_path, monkeypatch):
     """A live aggregator commits between the pages of the copy; each round's rows still fit together."""
-    monkeypatch.setattr("fd_runtime.database._COPY_PAGES", 1)
+    monkeypatch.setattr("fd_runtime.storage.database._COPY_PAGES", 1)
     before = Journal(world.store, FED).replay()
     devices = [world.device(name) for name in "bc"]
     wrote, copied = threading.Event(), []

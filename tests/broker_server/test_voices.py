@@ -13,7 +13,7 @@ from fd_protocol.competence import FAR, encode_map
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Codec, CompetenceMap, Slice
-from fd_runtime.store import PayloadRow, Store
+from fd_runtime.storage.store import PayloadRow, Store
 from tests.broker_server import builders
 from tests.broker_server.builders import FED, PUBLIC_SET, round_id
 

@@ -27,8 +27,8 @@ from fd_protocol.parts import split
 from fd_protocol.payload import decode_body, encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkDown, LinkUp
-from fd_runtime.store import Store
+from fd_runtime.links.link import Arrived, LinkDown, LinkUp
+from fd_runtime.storage.store import Store
 from tests.broker_server.builders import FED, PUBLIC_SET, TASK
 
 PROBES = ProbeSet(PUBLIC_SET, count=20, classes=3, task=TASK)

@@ -31,7 +31,7 @@ from fd_protocol.parts import split
 from fd_protocol.payload import decode_body, encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkUp
+from fd_runtime.links.link import Arrived, LinkUp
 from model_export.building import build
 from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe

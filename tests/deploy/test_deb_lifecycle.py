@@ -27,7 +27,7 @@ from deploy.deb import building
 from deploy.deb.catalogue import MAX_BYTES, PACKAGES, ROOT, targets
 from deploy.release import making
 from fd_runtime.artifacts import load_public_set
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from model_export.public_set import build_public_set
 from tests.edge_agent.processes import DEVICE, FEDERATION, TERMS, TOPICS, ScriptedServer
 from tests.edge_agent.stores import until

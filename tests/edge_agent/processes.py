@@ -32,9 +32,9 @@ from fd_protocol.messages import (
 from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_runtime.artifacts import PublicSet, load_public_set
-from fd_runtime.link import Arrived, LinkDown, LinkSettings, LinkUp
-from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.store import Store, StoreError
+from fd_runtime.links.link import Arrived, LinkDown, LinkSettings, LinkUp
+from fd_runtime.links.mqtt_link import MqttLink
+from fd_runtime.storage.store import Store, StoreError
 from tests.edge_agent.artifacts import CLASSES, TASK, write_bundle, write_private, write_public_set
 from tests.edge_agent.builders import FEDERATION, offer, round_id
 from tests.edge_agent.patience import wait_until

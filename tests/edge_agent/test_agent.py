@@ -17,8 +17,8 @@ from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import MAX_PART_BYTES, Codec, Kind, Part, ServerState, Slice, Status
 from fd_protocol.parts import join
-from fd_runtime.link import MESSAGE_EXPIRED, PACKET_TOO_LARGE, LinkDown, PublishRefused, packet_bytes
-from fd_runtime.store import Store
+from fd_runtime.links.link import MESSAGE_EXPIRED, PACKET_TOO_LARGE, LinkDown, PublishRefused, packet_bytes
+from fd_runtime.storage.store import Store
 from tests.edge_agent.builders import offer
 from tests.edge_agent.wire import PROFILE, PUBLIC_SET, TOPICS, Device, ScriptedModel, consensus_block
 

@@ -10,7 +10,7 @@ from edge_agent.cli import CONFIG_NAME, main
 from edge_agent.cli.place import SYSTEM_CONFIG
 from edge_agent.settings import AgentSettings, DeviceSettings, ModelSettings, StateSettings
 from fd_runtime.config import load_toml
-from fd_runtime.link import Proxy, TlsFiles
+from fd_runtime.links.link import Proxy, TlsFiles
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from edge_agent.slots.machine import Downloaded, Installed, Nudged, Offered, Pha
 from edge_agent.slots.shelf import Shelf
 from fd_protocol.documents import to_json
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import write_bundle
 
 KNOWN_BEFORE = 1

@@ -21,7 +21,7 @@ from edge_agent.inference.drift import (
 from edge_agent.inference.drift_watch import BUNDLE, DEVICE, Drifted, DriftSettings, DriftWatch, Settled
 from fd_protocol.manifest import Manifest
 from fd_protocol.reference import Binned
-from fd_runtime.reference import binned, pooled, reference_of
+from fd_runtime.models.reference import binned, pooled, reference_of
 from tests.edge_agent.artifacts import write_bundle
 
 WINDOW, FEATURES, CLASSES = 300, 16, 3

@@ -18,7 +18,7 @@ from edge_agent.inference.settings import DriftSettings, InferenceSettings
 from edge_agent.inference.source_runner import SourceRunner
 from edge_agent.process.notices import Alarm, Measured
 from fd_protocol.errors import FedistillError
-from fd_runtime.store import StoreFullError
+from fd_runtime.storage.store import StoreFullError
 from tests.edge_agent.stores import FedSource, Heard, MemoryStore, Sample, until
 from tests.support.small_bundles import PICTURES, pictures
 

@@ -16,7 +16,7 @@ from edge_agent.inference.sample_queue import SampleQueue
 from edge_agent.learning.local_prior import log_prior
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import soften
-from fd_runtime.model import ThetaError
+from fd_runtime.models.model import ThetaError
 from fd_runtime.space import preprocessed
 from tests.support.small_bundles import PICTURES, pictures, small_bundle
 

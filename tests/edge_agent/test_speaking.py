@@ -7,7 +7,7 @@ import logging
 from edge_agent.process.notices import Spoke
 from edge_agent.speaking import EXPIRY_S, MOST_UNANSWERED
 from fd_protocol.messages import Prediction
-from fd_runtime.link import MESSAGE_EXPIRED, NOT_AUTHORIZED, PublishRefused
+from fd_runtime.links.link import MESSAGE_EXPIRED, NOT_AUTHORIZED, PublishRefused
 from tests.edge_agent.wire import TOPICS, Device
 
 MINE = TOPICS.prediction("dev-1")

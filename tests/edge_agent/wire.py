@@ -15,8 +15,8 @@ from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import ConsensusBlock, Contribution, DeviceState, Kind, Part, Receipt, RoundReport, Status
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkUp, Published
-from fd_runtime.store import Store
+from fd_runtime.links.link import Arrived, LinkUp, Published
+from fd_runtime.storage.store import Store
 from tests.edge_agent.builders import FEDERATION, PUBLIC_SET, TASK, offer, round_id
 
 TOPICS = Topics(FEDERATION)

@@ -14,7 +14,7 @@ from edge_agent.inference.outputs.discovery import HomeTopics
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from fleet_sim.data import DATASETS
 from fleet_sim.data.sensors import ACTIVITIES, recordings, windows_of
 from tests.edge_agent.patience import wait_until

@@ -18,7 +18,7 @@ from edge_agent.inference.outputs.discovery import HomeTopics
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from fleet_sim.data.loads import THIRDS, days_of, loads
 from tests.edge_agent.patience import wait_until
 from tests.examples import folders

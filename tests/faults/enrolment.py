@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_server.identity.ca import Authority
 from edge_agent.enrolment import errand, request
-from fd_runtime.certificate import outlook
+from fd_runtime.links.certificate import outlook
 from tests.faults.marks import marked, marks
 from tests.support.identity import leaf, now
 

@@ -12,9 +12,9 @@ from edge_agent.presence import begin_life
 from edge_agent.spool import Spool
 from edge_agent.worker import InlineWorker
 from fd_protocol.topics import Topics
-from fd_runtime.link import LinkSettings
-from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.store import Store
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
+from fd_runtime.storage.store import Store
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.wire import PROFILE, ScriptedModel
 from tests.faults.marks import marked, marks

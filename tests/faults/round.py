@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fd_protocol.messages import Kind, RoundReport, Status
 from fd_runtime.artifacts import PublicSet, load_public_set
-from fd_runtime.link import LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
 from tests.edge_agent.builders import offer, round_id
 from tests.edge_agent.processes import DEVICE, TERMS, TOPICS, ScriptedServer
 from tests.edge_agent.wire import consensus_block

@@ -22,8 +22,8 @@ from edge_agent.slots.machine import Nudged, Offered, Phase
 from edge_agent.slots.shelf import Shelf, Wish
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
+from fd_runtime.models.proof import check_on
 from fd_runtime.packages import unpack
-from fd_runtime.proof import check_on
 from tests.faults.marks import marked, marks
 
 RUNTIME = "onnxruntime"

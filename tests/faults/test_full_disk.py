@@ -11,8 +11,8 @@ import pytest
 
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.records.chronicle import Chronicle
-from fd_runtime.link import LinkSettings
-from fd_runtime.store import Store
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.storage.store import Store
 from tests.broker_server.artifacts import build_artifacts
 from tests.edge_agent.patience import PATIENCE_S
 from tests.edge_agent.processes import TOPICS, AgentProcess, ScriptedServer, settings_text

@@ -9,9 +9,9 @@ import pytest
 
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.fitting import FitProgress, FitTerms, LabelledRows, ProbeRows, TrainingDivergedError, fit
-from fd_runtime.model import Batch, OptimizerState, TrainSession
-from fd_runtime.numpy_model import DenseChain, NumpyTrainSession
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import Batch, OptimizerState, TrainSession
+from fd_runtime.models.numpy_model import DenseChain, NumpyTrainSession
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from tests.support.dense_tails import SCALE, ZERO_POINT, DenseTail, dense_tail
 
 CLASSES = 10

@@ -45,7 +45,7 @@ def test_a_module_that_is_there_already_stays():
 @pytest.mark.parametrize("touch", ["getproxies", "proxy_bypass"])
 def test_paho_would_still_find_what_it_asks_for(touch):
     code = f"""
-import sys, fd_runtime.mqtt_connection as home
+import sys, fd_runtime.links.mqtt_connection as home
 print('urllib.request' in sys.modules, callable(home.paho.urllib.request.{touch}), 'urllib.request' in sys.modules)
 """
     assert say(code) == ["False", "True", "True"]

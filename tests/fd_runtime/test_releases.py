@@ -7,7 +7,7 @@ import pytest
 
 from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.manifest import Preprocessing, Role, Task
-from fd_runtime.model import ThetaError
+from fd_runtime.models.model import ThetaError
 from fd_runtime.packages import pack, unpack
 from fd_runtime.releases import release
 from fd_runtime.space import preprocessed

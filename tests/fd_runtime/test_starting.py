@@ -7,7 +7,7 @@ import pytest
 
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import exit_code_for
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from fd_runtime.starting import (
     BrokerSettings,
     FolderInUseError,

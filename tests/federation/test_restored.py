@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import replace
 
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.federation.stage import DEVICES, SCENARIO, voices
 
 

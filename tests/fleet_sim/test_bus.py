@@ -1,4 +1,4 @@
-"""The broker in memory keeps the promises of `fd_runtime.link`, and breaks only what its faults name."""
+"""The broker in memory keeps the promises of `fd_runtime.links.link`, and breaks only what its faults name."""
 
 from queue import Empty
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.link import (
+from fd_runtime.links.link import (
     MESSAGE_EXPIRED,
     PACKET_TOO_LARGE,
     Arrived,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.model import OptimizerState, ThetaError
+from fd_runtime.models.model import OptimizerState, ThetaError
 from fleet_sim.factory import equip
 from fleet_sim.scenario import ModelTerms
 from fleet_sim.shared_models import SharedModel

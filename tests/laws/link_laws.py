@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import pytest
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.link import (
+from fd_runtime.links.link import (
     MESSAGE_EXPIRED,
     Arrived,
     Link,

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.forward import ForwardModel
 
 RNG = np.random.default_rng(7)

@@ -7,10 +7,10 @@ import pytest
 
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.manifest import FileEntry, Preprocessing, Role, Task
-from fd_runtime import golden
 from fd_runtime.artifacts import MissingArtifactError, load_bundle
-from fd_runtime.golden import Golden, GoldenMismatchError
-from fd_runtime.model import OptimizerState
+from fd_runtime.models import golden
+from fd_runtime.models.golden import Golden, GoldenMismatchError
+from fd_runtime.models.model import OptimizerState
 from model_export.building import build
 from model_export.bundle import Proof, verify_bundle
 from model_export.recipe import FactoryData, Recipe

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.families import FAMILIES, build_family, describe, readers
 from model_export.forward import ForwardModel
 from model_export.surgery import open_graph

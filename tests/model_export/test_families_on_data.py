@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.pretrain import PretrainTerms, pretrain

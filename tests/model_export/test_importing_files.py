@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.importing import from_onnx
 from model_export.trainstep.compile import compile_train_step
 from tests.model_export.foreign import answers, ops, softmax

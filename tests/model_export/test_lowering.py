@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd_runtime.model import F32, Batch, OptimizerState
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import F32, Batch, OptimizerState
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from model_export.graph import GraphBuilder, tensor
 from model_export.surgery import theta_of
 from model_export.trainstep import TrainStep, compile_train_step

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fd_protocol.manifest import Task
-from fd_runtime.model import Batch
+from fd_runtime.models.model import Batch
 from fd_runtime.space import preprocessed
 from model_export.building import build
 from model_export.importing import from_onnx

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fd_runtime.onnx_model import OnnxGraph
+from fd_runtime.models.onnx_model import OnnxGraph
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.normalisation import normalise_statistics

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fd_runtime.model import F32, Batch, OptimizerState
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import F32, Batch, OptimizerState
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from model_export.graph import GraphBuilder, tensor
 from model_export.trainstep import OptimizerName, TrainStep, compile_train_step
 from tests.support.dense_tails import DenseTail, dense_tail

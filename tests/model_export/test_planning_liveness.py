@@ -12,8 +12,8 @@ from onnx import TensorProto
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import OptimizerState
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import OptimizerState
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from model_export.families import build_family
 from model_export.graph import GraphBuilder, tensor
 from model_export.planning import liveness

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import Batch, OptimizerState
-from fd_runtime.onnx_model import OnnxGraph, OnnxTrainSession
+from fd_runtime.models.model import Batch, OptimizerState
+from fd_runtime.models.onnx_model import OnnxGraph, OnnxTrainSession
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.graph import GraphBuilder, live_nodes, tensor

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.model import F32, Batch, ModelError, OptimizerState, PrivateTrainSession, split_theta
-from fd_runtime.numpy_model import DenseChain, NumpyTrainSession
-from fd_runtime.onnx_model import OnnxPrivateTrainSession, OnnxTrainSession
+from fd_runtime.models.model import F32, Batch, ModelError, OptimizerState, PrivateTrainSession, split_theta
+from fd_runtime.models.numpy_model import DenseChain, NumpyTrainSession
+from fd_runtime.models.onnx_model import OnnxPrivateTrainSession, OnnxTrainSession
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.graph import GraphBuilder, tensor

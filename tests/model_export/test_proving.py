@@ -12,7 +12,7 @@ import pytest
 
 from fd_protocol.manifest import FileEntry, Preprocessing, Role, Task
 from fd_runtime.artifacts import Bundle, UnverifiedRuntimeError
-from fd_runtime.golden import GoldenMismatchError
+from fd_runtime.models.golden import GoldenMismatchError
 from model_export.building import build
 from model_export.proving import PYTHON_VARIABLE, InterpreterError, UnprovenError, interpreter_for, prove
 from model_export.recipe import FactoryData, Recipe

@@ -12,7 +12,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader
 from onnxruntime.quantization.quant_utils import QuantType, add_pre_process_metadata
 from onnxruntime.quantization.quantize import quantize_static
 
-from fd_runtime.onnx_model import OnnxBackbone
+from fd_runtime.models.onnx_model import OnnxBackbone
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.graph import GraphError

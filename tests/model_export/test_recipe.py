@@ -9,7 +9,7 @@ import pytest
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Preprocessing, Role, Task
-from fd_runtime.model import Batch
+from fd_runtime.models.model import Batch
 from fd_runtime.space import preprocessed
 from model_export.augment import Augmentation
 from model_export.building import build, rows_of

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from fd_protocol.layout import ThetaLayout
 from fd_runtime.artifacts import TfliteRuntime
-from fd_runtime.onnx_model import OnnxBackbone, OnnxTail
+from fd_runtime.models.onnx_model import OnnxBackbone, OnnxTail
 from model_export.families import build_family
 from model_export.forward import ForwardModel
 from model_export.quantisation import QuantisationTerms, QuantisedModel, quantise

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from fd_runtime.artifacts import TfliteRuntime
-from fd_runtime.onnx_model import OnnxTail
+from fd_runtime.models.onnx_model import OnnxTail
 from model_export.families import build_family
 from model_export.forward import FEATURES, ForwardModel
 from model_export.graph import GraphBuilder, tensor

@@ -17,9 +17,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from fd_runtime.model import F32, Batch, OptimizerState, TrainSession
-from fd_runtime.numpy_model import DenseChain, NumpyTrainSession
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import F32, Batch, OptimizerState, TrainSession
+from fd_runtime.models.numpy_model import DenseChain, NumpyTrainSession
+from fd_runtime.models.onnx_model import OnnxTrainSession
 from model_export.families import ForwardModel, build_family
 from model_export.graph import GraphBuilder, GraphError, tensor
 from model_export.surgery import cut, theta_of

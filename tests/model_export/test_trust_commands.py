@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from fd_runtime.signing_keys import is_locked, load_signer
-from fd_runtime.tuf_client import TufClient
-from fd_runtime.tuf_online import OnlineTrust
+from fd_runtime.tuf.client import TufClient
+from fd_runtime.tuf.online import OnlineTrust
+from fd_runtime.tuf.signing_keys import is_locked, load_signer
 from model_export.cli import main
 from tests.support.small_bundles import small_bundle
 from tests.support.trust import serving

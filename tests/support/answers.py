@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fd_protocol.manifest import Role
-from fd_runtime import golden
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.opening import open_model
+from fd_runtime.models import golden
+from fd_runtime.models.opening import open_model
 from fd_runtime.space import preprocessed
 
 

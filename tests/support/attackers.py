@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fd_runtime.model import F32
+from fd_runtime.models.model import F32
 from fleet_sim.attacks.knowledge import Knowledge
 
 

@@ -17,8 +17,8 @@ from broker_server.brokers.loopback import LOOPBACK, BrokerError, BrokerProcess,
 from broker_server.brokers.mosquitto import MosquittoSettings, find_mosquitto, mosquitto_process, write_config
 from broker_server.identity.ca import Authority
 from broker_server.identity.certificates import Identity, Role
-from fd_runtime.link import Arrived, Link, LinkEvent, LinkSettings, TlsFiles
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, Link, LinkEvent, LinkSettings, TlsFiles
+from fd_runtime.links.mqtt_link import MqttLink
 
 FEDERATION = "test"
 AGGREGATOR = "agg-1"

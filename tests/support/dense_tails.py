@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from fd_runtime.model import F32, Batch, Features, OptimizerState
+from fd_runtime.models.model import F32, Batch, Features, OptimizerState
 from model_export.families import build_family
 from model_export.graph import GraphBuilder, tensor
 from model_export.trainstep import TrainStep, compile_train_step

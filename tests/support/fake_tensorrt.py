@@ -13,9 +13,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from fd_runtime import onnx_model
-from fd_runtime.engines import Hardware
-from fd_runtime.providers import NAMES
+from fd_runtime.models import onnx_model
+from fd_runtime.models.engines import Hardware
+from fd_runtime.models.providers import NAMES
 
 ENGINE = b"an engine"
 

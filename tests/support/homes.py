@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from fd_runtime.link import Arrived
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived
+from fd_runtime.links.mqtt_link import MqttLink
 from tests.edge_agent.stores import until
 
 

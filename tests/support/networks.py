@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from fd_runtime.onnx_model import _DISABLED_OPTIMIZERS
+from fd_runtime.models.onnx_model import _DISABLED_OPTIMIZERS
 from model_export.graph import GraphBuilder, tensor
 
 

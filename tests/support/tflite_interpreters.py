@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from fd_runtime.artifacts import TfliteRuntime
-from fd_runtime.litert_model import Session
+from fd_runtime.models.litert_model import Session
 from model_export.proving import InterpreterError, interpreter_for
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -27,8 +27,8 @@ _ROOT = Path(__file__).parent.parent.parent
 _CHILD = """
 import pickle, sys
 import numpy as np
-from fd_runtime.litert_model import Session
-from fd_runtime.model import ModelError
+from fd_runtime.models.litert_model import Session
+from fd_runtime.models.model import ModelError
 
 def unpack(arrays):
     return {name: np.frombuffer(data, dtype).reshape(shape) for name, (dtype, shape, data) in arrays.items()}

@@ -11,11 +11,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from fd_protocol.targets import TargetFacts
-from fd_runtime import tuf_root, tuf_targets
-from fd_runtime.signing_keys import load_public, load_signer, make_key
-from fd_runtime.tuf_client import TufClient
-from fd_runtime.tuf_online import OnlineTrust
-from fd_runtime.tuf_root import Changes
+from fd_runtime.tuf import root as tuf_root
+from fd_runtime.tuf import targets as tuf_targets
+from fd_runtime.tuf.client import TufClient
+from fd_runtime.tuf.online import OnlineTrust
+from fd_runtime.tuf.root import Changes
+from fd_runtime.tuf.signing_keys import load_public, load_signer, make_key
 
 NOW = time.time()
 DAY = 86_400

@@ -23,9 +23,9 @@ from edge_agent.round.participant import NO_CONSENSUS, Phase
 from edge_agent.spool import Spool, SpoolSettings
 from edge_agent.worker import InlineWorker
 from fd_protocol.manifest import Role as GraphRole
-from fd_runtime.link import Arrived, LinkSettings
-from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.store import Store
+from fd_runtime.links.link import Arrived, LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
+from fd_runtime.storage.store import Store
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import TASK, clouds

@@ -20,8 +20,8 @@ from edge_agent.round.participant import NO_CONSENSUS, Phase
 from edge_agent.spool import listing
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Kind, Status
-from fd_runtime.link import LinkSettings
-from fd_runtime.store import Store
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.storage.store import Store
 from tests.edge_agent.builders import FEDERATION, round_id
 from tests.edge_agent.processes import TERMS, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.support.brokers import needs_mosquitto, plain_mosquitto

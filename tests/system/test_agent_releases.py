@@ -15,9 +15,9 @@ from edge_agent.training.data_use import used
 from fd_protocol import codec
 from fd_protocol.messages import Command, Release
 from fd_protocol.topics import MODEL
-from fd_runtime.link import Arrived, LinkDown, LinkSettings
-from fd_runtime.mqtt_link import MqttLink
-from fd_runtime.store import Store
+from fd_runtime.links.link import Arrived, LinkDown, LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
+from fd_runtime.storage.store import Store
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory

@@ -12,7 +12,7 @@ import pytest
 from fd_protocol.manifest import Preprocessing, Task
 from fd_protocol.messages import Kind
 from fd_runtime.artifacts import load_public_set
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from model_export.building import build
 from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe

@@ -13,7 +13,7 @@ import pytest
 
 from broker_server.identity.certificates import Role
 from edge_agent.round.participant import Phase
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from fd_runtime.starting import exclusive
 from tests.edge_agent.artifacts import TASK, write_bundle
 from tests.edge_agent.patience import wait_until

@@ -18,8 +18,8 @@ from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState
 from fd_protocol.topics import COMMANDS as NAMES
 from fd_protocol.topics import MODEL
-from fd_runtime.link import Arrived
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived
+from fd_runtime.links.mqtt_link import MqttLink
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory

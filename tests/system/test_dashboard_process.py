@@ -10,7 +10,7 @@ import pytest
 
 from broker_server.brokers.loopback import free_port
 from fd_protocol.messages import ConsensusBlock, Receipt, RoundOffer, Status
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from tests.support.brokers import links, needs_mosquitto
 from tests.system.test_server_process import (  # noqa: F401 - fixtures
     START_S,

@@ -9,8 +9,8 @@ import pytest
 
 from broker_server.identity.ca import CRL_DAYS, Authority
 from broker_server.identity.certificates import Identity, Role
-from fd_runtime.knocking import knock
-from fd_runtime.link import LinkDown, LinkUp
+from fd_runtime.links.knocking import knock
+from fd_runtime.links.link import LinkDown, LinkUp
 from tests.support.brokers import AGGREGATOR, links, make_fleet, needs_mosquitto, next_event, now
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

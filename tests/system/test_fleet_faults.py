@@ -14,8 +14,8 @@ from broker_server.cli import CONFIG_NAME
 from broker_server.journal import Journal
 from fd_protocol import codec
 from fd_protocol.messages import Kind, Receipt, RoundOffer, Status
-from fd_runtime.link import Arrived, LinkSettings
-from fd_runtime.store import Store, StoreError
+from fd_runtime.links.link import Arrived, LinkSettings
+from fd_runtime.storage.store import Store, StoreError
 from fleet_sim.real.processes import ours
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.patience import wait_until

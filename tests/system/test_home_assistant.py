@@ -18,7 +18,7 @@ from edge_agent.inference.outputs.home_assistant import HomeAssistant, Labelling
 from edge_agent.inference.seams import LivePrediction
 from edge_agent.inference.settings import HomeAssistantSettings
 from edge_agent.local_broker import LocalBrokerSettings
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from tests.edge_agent.stores import until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.homes import Home

@@ -20,9 +20,9 @@ from broker_server.identity.ca import CRL_DAYS
 from broker_server.identity.certificates import Identity, Role, new_key, next_update, requested_key
 from broker_server.identity.keeping import signal_broker
 from edge_agent.enrolment.request import KeyInFile
-from fd_runtime.certificate import outlook
-from fd_runtime.knocking import knock
-from fd_runtime.link import LinkDown, LinkSettings, LinkUp, TlsFiles
+from fd_runtime.links.certificate import outlook
+from fd_runtime.links.knocking import knock
+from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, TlsFiles
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text

@@ -21,7 +21,7 @@ from edge_agent import Agent
 from edge_agent.api.client import AgentRefusedError, AgentUnavailableError
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.topics import Topics
-from fd_runtime.link import LinkSettings
+from fd_runtime.links.link import LinkSettings
 from tests.edge_agent.api_stage import ask, npy
 from tests.edge_agent.artifacts import SIZE, TASK, clouds
 from tests.edge_agent.builders import FEDERATION

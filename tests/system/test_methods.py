@@ -13,7 +13,7 @@ from edge_agent.learning import checkpoint as checkpoints
 from fd_protocol.manifest import Preprocessing, Task
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.space import preprocessed
-from fd_runtime.store import Store, StoreError
+from fd_runtime.storage.store import Store, StoreError
 from model_export.building import build
 from model_export.pretrain import PretrainTerms
 from model_export.public_set import build_public_set

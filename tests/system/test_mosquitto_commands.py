@@ -14,7 +14,7 @@ from broker_server.commands.ca import add_ca_commands
 from broker_server.commands.mosquitto import add_mosquitto_command
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkSettings, LinkUp, TlsFiles
+from fd_runtime.links.link import Arrived, LinkSettings, LinkUp, TlsFiles
 from tests.support.brokers import links, needs_mosquitto, next_event
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

@@ -18,8 +18,8 @@ from edge_agent.settings import AgentSettings, DeviceSettings, ModelSettings, St
 from fd_protocol.codec import decode
 from fd_protocol.messages import DeviceState
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkDown, LinkSettings, LinkUp, Published
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, LinkDown, LinkSettings, LinkUp, Published
+from fd_runtime.links.mqtt_link import MqttLink
 from tests.support.brokers import AGGREGATOR, FEDERATION, Fleet, links, make_fleet, needs_mosquitto, next_event
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
@@ -32,8 +32,8 @@ import sys, time
 from pathlib import Path
 from fd_protocol.codec import encode
 from fd_protocol.messages import DeviceState
-from fd_runtime.link import LinkSettings, TlsFiles, Will
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkSettings, TlsFiles, Will
+from fd_runtime.links.mqtt_link import MqttLink
 
 port, boot, topic, *files = sys.argv[1:]
 state = lambda online: encode(DeviceState(boot=int(boot), online=online))

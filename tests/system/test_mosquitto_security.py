@@ -16,7 +16,7 @@ from broker_server.brokers.loopback import LOOPBACK
 from broker_server.identity.ca import CRL_DAYS, Authority
 from broker_server.identity.certificates import Identity, Role
 from fd_protocol.topics import Topics
-from fd_runtime.link import (
+from fd_runtime.links.link import (
     NOT_AUTHORIZED,
     PACKET_TOO_LARGE,
     Arrived,

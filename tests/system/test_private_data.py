@@ -20,8 +20,8 @@ from fd_protocol.messages import Codec, CompetenceMap, ConsensusBlock, Contribut
 from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_runtime.artifacts import load_bundle, load_public_set
-from fd_runtime.link import LinkSettings, Published
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkSettings, Published
+from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.space import preprocessed
 from model_export.building import build
 from model_export.public_set import build_public_set

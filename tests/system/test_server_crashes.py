@@ -29,8 +29,8 @@ from fd_protocol.parts import split
 from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics, parse
-from fd_runtime.link import Arrived, LinkSettings, LinkUp
-from fd_runtime.store import Store
+from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
+from fd_runtime.storage.store import Store
 from tests.broker_server.artifacts import TASK, build_artifacts
 from tests.edge_agent.patience import PATIENCE_S
 from tests.support.brokers import links, needs_mosquitto, plain_mosquitto

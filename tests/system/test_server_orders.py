@@ -10,7 +10,7 @@ import numpy as np
 from broker_server.cli import main
 from fd_protocol.messages import ConsensusBlock, DeviceState, ProbeNotice, Receipt, RoundOffer, Status
 from fd_runtime.artifacts import load_public_set
-from fd_runtime.link import LinkSettings, LinkUp
+from fd_runtime.links.link import LinkSettings, LinkUp
 from model_export.public_set import build_public_set
 from tests.support.brokers import links, next_event
 from tests.system.test_server_process import (  # noqa: F401 - fixtures among them

@@ -26,7 +26,7 @@ from fd_protocol.parts import split
 from fd_protocol.payload import encode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkSettings, LinkUp
+from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
 from tests.broker_server.artifacts import TASK, build_artifacts
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
 

@@ -17,8 +17,8 @@ from broker_server.journal import Journal
 from broker_server.records.chronicle import Chronicle
 from broker_server.transfer import export_federation
 from fd_protocol.messages import ConsensusBlock, Receipt, RoundOffer
-from fd_runtime.link import LinkSettings
-from fd_runtime.store import Store
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.storage.store import Store
 from tests.broker_server.builders import FED
 from tests.broker_server.world import World, fleet
 from tests.faults.warm import Warm
@@ -181,7 +181,7 @@ def test_a_killed_upgrade_is_done_at_the_next_start(tmp_path):
     with closing(Store.open(path)) as store:
         Journal(store, FED).write([EpochBegun(7, 1)], 1)
     program = (
-        "import os, sys; from pathlib import Path; from fd_runtime import store as s\n"
+        "import os, sys; from pathlib import Path; from fd_runtime.storage import store as s\n"
         "run = s.Store._execute\n"
         "def dying(self, statement, values=()):\n"
         "    if 'CREATE TABLE commands' in statement: os.kill(os.getpid(), 9)\n"

@@ -14,7 +14,7 @@ from broker_server.several import settings_files
 from fd_protocol import codec
 from fd_protocol.messages import ServerState
 from fd_protocol.topics import Topics
-from fd_runtime.link import Arrived, LinkSettings, LinkUp
+from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
 from tests.broker_server.artifacts import build_artifacts
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
 

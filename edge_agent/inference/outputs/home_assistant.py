@@ -37,8 +37,8 @@ from edge_agent.inference.outputs.discovery import (
 from edge_agent.inference.questions import Asking
 from edge_agent.inference.seams import LivePrediction
 from edge_agent.inference.settings import HomeAssistantSettings
-from fd_runtime.link import Arrived, LinkDown, LinkEvent, LinkSettings, LinkUp, Published, PublishRefused, Will
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import Arrived, LinkDown, LinkEvent, LinkSettings, LinkUp, Published, PublishRefused, Will
+from fd_runtime.links.mqtt_link import MqttLink
 
 _TURN_S = 0.5
 _FAREWELL_S = 1.0

@@ -16,7 +16,7 @@ from broker_server.identity.certificates import Identity, Role
 from fd_protocol.canaries import Canaries, LabelledProbes
 from fd_runtime.findings import Verdict
 from fd_runtime.starting import exclusive
-from fd_runtime.tuf_online import OnlineTrust
+from fd_runtime.tuf.online import OnlineTrust
 from tests.broker_server.artifacts import build_artifacts
 from tests.broker_server.builders import FED
 from tests.broker_server.world import World, fleet

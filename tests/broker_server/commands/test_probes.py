@@ -21,7 +21,7 @@ from fd_protocol.errors import DigestError
 from fd_runtime.artifacts import MissingArtifactError, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.starting import exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from model_export.public_set import build_public_set
 from tests.broker_server.artifacts import TASK, build_artifacts
 from tests.broker_server.served import serving

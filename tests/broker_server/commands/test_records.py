@@ -6,7 +6,7 @@ import pytest
 
 from broker_server.cli import CONFIG_NAME, main
 from fd_protocol.identity import sha256
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.broker_server.world import World, fleet
 
 

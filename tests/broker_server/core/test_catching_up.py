@@ -10,7 +10,7 @@ from broker_server.orders import Spool, new_order, place_order
 from fd_protocol import codec
 from fd_protocol.messages import Kind, Status
 from fd_protocol.parts import split
-from fd_runtime.link import LinkDown, LinkUp
+from fd_runtime.links.link import LinkDown, LinkUp
 from tests.broker_server.world import TOPICS, World, fleet
 
 

@@ -8,7 +8,7 @@ from broker_server.deliveries import Deliveries, lost
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Command, CommandState
 from fd_protocol.schema import decode, encode
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 
 BUNDLE, OTHER = id_of(sha256(b"new")), id_of(sha256(b"old"))
 PATIENCE_MS = 60_000

@@ -18,7 +18,7 @@ from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Command, CommandState, DeviceState, Release
-from fd_runtime.link import LinkDown, LinkUp
+from fd_runtime.links.link import LinkDown, LinkUp
 from tests.broker_server.builders import FED, TASK
 from tests.broker_server.test_publishing import effects, order, told
 from tests.broker_server.world import TOPICS, World, fleet

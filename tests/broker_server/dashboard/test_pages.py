@@ -19,7 +19,7 @@ from fd_protocol.competence import FAR
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Command, CommandState, DeviceState, RoundReport
 from fd_runtime.starting import exclusive
-from fd_runtime.store import RECORDS, Store
+from fd_runtime.storage.store import RECORDS, Store
 from tests.broker_server.builders import TASK
 from tests.broker_server.core.test_editions import BOTH, OLD_CANARIES, make_kit
 from tests.broker_server.core.test_editions import stage as stage_order

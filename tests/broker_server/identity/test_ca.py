@@ -18,8 +18,8 @@ from broker_server.commands.ca import add_ca_commands
 from broker_server.identity.ca import CRL_DAYS, Authority, CaError
 from broker_server.identity.certificates import Identity, RequestError, Role, new_key, requested_key
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.link import TlsFiles
-from fd_runtime.mqtt_connection import tls_context
+from fd_runtime.links.link import TlsFiles
+from fd_runtime.links.mqtt_connection import tls_context
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 DEVICE = Identity("dev-1", Role.DEVICE)

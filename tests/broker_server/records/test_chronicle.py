@@ -20,8 +20,8 @@ from fd_protocol import cbor, codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import DeviceState, Kind, RoundReport
-from fd_runtime.link import Arrived
-from fd_runtime.store import GAINS, Store, StoreFullError
+from fd_runtime.links.link import Arrived
+from fd_runtime.storage.store import GAINS, Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.world import TOPICS, World, fleet
 

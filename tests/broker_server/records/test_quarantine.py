@@ -10,7 +10,7 @@ from fd_protocol import codec
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Kind, Status
 from fd_protocol.parts import split
-from fd_runtime.store import MissingBlobError
+from fd_runtime.storage.store import MissingBlobError
 from tests.broker_server.builders import FED
 from tests.broker_server.world import TOPICS, World, fleet
 
@@ -62,9 +62,9 @@ LAYERS = {
     "the first look at a part": ("broker_server.ingest.check_part", KeyError("poison")),
     "the rules of admission": ("broker_server.ingest.admit_contribution", RecursionError()),
     "the stored form": ("broker_server.core.labels.StoredLabels.to_bytes", MemoryError()),
-    "the blobs": ("fd_runtime.store.Store.put_blobs", OverflowError("int too large")),
-    "a blob that is gone": ("fd_runtime.store.Store.put_blobs", MissingBlobError(None, "gone")),
-    "the rows": ("fd_runtime.store.Store.put_payloads", UnicodeEncodeError("utf-8", "x", 0, 1, "poison")),
+    "the blobs": ("fd_runtime.storage.store.Store.put_blobs", OverflowError("int too large")),
+    "a blob that is gone": ("fd_runtime.storage.store.Store.put_blobs", MissingBlobError(None, "gone")),
+    "the rows": ("fd_runtime.storage.store.Store.put_payloads", UnicodeEncodeError("utf-8", "x", 0, 1, "poison")),
     "the receipt, after everything was written": ("broker_server.ingest._receipt", ValueError("poison")),
 }
 

@@ -18,7 +18,7 @@ from edge_agent.round.events import OfferReceived, Predicted, Submission, Warmed
 from edge_agent.round.journal import Journal
 from fd_protocol.identity import sha256
 from fd_runtime.starting import exclusive
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import write_bundle, write_private, write_public_set
 from tests.edge_agent.builders import FEDERATION, offer
 from tests.edge_agent.processes import settings_text

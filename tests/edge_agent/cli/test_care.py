@@ -38,10 +38,10 @@ from fd_protocol.errors import DecodeError
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry
 from fd_protocol.manifest import Role as FileRole
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.certificate import outlook
 from fd_runtime.findings import Verdict
-from fd_runtime.golden import record
-from fd_runtime.store import Store
+from fd_runtime.links.certificate import outlook
+from fd_runtime.models.golden import record
+from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import TASK, clouds, write_bundle
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.processes import settings_text

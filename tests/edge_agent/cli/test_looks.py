@@ -30,8 +30,8 @@ from fd_protocol.messages import Command, CommandState, PrivacyTerms
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import EX_DATAERR
 from fd_runtime.images import ImageError
-from fd_runtime.model import OptimizerState
-from fd_runtime.store import Store
+from fd_runtime.models.model import OptimizerState
+from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import SIZE, clouds, factory_theta
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.cli.conftest import PAYLOAD

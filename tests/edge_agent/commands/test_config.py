@@ -18,7 +18,7 @@ from edge_agent.worker import WorkerRefusedError
 from fd_protocol.messages import CommandState
 from fd_runtime.config import ConfigError
 from fd_runtime.config_keys import keys_of
-from fd_runtime.link import LinkDown
+from fd_runtime.links.link import LinkDown
 from fd_runtime.remote_fields import Remote, remotely
 from tests.edge_agent.commands.bench import STEADY_S, WINDOW_S, Ordered
 from tests.edge_agent.processes import settings_text

@@ -14,7 +14,7 @@ from edge_agent.round.events import WorkFailed
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState, DeviceState, Part
 from fd_protocol.topics import COMMANDS
-from fd_runtime.link import LinkDown, PublishRefused
+from fd_runtime.links.link import LinkDown, PublishRefused
 from tests.edge_agent.commands.bench import Ordered
 from tests.edge_agent.processes import settings_text
 from tests.edge_agent.test_agent import fill, make_room

@@ -23,7 +23,7 @@ from edge_agent.enrolment.request import KeyElsewhere, KeyInFile, RequestFailedE
 from edge_agent.enrolment.settings import EnrolmentSettings
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import ConfigError
-from fd_runtime.link import TlsFiles
+from fd_runtime.links.link import TlsFiles
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import settings_text
 from tests.support.identity import Counter, now

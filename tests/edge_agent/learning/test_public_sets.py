@@ -27,7 +27,7 @@ from fd_protocol.messages import (
     Slice,
 )
 from fd_runtime.artifacts import load_bundle, load_public_set
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from model_export.public_set import build_public_set
 from tests.edge_agent.artifacts import CLASSES, TASK, clouds, write_bundle, write_public_set
 from tests.edge_agent.builders import PUBLIC_SET, offer, round_id

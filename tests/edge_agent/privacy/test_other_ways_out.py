@@ -22,7 +22,7 @@ from edge_agent.slots.telling import command_of
 from edge_agent.slots.trial import Outcome, put_on_trial
 from fd_protocol.messages import Prediction, PrivacyTerms
 from fd_runtime.config import ConfigError, load_toml
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import write_private, write_public_set
 from tests.edge_agent.builders import offer
 from tests.edge_agent.commands.bench import Ordered

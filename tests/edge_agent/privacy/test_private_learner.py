@@ -18,7 +18,7 @@ from edge_agent.round.events import Predicted, Trained, WarmedUp, WorkDeferred, 
 from edge_agent.training.between import Between, DeferredError
 from edge_agent.worker_core import WorkerCore
 from fd_protocol.messages import PrivacyTerms
-from fd_runtime.model import ModelError
+from fd_runtime.models.model import ModelError
 from tests.edge_agent.privacy.private_device import (
     DAY,
     NOW,

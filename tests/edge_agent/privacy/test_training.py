@@ -16,8 +16,8 @@ from edge_agent.privacy.training import (
 from fd_protocol.identity import sha256
 from fd_protocol.terms import PrivacyTerms
 from fd_runtime.fitting import LabelledRows
-from fd_runtime.model import Batch, OptimizerState
-from fd_runtime.onnx_model import OnnxPrivateTrainSession
+from fd_runtime.models.model import Batch, OptimizerState
+from fd_runtime.models.onnx_model import OnnxPrivateTrainSession
 from model_export.trainstep import compile_private_step
 from tests.support.dense_tails import dense_tail
 

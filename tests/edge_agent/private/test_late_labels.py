@@ -14,10 +14,10 @@ from edge_agent.private.late_labels import BadLabelError, link_settings, listen,
 from edge_agent.private.settings import LateLabelSettings, StoreSettings
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.link import LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.samples import LabelError
-from fd_runtime.store import StoreFullError
+from fd_runtime.storage.store import StoreFullError
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private.artifacts import Bench, write_bundle
 from tests.support.brokers import needs_mosquitto, plain_mosquitto

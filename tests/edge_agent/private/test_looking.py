@@ -13,7 +13,7 @@ from edge_agent.private.settings import StoreSettings
 from edge_agent.private.store import PrivateStore
 from edge_agent.private.table import PrivateStoreError, WrongKeyError
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import TASK, clouds, write_bundle
 from tests.edge_agent.private.noise import NOW_MS
 

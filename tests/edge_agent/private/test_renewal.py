@@ -27,7 +27,7 @@ from fd_protocol.messages import CompetenceMap, TrainingTerms
 from fd_runtime.artifacts import load_bundle, load_public_set
 from fd_runtime.config import load_toml
 from fd_runtime.space import preprocessed
-from fd_runtime.store import StoreError
+from fd_runtime.storage.store import StoreError
 from tests.edge_agent.artifacts import CLASSES, SIZE, TASK, clouds, write_bundle, write_private, write_public_set
 from tests.edge_agent.builders import round_id
 from tests.edge_agent.patience import wait_until

@@ -18,9 +18,9 @@ from edge_agent.private.store import PrivateStore
 from edge_agent.private.table import PrivateStoreError
 from edge_agent.process.notices import PrivateRowsChanged
 from fd_protocol.errors import InvalidValueError
-from fd_runtime.opening import LoadedModel
+from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import Space, preprocessed
-from fd_runtime.store import StoreFullError
+from fd_runtime.storage.store import StoreFullError
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private import busy
 from tests.edge_agent.private.artifacts import (

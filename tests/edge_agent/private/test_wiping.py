@@ -10,7 +10,7 @@ from edge_agent.private.keys import KeyFileError
 from edge_agent.private.settings import StoreSettings
 from edge_agent.private.tending import tend
 from edge_agent.private.wiping import Wiped, wipe
-from fd_runtime.store import StoreFullError
+from fd_runtime.storage.store import StoreFullError
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private.artifacts import DAY_MS, Bench, write_bundle
 

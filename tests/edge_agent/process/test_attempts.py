@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from edge_agent.process.attempts import Attempts
 from edge_agent.round.events import Task, Work
-from fd_runtime.store import Store
+from fd_runtime.storage.store import Store
 from tests.edge_agent.builders import round_id
 
 TRAIN, PREDICT = Work(Task.TRAIN, round_id()), Work(Task.PREDICT, round_id())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.process.remedies import remedy
-from fd_runtime.link import Hindrance, LinkDown
+from fd_runtime.links.link import Hindrance, LinkDown
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Hindrance if kind not in (Hindrance.LOST, Hindrance.HUNG_UP)])

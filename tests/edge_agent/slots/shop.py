@@ -14,13 +14,13 @@ from fd_protocol.identity import sha256
 from fd_protocol.manifest import MANIFEST_NAME, FileEntry, Role
 from fd_runtime.artifacts import Bundle, load_bundle
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.golden import Golden
-from fd_runtime.model import split_theta
+from fd_runtime.models.golden import Golden
+from fd_runtime.models.model import split_theta
+from fd_runtime.models.proof import check_on
 from fd_runtime.packages import pack
-from fd_runtime.proof import check_on
 from fd_runtime.releases import release, seal
 from fd_runtime.space import preprocessed
-from fd_runtime.target_facts import facts_of
+from fd_runtime.tuf.target_facts import facts_of
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import TASK, clouds

@@ -22,9 +22,9 @@ from edge_agent.slots.telling import command_of
 from edge_agent.slots.trial import Outcome, put_on_trial
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import Role
-from fd_runtime.engines import Hardware, keep_only
+from fd_runtime.models.engines import Hardware, keep_only
+from fd_runtime.models.placing import open_placed
 from fd_runtime.packages import pack
-from fd_runtime.placing import open_placed
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import settings_text
 from tests.support.fake_tensorrt import FakeTensorRt

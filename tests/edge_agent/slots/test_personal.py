@@ -15,7 +15,7 @@ from edge_agent.slots.machine import Downloaded, Healthy, Installed, Nudged, Off
 from edge_agent.slots.personal import carry_over, learnt_with
 from fd_protocol.manifest import TrainSpec
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.model import OptimizerState
+from fd_runtime.models.model import OptimizerState
 from tests.edge_agent.artifacts import LAYOUT, factory_theta, write_bundle
 from tests.edge_agent.slots.test_trial import delivered, device  # noqa: F401 - a fixture
 

@@ -17,7 +17,7 @@ from edge_agent.slots.shadow import MIN_HOLD_OUT_ROWS
 from edge_agent.slots.shelf import Shelf
 from edge_agent.slots.trial import Outcome, put_on_trial
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.model import OptimizerState
+from fd_runtime.models.model import OptimizerState
 from fd_runtime.packages import unpack
 from tests.edge_agent.artifacts import clouds, write_private, write_public_set
 from tests.edge_agent.private.noise import NOW_MS

@@ -18,8 +18,8 @@ from edge_agent.slots import verify as seam
 from edge_agent.slots.machine import Offered
 from edge_agent.slots.verify import Refused, Trust, Undecided, Verified, verify
 from fd_protocol.targets import TargetFacts
-from fd_runtime import tuf_targets
 from fd_runtime.config import load_toml
+from fd_runtime.tuf import targets as tuf_targets
 from tests.edge_agent.artifacts import write_private, write_public_set
 from tests.edge_agent.processes import settings_text
 from tests.support.trust import DAY, serving

@@ -21,8 +21,8 @@ from edge_agent.sources.source import SourceError
 from edge_agent.sources.topic_filters import matches
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
-from fd_runtime.link import LinkSettings
-from fd_runtime.mqtt_link import MqttLink
+from fd_runtime.links.link import LinkSettings
+from fd_runtime.links.mqtt_link import MqttLink
 from tests.edge_agent.patience import wait_until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 

@@ -15,8 +15,8 @@ from edge_agent.training.memory import rows_within
 from edge_agent.training.wear import DAY_S, Wear, Writers, Written, interval_s
 from fd_protocol.manifest import Costs, Manifest, TrainSpec
 from fd_runtime.artifacts import load_bundle
-from fd_runtime.link import Traffic
-from fd_runtime.store import Store, StoreFullError, StoreUnwritableError
+from fd_runtime.links.link import Traffic
+from fd_runtime.storage.store import Store, StoreFullError, StoreUnwritableError
 from tests.edge_agent.artifacts import LAYOUT, write_bundle
 
 MB = 1_000_000

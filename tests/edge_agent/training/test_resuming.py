@@ -14,7 +14,7 @@ from edge_agent.round.events import Refreshed, Task, Trained, Work, WorkDeferred
 from edge_agent.training.between import Between, DeferredError
 from fd_protocol.manifest import Costs
 from fd_runtime.fitting import FitTerms
-from fd_runtime.model import OptimizerState
+from fd_runtime.models.model import OptimizerState
 from tests.edge_agent.artifacts import CLASSES, LAYOUT, SIZE, clouds, write_bundle
 from tests.edge_agent.builders import round_id
 from tests.edge_agent.test_worker_core import PROBES, TERMS, Bench

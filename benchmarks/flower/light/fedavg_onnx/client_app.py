@@ -7,8 +7,8 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
-from fd_runtime.model import OptimizerState
-from fd_runtime.onnx_model import OnnxTrainSession
+from fd_runtime.models.model import OptimizerState
+from fd_runtime.models.onnx_model import OnnxTrainSession
 
 app = ClientApp()
 CLASSES = 10
