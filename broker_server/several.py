@@ -11,6 +11,7 @@ that ends. What would make two servers disturb each other is refused before any 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from broker_server.config import Config
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import load_toml
 from fd_runtime.starting import StartError, until_signalled
+from fd_runtime.waking import Waker
 
 _PROGRAM = "import sys; from broker_server.cli import main; sys.exit(main())"
 _WAIT_S = 3600.0
@@ -41,14 +43,15 @@ def run_several(paths: Sequence[Path]) -> None:
         StartError: two of them would disturb each other.
     """
     check_apart({path: load_toml(path, Config) for path in paths})
-    stopped = threading.Event()
+    waker = Waker()  # an event has a lock, and the handler of a signal may come while this very thread holds it
     with ExitStack() as stack:
+        stack.callback(waker.close)
         for path in paths:
             command = [sys.executable, "-c", _PROGRAM, "run", "--child", "--config", str(path.absolute())]
             child = Child(f"server of {path}", command)
             child.start()
             stack.callback(child.stop)
-        until_signalled(lambda: stopped.wait(_WAIT_S), stopped.set)
+        until_signalled(lambda: select.select([waker], [], [], _WAIT_S), waker.wake)
 
 
 def check_apart(configs: dict[Path, Config]) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Protocol, TypeVar
 
+from fleet_sim.processes import end_with_parent
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -30,5 +32,5 @@ def pool(jobs: int) -> Iterator[Map]:
     if jobs == 1:
         yield map
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as executor:
         yield executor.map

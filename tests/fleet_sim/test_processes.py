@@ -19,6 +19,7 @@ from fleet_sim.processes import ProcessDiedError, each_in_its_own
 from fleet_sim.scenario import PRESETS, ModelTerms
 from fleet_sim.worlds import digits
 from tests.fleet_sim.chores import count_up, fall, sleep, stumble
+from tests.support.programs import running
 from tests.support.terminals import hear_ctrl_c
 
 MODELS = ModelTerms(("mlp-s",), "mlp-s", pretraining=None)
@@ -81,38 +82,52 @@ PROGRAM = """
 """
 
 
-def started(folder):
+POOLED = """
+    import time
+    from fleet_sim.pool import pool
+    from tests.fleet_sim.chores import tell_who
+
+    if __name__ == "__main__":
+        with pool(2) as mapped:
+            for pid in mapped(tell_who, [1, 2]):
+                print(pid, flush=True)
+            time.sleep(600)
+"""
+
+
+def started(folder, program=PROGRAM):
     """A program that hears Ctrl-C, however pytest itself was started."""
     path = folder / "program.py"
-    path.write_text(textwrap.dedent(PROGRAM))
-    return subprocess.Popen(
+    path.write_text(textwrap.dedent(program))
+    return running(
         [sys.executable, path],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         start_new_session=True,  # a group of its own, as a terminal would give it
-        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - it takes no lock
+        preexec_fn=hear_ctrl_c,
     )
 
 
 def test_ctrl_c_ends_all_without_a_word_from_any(tmp_path):
-    program = started(tmp_path)
-    pids = [int(program.stdout.readline()) for _ in range(2)]
-    for pid in pids:
-        os.kill(pid, signal.SIGINT)
-    time.sleep(0.2)  # had they heard it, they would say so
-    os.killpg(program.pid, signal.SIGINT)
-    said, errors = program.communicate(timeout=30)
+    with started(tmp_path) as program:
+        pids = [int(program.stdout.readline()) for _ in range(2)]
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)
+        time.sleep(0.2)  # had they heard it, they would say so
+        os.killpg(program.pid, signal.SIGINT)
+        said, errors = program.communicate()
     assert (said, errors) == ("ended\n", "")
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
-def test_nobody_goes_on_for_a_program_that_was_killed(tmp_path):
-    program = started(tmp_path)
-    for _ in range(2):
-        program.stdout.readline()
-    program.kill()
-    program.communicate(timeout=30)  # returns when the last of them has let go of the pipe
+@pytest.mark.parametrize("source", [PROGRAM, POOLED], ids=["each in its own", "pool"])
+def test_nobody_goes_on_for_a_program_that_was_killed(tmp_path, source):
+    with started(tmp_path, source) as program:
+        for _ in range(2):
+            program.stdout.readline()
+        program.kill()
+        program.communicate(timeout=60)  # returns when the last of them has let go of the pipe
