@@ -96,6 +96,7 @@ def throw_packets(stage: Ground, count: int, seed: int = 0) -> str:
     thrown = connections = 0
     while thrown < count:
         connections += 1
+        assert connections < 2 * count + 100, f"nobody is let in any more, after {thrown} packets"
         first = None if rng.random() < 0.2 else connect(MALLORY)  # some come before any CONNECT
         try:
             with RawClient(stage.port, stage.files(MALLORY), first) as client:

@@ -38,6 +38,7 @@ from tests.attacks.ground import Seen, Weakening
 from tests.attacks.row import Attack
 from tests.broker_server.dashboard.stage import OPERATOR, VIEWER, Stage, form_of
 from tests.broker_server.world import TOPICS
+from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.support.brokers import now
 
 PACKAGE = bytes(range(256)) * 80_000
@@ -61,15 +62,16 @@ def running(app: Any, **terms: Any) -> Iterator[int]:
     server = uvicorn.Server(
         uvicorn.Config(app, host=LOOPBACK, port=port, timeout_graceful_shutdown=1, **shared | terms)
     )
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    wait_until(lambda: server.started or not thread.is_alive())
+    assert server.started, f"nobody serves port {port}"
     try:
         yield port
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
 @dataclass(slots=True)

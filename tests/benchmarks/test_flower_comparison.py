@@ -21,6 +21,7 @@ from gauges import quiet_tree, used_s
 from fd_protocol.layout import ParameterSlot, ThetaLayout
 from fleet_sim.wire_meter import Traffic
 from model_export.cli import main as model_export
+from tests.support.programs import running
 
 PROJECT = Path(__file__).parents[2]
 BENCHMARKS = PROJECT / "benchmarks"
@@ -67,9 +68,7 @@ def test_processor_time_of_a_child_that_has_ended_is_not_lost():
         f"subprocess.run([sys.executable, '-c', {burn!r}], check=True)\n"
         "print('done', flush=True)\nsys.stdin.read()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with running([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout.readline() == "done\n"
         assert list(quiet_tree(parent.pid)) == [parent.pid]
         assert used_s([parent.pid]) >= 0.5

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from broker_server.orders import Spool
 from fd_runtime.starting import exclusive
 from tests.broker_server.world import World
+from tests.edge_agent.patience import PATIENCE_S
 
 
 @contextmanager
@@ -28,12 +29,13 @@ def serving(state, prepare=lambda _world: None, **arguments):
         finally:
             ready.set()
 
-    server = threading.Thread(target=serve)
+    server = threading.Thread(target=serve, daemon=True)
     server.start()
     try:
         assert ready.wait(30)
         yield
     finally:
         stop.set()
-        server.join()
+        server.join(PATIENCE_S)
+        assert not server.is_alive()
     assert failures == []

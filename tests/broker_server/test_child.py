@@ -10,6 +10,7 @@ import time
 import pytest
 
 from broker_server.child import Child
+from tests.support.programs import running
 
 PATIENCE_S = 60.0
 READS_TO_THE_END = "import sys; print('up', flush=True); sys.stdin.buffer.read()"
@@ -104,7 +105,7 @@ while child.pid is None:
 print(child.pid, flush=True)
 time.sleep(600)
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+    with running([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
         pid = int(next(line for line in parent.stdout if line.strip().isdigit()))
         assert lives(pid)
         parent.kill()

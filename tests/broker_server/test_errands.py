@@ -21,6 +21,7 @@ from fd_protocol.messages import Command, CommandState, DeviceState
 from fd_runtime.starting import exclusive
 from tests.broker_server.builders import FED
 from tests.broker_server.world import TASK, TOPICS, World, fleet
+from tests.edge_agent.patience import PATIENCE_S
 
 INIT, EXECUTING = CommandState.INIT, CommandState.EXECUTING
 SUCCESSFUL, FAILED = CommandState.SUCCESSFUL, CommandState.FAILED
@@ -365,12 +366,13 @@ def serving(config):
                 for command in said(world, "b", "dance"):
                     answer(world, command, device="b", state=FAILED, reason="unsupported")
 
-    server = threading.Thread(target=serve)
+    server = threading.Thread(target=serve, daemon=True)
     server.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE_S)
     yield
     stop.set()
-    server.join()
+    server.join(PATIENCE_S)
+    assert not server.is_alive()
 
 
 def test_an_operator_gives_a_command_and_sees_what_came_of_it(config, serving, capsys):

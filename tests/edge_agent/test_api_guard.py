@@ -64,7 +64,7 @@ def test_pages_of_other_sites_are_refused_even_with_the_token(api, port):
 
 
 def test_no_answer_lets_another_site_read_it_or_frame_it(port):
-    connection = HTTPConnection("127.0.0.1", port)
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", "/", headers={"Origin": f"http://127.0.0.1:{port}"})
     headers = connection.getresponse().headers
     connection.close()

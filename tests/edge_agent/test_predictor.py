@@ -18,6 +18,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import soften
 from fd_runtime.models.model import ThetaError
 from fd_runtime.space import preprocessed
+from tests.edge_agent.patience import PATIENCE_S
 from tests.support.small_bundles import PICTURES, pictures, small_bundle
 
 
@@ -165,7 +166,7 @@ def test_many_threads_are_answered_rightly_while_weights_change(predictor, model
             if not any(np.allclose(said, known[rows], atol=1e-5) for known in (factory, other)):
                 wrong.append((first, count))
 
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    threads = [threading.Thread(target=ask, args=(seed,), daemon=True) for seed in range(4)]
     for thread in threads:
         thread.start()
     first = np.frombuffer(opened[0].read("theta"), "<f4").astype(np.float32)
@@ -175,7 +176,8 @@ def test_many_threads_are_answered_rightly_while_weights_change(predictor, model
             model.features(preprocessed(samples[:7], PICTURES))  # as a round does on the main thread
     stop.set()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
     assert wrong == []
 
 

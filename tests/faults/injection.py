@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,8 @@ WIRE = frozenset({"connect", "sendto", "recvfrom"})
 _DATABASE = re.compile(r"\.db(-wal|-shm|-journal)?\b")
 _CALL = re.compile(r"^(\w+)\(")
 _OPEN_FOR_READING = re.compile(r"\bO_RDONLY\b(?!.*O_CREAT)")
-_ATTACH_S = 10.0
+_ATTACH_S = 60.0
+_END_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -93,14 +94,16 @@ def traced(
     with warm.started(function, *arguments, waits=True) as fork:
         command = ["strace", "-f", "-qq", *options, "-p", str(fork.pid)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
-            _await(lambda: tracer.poll() is not None or _tracer_of(fork.pid) != 0)
-            assert tracer.poll() is None, tracer.stderr and tracer.stderr.read()
-            os.kill(fork.pid, signal.SIGCONT)
-            yield fork
             try:
-                tracer.wait(patience_s)
-            except subprocess.TimeoutExpired:
-                fork.kill()
+                _await(lambda: tracer.poll() is not None or _tracer_of(fork.pid) != 0)
+                assert tracer.poll() is None, tracer.stderr and tracer.stderr.read()
+                os.kill(fork.pid, signal.SIGCONT)
+                yield fork
+                with suppress(subprocess.TimeoutExpired):
+                    tracer.wait(patience_s)
+            finally:
+                fork.kill()  # also where the block has failed: `strace` ends with what it traces, and is waited for
+                _see_off(tracer)
 
 
 def count(warm: Warm, own: Own, log: Path, function: str, *arguments: object, wire: bool = False) -> list[Point]:
@@ -187,6 +190,13 @@ def _general(name: str) -> str:
     """The name without what differs from run to run."""
     name = re.sub(r"[0-9a-f]{64}", "DIGEST", name)
     return re.sub(r"(^|/)\.([^/]+)\.[a-z0-9_]{8}$", r"\1\2 (temporary)", name)
+
+
+def _see_off(tracer: subprocess.Popen[str]) -> None:
+    try:
+        tracer.wait(_END_S)
+    except subprocess.TimeoutExpired:  # it follows a process that left the fork's group, and goes on
+        tracer.kill()
 
 
 def _tracer_of(pid: int) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -78,6 +79,8 @@ class Warm:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
+        is_there, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+        assert is_there, f"no answer to {words} after {PATIENCE_S:.0f} s"
         return int(self._process.stdout.readline())
 
 
@@ -130,6 +133,8 @@ def main(module: str) -> None:
             pid = os.fork()
             if pid == 0:
                 _be(functions, *words)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)  # so does the fork: whoever is first, nobody kills a group that is not there yet
             if words[4]:
                 os.waitpid(pid, os.WUNTRACED)
             answers.write(f"{pid}\n")

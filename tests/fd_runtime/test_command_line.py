@@ -7,6 +7,7 @@ import pytest
 
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.command_line import Parser, run_program
+from tests.support.programs import running
 
 
 def ending(error):
@@ -55,7 +56,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         "parser.set_defaults(run=lambda _: print('word ' * 100_000) or 0)\n"
         "raise SystemExit(run_program(parser, []))"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with running([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.read(10)
         process.stdout.close()
         assert process.wait(60) == 141

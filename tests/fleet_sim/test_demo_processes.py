@@ -3,12 +3,12 @@
 import os
 import signal
 import sys
-import time
 from threading import Timer
 
 import pytest
 
 from fleet_sim.real.processes import Program, ProgramEndedError, stop_all
+from tests.edge_agent.patience import wait_until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 POLITE = "import time; print('up', flush=True); time.sleep(60)"
@@ -16,8 +16,7 @@ POLITE = "import time; print('up', flush=True); time.sleep(60)"
 
 def start(tmp_path, name, code):
     program = Program(name, [sys.executable, "-c", code], tmp_path / f"{name}.log")
-    while "up" not in (tmp_path / f"{name}.log").read_text():
-        time.sleep(0.01)
+    wait_until(lambda: "up" in (tmp_path / f"{name}.log").read_text())
     return program
 
 
@@ -44,8 +43,7 @@ def test_one_that_was_killed_starts_again_and_writes_on_in_its_log(tmp_path):
         program.check()
     ended = program.pid
     program.start_again()
-    while (tmp_path / "polite.log").read_text().count("up") < 2:
-        time.sleep(0.01)
+    wait_until(lambda: (tmp_path / "polite.log").read_text().count("up") == 2)
     program.check()
     assert is_alive(program.pid)
     assert program.pid != ended

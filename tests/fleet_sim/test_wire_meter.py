@@ -31,7 +31,9 @@ def exchange(port: int, data: bytes) -> bytes:
         connection.sendall(data)
         answer = b""
         while len(answer) < 2 * len(data):
-            answer += connection.recv(4096)
+            came = connection.recv(4096)
+            assert came, f"the connection ended after {len(answer)} bytes"
+            answer += came
     return answer
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 import psutil
 
 from fleet_sim.real.processes import ours
+from tests.support.programs import kill
 from tests.support.terminals import hear_ctrl_c
 
 _END_S = 60.0
@@ -48,10 +49,11 @@ class Foreground:
         return self._process.returncode
 
     def end(self):
-        for process in [*self._started, self._process]:
+        for process in self._started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._process.communicate()
+        kill(self._process)
+        self._process.communicate(timeout=_END_S)
 
 
 def is_running(process):

@@ -23,16 +23,16 @@ from edge_agent.round.participant import NO_CONSENSUS, Phase
 from edge_agent.spool import Spool, SpoolSettings
 from edge_agent.worker import InlineWorker
 from fd_protocol.manifest import Role as GraphRole
-from fd_runtime.links.link import Arrived, LinkSettings
+from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
 from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.storage.store import Store
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import TASK, clouds
-from tests.edge_agent.patience import wait_until
+from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.edge_agent.processes import DEVICE, LONG, TERMS, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.wire import PROFILE, ScriptedModel
-from tests.support.brokers import AGGREGATOR, links, make_fleet, needs_mosquitto, plain_mosquitto
+from tests.support.brokers import AGGREGATOR, links, make_fleet, needs_mosquitto, next_event, plain_mosquitto
 from tests.support.clocks import WrongClock, needs_faketime
 from tests.support.hanging import copy_bundle, let_hang
 from tests.support.proxy import ConnectProxy
@@ -138,8 +138,10 @@ def test_work_that_kills_its_worker_three_times_is_given_up_and_the_next_round_g
     wait_until(agent.worker_ids)
     server.offer(1, training=replace(TERMS, warm_up_epochs=LONG))
     agent.wait_for(Phase.PREDICTING)
+    end_s = time.monotonic() + 3 * PATIENCE_S
     while agent.state().phase is Phase.PREDICTING:
-        pid = wait_until(lambda: agent.standing().worker_pid)
+        assert time.monotonic() < end_s, agent.log.read_text()
+        pid = agent.wait_for_standing(lambda standing: standing.vitals.is_worker_ready).worker_pid
         time.sleep(1.0)  # one that dies before it has begun costs no attempt
         kill_once(pid)
     report = server.report(1)
@@ -267,13 +269,18 @@ def test_a_broker_that_is_away_for_longer_than_the_outbox_lasts_costs_the_oldest
             link.close()
             store.close()
     with broker, links(broker.port, LinkSettings("ear", subscriptions=(topic,))) as [ear]:
+        next_event(ear, LinkUp, PATIENCE_S)  # what the device says before, nobody hears
         heard = []
-        while len(heard) < 20:
+
+        def hear():
             agent.pump(0.05)
             while not ear.events.empty():
                 event = ear.events.get()
                 if isinstance(event, Arrived):
                     heard.append(event.payload)
+            return len(heard) >= 20
+
+        wait_until(hear)
         wait_until(lambda: agent.pump(0.05) or agent.waiting == 0)
     link.close()
     assert heard == [b"1.%02d" % number for number in range(30, 50)]
@@ -452,8 +459,9 @@ def systemd(tmp_path):
 
 def hear_until(ear, wanted):
     """Return everything that is said, up to and with the first line `wanted`."""
-    heard = []
+    heard, end_s = [], time.monotonic() + PATIENCE_S
     while wanted not in heard:
+        assert time.monotonic() < end_s, heard  # a watchdog is fed for ever
         heard += ear.recv(4096).decode().splitlines()
     return heard
 

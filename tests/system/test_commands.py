@@ -20,10 +20,11 @@ from fd_protocol.topics import COMMANDS as NAMES
 from fd_protocol.topics import MODEL
 from fd_runtime.links.link import Arrived
 from fd_runtime.links.mqtt_link import MqttLink
-from tests.edge_agent.patience import wait_until
+from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory
 from tests.support.brokers import AGGREGATOR, make_fleet, needs_mosquitto
+from tests.support.programs import running
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
@@ -254,7 +255,8 @@ def test_a_device_under_another_name_has_no_rights_and_is_told(stage):
 def test_logs_go_out_in_the_form_that_is_asked_for(stage):
     agent, operator, _ = stage
     command = [sys.executable, "-m", "edge_agent.cli", "run", "--log-format", "json", "--config", str(agent.config)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=agent.folder, env=os.environ) as process:
+    options = {"stderr": subprocess.PIPE, "text": True, "cwd": agent.folder, "env": os.environ}
+    with running(command, 2 * PATIENCE_S, **options) as process:
         agent.process = process
         operator.order("restart-worker")
         operator.end("restart-worker")

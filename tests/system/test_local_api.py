@@ -28,6 +28,7 @@ from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TERMS, AgentProcess, ScriptedServer, settings_text
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.programs import patient
 
 pytestmark = pytest.mark.system
 
@@ -176,14 +177,20 @@ def test_predictions_go_to_a_file_and_to_the_services_own_output(device):
     with made.log.open("ab") as log:
         made.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=made.folder)
     wait_for_api(made)
-    with Agent(made.config, start=False) as agent:
-        said = agent.predict_many(samples)
-        made.kill_worker()
-        said.append(agent.predict(samples[0]))
-    lines = [json.loads(made.process.stdout.readline()) for _ in range(7)]
-    assert [line["sample_id"] for line in lines] == [one.sample_id for one in said]
     path = made.folder / "predictions.jsonl"
-    wait_until(lambda: path.read_bytes().count(b"\n") == 7)
+
+    def are_written(count):
+        return path.exists() and path.read_bytes().count(b"\n") == count
+
+    with Agent(made.config, start=False) as agent, patient(made.process):
+        said = agent.predict_many(samples)
+        lines = [json.loads(made.process.stdout.readline()) for _ in samples]
+        wait_until(lambda: are_written(6))
+        made.kill_worker()  # not before: what it has answered and not written yet is lost with it
+        said.append(agent.predict(samples[0]))
+        lines.append(json.loads(made.process.stdout.readline()))
+    assert [line["sample_id"] for line in lines] == [one.sample_id for one in said]
+    wait_until(lambda: are_written(7))
     assert [json.loads(line) for line in path.read_text().splitlines()] == lines
     made.process.stdout.close()
 

@@ -20,6 +20,7 @@ from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.patience import wait_until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.programs import stop
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
@@ -83,8 +84,7 @@ class Place:
         code = f"import sys; from {program}.cli import main; sys.exit(main())"
         log = self.stack.enter_context((config.parent / "log").open("wb"))
         process = subprocess.Popen([sys.executable, "-c", code, "run", "--config", str(config)], stderr=log)
-        self.stack.callback(process.wait)
-        self.stack.callback(process.terminate)
+        self.stack.callback(stop, process)
 
     def state(self):
         """The server's state; None before there is one."""

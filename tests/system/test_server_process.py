@@ -28,11 +28,13 @@ from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
 from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
 from tests.broker_server.artifacts import TASK, build_artifacts
+from tests.edge_agent.patience import wait_until
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 
 TOPICS = Topics("demo")
+LOG = "server.log"
 START_S = 120.0
 """A busy machine takes a while to import onnxruntime."""
 
@@ -59,7 +61,8 @@ def processes():
 
         def start(config):
             command = [sys.executable, "-c", "import sys; from broker_server.cli import main; sys.exit(main())"]
-            process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=subprocess.PIPE)
+            with (config.parent / LOG).open("ab") as log:
+                process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=log)
             stack.callback(process.wait)
             stack.callback(process.kill)
             return process
@@ -129,7 +132,6 @@ def test_a_server_that_is_killed_in_a_round_goes_on_with_it_and_stops_when_told(
 def test_a_broker_that_is_absent_does_not_stop_the_server_from_stopping(config, broker, processes):
     broker.stop()
     server = processes(config)
-    while b"broker lost" not in server.stderr.readline():
-        pass
+    wait_until(lambda: b"broker lost" in (config.parent / LOG).read_bytes())
     server.send_signal(signal.SIGTERM)
     assert server.wait(START_S) == 0

@@ -36,6 +36,7 @@ from tests.edge_agent.builders import round_id
 from tests.edge_agent.patience import wait_until
 from tests.edge_agent.privacy.private_device import bundle_folder
 from tests.edge_agent.processes import settings_text
+from tests.support.programs import patient
 
 pytestmark = pytest.mark.system
 
@@ -43,6 +44,8 @@ TERMS = TrainingTerms(epochs=25, learning_rate=5e-3, warm_up_epochs=25)
 PRIVACY = PrivacyTerms(epsilon=8.0, steps=250, sampling_rate=0.5, learning_rate=1e-2, rows=600)
 KILLS = int(os.environ.get("FEDISTILL_KILLS", "3"))
 """Of each training."""
+_ANSWER_S = 600.0
+"""A whole training, on a slow machine."""
 
 
 class Worker:
@@ -74,9 +77,10 @@ class Worker:
 
     def hear(self):
         """The next frame that is no notice; None: the worker is gone."""
-        while (data := read_frame(self.process.stdout)) is not None:
-            if data == READY or cbor.decode(data)[0] not in KINDS:
-                return data
+        with patient(self.process, _ANSWER_S):
+            while (data := read_frame(self.process.stdout)) is not None:
+                if data == READY or cbor.decode(data)[0] not in KINDS:
+                    return data
         return None
 
     def ask(self, job):
@@ -96,7 +100,8 @@ class Worker:
     def end(self):
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait()
+        with patient(self.process):
+            self.process.wait()
 
     def steps_done(self, name):
         """How many steps of the training under way are on the disk."""

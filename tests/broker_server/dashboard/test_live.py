@@ -53,7 +53,9 @@ def stream(port, **headers):
 
 def next_event(response):
     """Return the next event's data; heartbeats pass."""
+    end_s = time.monotonic() + PATIENCE_S
     while line := response.readline():
+        assert time.monotonic() < end_s, "nothing but heartbeats"
         if line.startswith(b"data:"):
             return int(line[5:])
     return None

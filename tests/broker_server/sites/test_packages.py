@@ -18,7 +18,7 @@ from broker_server.sites.settings import PackageSettings
 from edge_agent.slots.download import Parcel, PostponedError, fetch
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
-from tests.edge_agent.patience import wait_until
+from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.support.brokers import free_port
 
 PACKAGE = bytes(range(256)) * 4000
@@ -66,14 +66,14 @@ def port(tmp_path_factory):
     """A server on loopback, without TLS, as the walkthrough has it."""
     port = free_port()
     process = served(tmp_path_factory.mktemp("plain"), port, 'host = "127.0.0.1"')
-    wait_until(answers(HTTPConnection("127.0.0.1", port)))
+    wait_until(answers(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)))
     yield port
     process.terminate()
     assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def get(port, path, **headers):
-    connection = HTTPConnection("127.0.0.1", port)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     return response, response.read()
@@ -138,7 +138,7 @@ def test_a_root_that_is_yet_to_come_costs_no_body(port):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_nothing_is_taken(port, method):
-    connection = HTTPConnection("127.0.0.1", port)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     connection.request(method, f"/v1/blobs/{DIGEST}", body=b"x")
     assert connection.getresponse().status == 405
 

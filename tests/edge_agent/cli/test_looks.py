@@ -35,6 +35,7 @@ from fd_runtime.storage.store import Store
 from tests.edge_agent.artifacts import SIZE, clouds, factory_theta
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.cli.conftest import PAYLOAD
+from tests.support.programs import running
 
 # Status.
 
@@ -114,7 +115,7 @@ def test_status_can_be_watched(home):
         "--config",
         str(home.config),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+    with running(command, stdout=subprocess.PIPE, text=True) as watching:
         lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
         watching.terminate()
     assert [line["device"] for line in lines] == ["dev-1", "dev-1"]

@@ -21,6 +21,8 @@ def pair():
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = socket.create_connection(server.getsockname())
         far, _ = server.accept()
+        for end in (near, far):
+            end.settimeout(60)
         with near, far:
             yield near, far
 
