@@ -19,12 +19,11 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fd_runtime.waking import Waker
-
 from broker_server.child import Child
 from broker_server.config import Config
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import load_toml
+from fd_runtime.links.waking import Waker
 from fd_runtime.starting import StartError, until_signalled
 
 _PROGRAM = "import sys; from broker_server.cli import main; sys.exit(main())"
