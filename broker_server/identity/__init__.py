@@ -6,5 +6,5 @@
     sessions  the end of a session whose certificate was revoked
     audit     what was done, and by whom
 
-The authority itself is `broker_server.identity.ca`; the HTTPS port in front of the desk is `broker_server.https_site`.
+The authority itself is `broker_server.identity.ca`; the port in front of the desk is `broker_server.sites.enrolment`.
 """
