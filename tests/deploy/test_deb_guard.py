@@ -123,4 +123,4 @@ def test_the_place_in_the_package_is_where_the_command_looks():
     """`sys.prefix` of the package's environment is its home."""
     target = target_of(SERVER.name)
     assert Path("/", target.home, "mosquitto", guard.NAME) == Path("/usr/lib/fedistill-server/mosquitto", guard.NAME)
-    assert f'"mosquitto", "{guard.NAME}"' in (ROOT / "broker_server" / "mosquitto.py").read_text()
+    assert f'"mosquitto", "{guard.NAME}"' in (ROOT / "broker_server" / "brokers" / "mosquitto.py").read_text()
