@@ -13,6 +13,7 @@ from benchmarks.tables import (
     codecs,
     digits_splits,
     dirichlet,
+    fashion,
     int8,
     liars,
     one_class,
@@ -58,6 +59,7 @@ TABLES = {
     for module in (
         one_class,
         dirichlet,
+        fashion,
         wire_bytes,
         int8,
         liars,
