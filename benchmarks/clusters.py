@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from publish import publish_on
+from publish import publish
 
 from broker_server.rules import RuleTerms
 from broker_server.settings import MethodSettings
@@ -60,7 +60,7 @@ def main() -> None:
     print(text)
     if asked.write:
         command = f"python benchmarks/clusters.py --seeds {asked.seeds} --rounds {asked.rounds} --write"
-        publish_on("clusters", command, text, PAGE)
+        publish("clusters", command, text, PAGE)
 
 
 def scenario_of(alpha: float, rounds: int) -> Scenario:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from publish import publish_on
+from publish import publish
 
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
@@ -58,7 +58,7 @@ def main() -> None:
     print(text)
     if asked.write:
         command = f"python benchmarks/methods.py --folder FOLDER --seeds {asked.seeds} --rounds {asked.rounds} --write"
-        publish_on("methods", command, text, PAGE)
+        publish("methods", command, text, PAGE)
 
 
 def scenario_of(rule: str, alpha: str, attack: AttackTerms, rounds: int) -> Scenario:

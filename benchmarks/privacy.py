@@ -19,7 +19,7 @@ from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from publish import publish_on
+from publish import publish
 
 from broker_server.settings import MethodSettings
 from edge_agent.jobs import WarmUpJob
@@ -66,7 +66,7 @@ def main() -> None:
     lines = list(table(asked.seeds, asked.rounds))
     if asked.write:
         command = f"python benchmarks/privacy.py --seeds {asked.seeds} --rounds {asked.rounds} --write"
-        publish_on("privacy", command, "\n".join(lines), PAGE)
+        publish("privacy", command, "\n".join(lines), PAGE)
 
 
 def table(seeds: int, rounds: int) -> Iterator[str]:

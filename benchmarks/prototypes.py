@@ -27,7 +27,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from publish import publish_on
+from publish import publish
 
 from broker_server.settings import MethodSettings
 from edge_agent.learning.local_prior import correct, log_prior
@@ -73,7 +73,7 @@ def main() -> None:
     print(text)
     if asked.write:
         command = f"python benchmarks/prototypes.py --seeds {asked.seeds} --rounds {asked.rounds} --write"
-        publish_on("prototypes", command, text, PAGE)
+        publish("prototypes", command, text, PAGE)
 
 
 def scenarios(rounds: int) -> dict[str, Scenario]:

@@ -1,4 +1,4 @@
-"""Puts a table into docs/benchmarks.md, between the marks of its section, under the command that printed it.
+"""Puts a table into a page of docs/, between the marks of its section, under the command that printed it.
 
 python benchmarks/publish.py "train step" train_step.py [OPTION ...]     runs a benchmark and keeps what it prints
 """
@@ -14,9 +14,9 @@ from fleet_sim.tables.page import publish as publish_on
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
-def publish(section: str, command: str, body: str) -> None:
-    """Replace the section of docs/benchmarks.md, or add it at the end."""
-    publish_on(section, command, body, PAGE)
+def publish(section: str, command: str, body: str, page: Path = PAGE) -> None:
+    """Replace the section of a page, or add it at the end."""
+    publish_on(section, command, body, page)
 
 
 def main(section: str, script: str, *options: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from publish import publish_on
+from publish import publish
 
 from broker_server.rules import RULES, Promise, RuleTerms
 from broker_server.rules.voice import WEIGHT_ONE, Voice
@@ -50,7 +50,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if asked.write:
-        publish_on("rules", f"python benchmarks/rules.py --voices {asked.voices} --write", text, PAGE)
+        publish("rules", f"python benchmarks/rules.py --voices {asked.voices} --write", text, PAGE)
 
 
 def fresh(name: str, count: int) -> dict[str, float]:
