@@ -26,8 +26,8 @@ from tests.attacks.raw import SUBACK, RawClient, publish, subscribe
 from tests.attacks.row import Attack
 from tests.attacks.victims import Victims
 from tests.broker_server import world
-from tests.edge_agent.patience import wait_until
 from tests.support.hostile import answer_to
+from tests.support.patience import wait_until
 
 _PATIENCE_S = 60.0
 

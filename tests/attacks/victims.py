@@ -20,9 +20,9 @@ from broker_server.records.quarantine import Quarantine
 from fd_runtime.links.link import TlsFiles
 from fd_runtime.storage.store import Store, StoreError
 from tests.attacks.ground import VICTIM, Ground
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import AgentProcess, settings_text
 from tests.support.brokers import AGGREGATOR, FEDERATION
+from tests.support.patience import wait_until
 
 _SERVER = """
 federation = "{federation}"

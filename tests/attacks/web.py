@@ -38,8 +38,8 @@ from tests.attacks.ground import Seen, Weakening
 from tests.attacks.row import Attack
 from tests.broker_server.dashboard.stage import OPERATOR, VIEWER, Stage, form_of
 from tests.broker_server.world import TOPICS
-from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.support.brokers import now
+from tests.support.patience import PATIENCE_S, wait_until
 
 PACKAGE = bytes(range(256)) * 80_000
 DIGEST = sha256(PACKAGE).hex()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from broker_server.orders import Spool
 from fd_runtime.starting import exclusive
 from tests.broker_server.world import World
-from tests.edge_agent.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 
 @contextmanager

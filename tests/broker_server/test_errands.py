@@ -21,7 +21,7 @@ from fd_protocol.messages import Command, CommandState, DeviceState
 from fd_runtime.starting import exclusive
 from tests.broker_server.builders import FED
 from tests.broker_server.world import TASK, TOPICS, World, fleet
-from tests.edge_agent.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 INIT, EXECUTING = CommandState.INIT, CommandState.EXECUTING
 SUCCESSFUL, FAILED = CommandState.SUCCESSFUL, CommandState.FAILED

@@ -8,9 +8,9 @@ import pytest
 
 from edge_agent.cli.place import CONFIG_NAME, SYSTEM_CONFIG
 from edge_agent.flash.payload import FOLDER
-from tests.edge_agent.patience import wait_until
 from tests.support.brokers import needs_mosquitto
 from tests.support.card_images import CIDATA, MIB, needs_card_tools, run
+from tests.support.patience import wait_until
 from tests.support.plants import AGENT, MINUTES_S, NEIGHBOUR, Plant, started
 
 pytestmark = [pytest.mark.system, needs_card_tools, needs_mosquitto]

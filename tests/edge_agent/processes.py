@@ -37,7 +37,7 @@ from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.storage.store import Store, StoreError
 from tests.edge_agent.artifacts import CLASSES, TASK, write_bundle, write_private, write_public_set
 from tests.edge_agent.builders import FEDERATION, offer, round_id
-from tests.edge_agent.patience import wait_until
+from tests.support.patience import wait_until
 
 DEVICE = "dev-1"
 TOPICS = topics.Topics(FEDERATION)

@@ -18,7 +18,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.soft_labels import soften
 from fd_runtime.models.model import ThetaError
 from fd_runtime.space import preprocessed
-from tests.edge_agent.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 from tests.support.small_bundles import PICTURES, pictures, small_bundle
 
 

@@ -44,7 +44,7 @@ from fd_protocol.errors import DecodeError, InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import TrainingTerms
 from tests.edge_agent.builders import PUBLIC_SET, offer, round_id
-from tests.edge_agent.patience import PATIENCE_S, wait_until
+from tests.support.patience import PATIENCE_S, wait_until
 
 WORKER = """
 import os, sys, signal, time

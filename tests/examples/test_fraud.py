@@ -18,7 +18,6 @@ from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
 from fleet_sim.partitions import PartitionTerms
 from fleet_sim.scenario import Scenario
-from tests.edge_agent.patience import wait_until
 from tests.examples import folders
 from tests.examples.folders import (
     MODEL_EXPORT,
@@ -32,6 +31,7 @@ from tests.examples.folders import (
 )
 from tests.examples.payments import DAYS_S, HEAD, write_payments
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 EXAMPLE = folders.example("fraud")
 ULB, TAIWAN = (

@@ -17,12 +17,12 @@ from fd_runtime.artifacts import load_bundle
 from fd_runtime.links.link import LinkSettings
 from fleet_sim.data import DATASETS
 from fleet_sim.data.sensors import ACTIVITIES, recordings, windows_of
-from tests.edge_agent.patience import wait_until
 from tests.examples import folders
 from tests.examples.folders import MODEL_EXPORT, SHARED, agent, check_full_form, module_of, said_by, script
 from tests.examples.motions import write_motions
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.homes import Home
+from tests.support.patience import wait_until
 
 EXAMPLE = folders.example("iot-sensors")
 RECORDINGS = SHARED / "sensors" / "motionsense_9ch_f16_repack.npz"

@@ -17,7 +17,6 @@ from edge_agent.settings import AgentSettings
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.config import load_toml
 from fd_runtime.words import Vocabulary, words_of
-from tests.edge_agent.patience import wait_until
 from tests.examples import folders
 from tests.examples.folders import (
     MODEL_EXPORT,
@@ -30,6 +29,7 @@ from tests.examples.folders import (
 )
 from tests.examples.speeches import WORDS, write_plays, write_speakers
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 EXAMPLE = folders.example("keyboard")
 SPEAKERS, PLAYS = SHARED / "text" / "tinyshakespeare_input.txt", SHARED / "text" / "nltk_shakespeare.zip"

@@ -20,7 +20,6 @@ from edge_agent.private.store import PrivateStore
 from fd_runtime.artifacts import load_bundle
 from fd_runtime.links.link import LinkSettings
 from fleet_sim.data.loads import THIRDS, days_of, loads
-from tests.edge_agent.patience import wait_until
 from tests.examples import folders
 from tests.examples.buildings import NAMES, write_loads
 from tests.examples.folders import (
@@ -34,6 +33,7 @@ from tests.examples.folders import (
 )
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
 from tests.support.homes import Home
+from tests.support.patience import wait_until
 
 EXAMPLE = folders.example("smart-home")
 PUBLISHED = os.environ.get("FEDISTILL_SIMBENCH", "")

@@ -14,12 +14,12 @@ from broker_server.records.chronicle import Chronicle
 from fd_runtime.links.link import LinkSettings
 from fd_runtime.storage.store import Store
 from tests.broker_server.artifacts import build_artifacts
-from tests.edge_agent.patience import PATIENCE_S
 from tests.edge_agent.processes import TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.faults.area import ACT, ALL
 from tests.faults.disk import Disk, needs_disk
 from tests.faults.grounds import EnrolmentArea, LedgerArea, OutboxArea, SlotsArea
 from tests.support.brokers import links, needs_mosquitto, plain_mosquitto
+from tests.support.patience import PATIENCE_S
 from tests.system import test_server_crashes as crashes
 
 pytestmark = [pytest.mark.system, needs_disk, needs_mosquitto]

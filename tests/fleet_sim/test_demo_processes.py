@@ -8,7 +8,7 @@ from threading import Timer
 import pytest
 
 from fleet_sim.real.processes import Program, ProgramEndedError, stop_all
-from tests.edge_agent.patience import wait_until
+from tests.support.patience import wait_until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 POLITE = "import time; print('up', flush=True); time.sleep(60)"

@@ -26,7 +26,7 @@ from broker_server.identity.certificates import Identity, Role, key_pem, new_key
 from broker_server.identity.desk import Desk
 from broker_server.identity.settings import EnrolmentSettings
 from fd_runtime.links.link import TlsFiles
-from tests.edge_agent.patience import wait_until
+from tests.support.patience import wait_until
 
 COMMAND = [sys.executable, "-c", "import sys; from broker_server.cli import main; sys.exit(main())"]
 

@@ -30,8 +30,8 @@ from broker_server.identity.certificates import Identity, Role
 from broker_server.records.chronicle import HearingRecord
 from fd_protocol.messages import Kind, Status
 from model_export.public_set import build_public_set
-from tests.edge_agent.patience import wait_until
 from tests.support.identity import COMMAND, now
+from tests.support.patience import wait_until
 from tests.support.small_bundles import PICTURES, pictures, small_bundle
 
 FEDERATION, AGGREGATOR, NEIGHBOUR = "plant-7", "agg-1", "press-1"

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.edge_agent.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 
 @contextmanager

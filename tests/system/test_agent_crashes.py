@@ -10,9 +10,9 @@ from edge_agent.learning import checkpoint as checkpoints
 from edge_agent.round.participant import Phase
 from fd_protocol.messages import Status
 from fd_runtime.links.link import LinkSettings
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import LONG, TERMS, TOPICS, AgentProcess, ScriptedServer
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 

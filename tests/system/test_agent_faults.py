@@ -29,12 +29,12 @@ from fd_runtime.storage.store import Store
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.artifacts import TASK, clouds
-from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.edge_agent.processes import DEVICE, LONG, TERMS, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.wire import PROFILE, ScriptedModel
 from tests.support.brokers import AGGREGATOR, links, make_fleet, needs_mosquitto, next_event, plain_mosquitto
 from tests.support.clocks import WrongClock, needs_faketime
 from tests.support.hanging import copy_bundle, let_hang
+from tests.support.patience import PATIENCE_S, wait_until
 from tests.support.proxy import ConnectProxy
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

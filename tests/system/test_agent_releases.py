@@ -18,10 +18,10 @@ from fd_protocol.topics import MODEL
 from fd_runtime.links.link import Arrived, LinkDown, LinkSettings
 from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.storage.store import Store
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory
 from tests.support.brokers import AGGREGATOR, needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 

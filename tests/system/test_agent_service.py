@@ -16,9 +16,9 @@ from edge_agent.round.participant import Phase
 from fd_runtime.links.link import LinkSettings
 from fd_runtime.starting import exclusive
 from tests.edge_agent.artifacts import TASK, write_bundle
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, LONG, TERMS, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.support.brokers import AGGREGATOR, make_fleet, needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 pytestmark = pytest.mark.system
 

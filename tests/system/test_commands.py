@@ -20,10 +20,10 @@ from fd_protocol.topics import COMMANDS as NAMES
 from fd_protocol.topics import MODEL
 from fd_runtime.links.link import Arrived
 from fd_runtime.links.mqtt_link import MqttLink
-from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, settings_text
 from tests.edge_agent.slots.shop import Shop, make_factory
 from tests.support.brokers import AGGREGATOR, make_fleet, needs_mosquitto
+from tests.support.patience import PATIENCE_S, wait_until
 from tests.support.programs import running
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

@@ -16,9 +16,9 @@ from fleet_sim.demo.play import Plan, play
 from fleet_sim.demo.setting import Setting
 from fleet_sim.scenario import ModelTerms
 from fleet_sim.worlds import new_class
-from tests.edge_agent.patience import wait_until
 from tests.support.brokers import needs_mosquitto
 from tests.support.foreground import Foreground
+from tests.support.patience import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -18,10 +18,10 @@ from fd_runtime.links.link import Arrived, LinkSettings
 from fd_runtime.storage.store import Store, StoreError
 from fleet_sim.real.processes import ours
 from tests.edge_agent.builders import FEDERATION
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import TOPICS, AgentProcess, settings_text
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
 from tests.support.hostile import CONTRIBUTIONS, NOISE, ROUNDS, answer_to, encoded_parts
+from tests.support.patience import wait_until
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 

@@ -24,11 +24,11 @@ from fd_runtime.links.certificate import outlook
 from fd_runtime.links.knocking import knock
 from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, TlsFiles
 from tests.edge_agent.builders import FEDERATION
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.support.brokers import links, needs_mosquitto, next_event
 from tests.support.clocks import WrongClock, needs_faketime
 from tests.support.identity import Counter, now
+from tests.support.patience import wait_until
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

@@ -15,8 +15,8 @@ from fd_protocol.manifest import Preprocessing, Task
 from model_export.building import build
 from model_export.recipe import FactoryData, Recipe
 from tests.edge_agent.api_stage import TOKEN, api_with_store
-from tests.edge_agent.patience import wait_until
 from tests.support.browsers import needs_chromium
+from tests.support.patience import wait_until
 from tests.support.small_bundles import pictures, small_bundle
 
 pytestmark = [pytest.mark.system, needs_chromium]

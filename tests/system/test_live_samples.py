@@ -10,8 +10,8 @@ import pytest
 from broker_server.brokers.loopback import free_port
 from edge_agent import Agent
 from tests.edge_agent.artifacts import TASK, clouds
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import AgentProcess, settings_text
+from tests.support.patience import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -25,9 +25,9 @@ from fd_runtime.links.link import LinkSettings
 from tests.edge_agent.api_stage import ask, npy
 from tests.edge_agent.artifacts import SIZE, TASK, clouds
 from tests.edge_agent.builders import FEDERATION
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, TERMS, AgentProcess, ScriptedServer, settings_text
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 from tests.support.programs import patient
 
 pytestmark = pytest.mark.system

@@ -18,8 +18,8 @@ from model_export.building import build
 from model_export.pretrain import PretrainTerms
 from model_export.public_set import build_public_set
 from model_export.recipe import FactoryData, Recipe
-from tests.edge_agent.patience import wait_until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 from tests.support.programs import stop
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

@@ -20,10 +20,10 @@ from fd_runtime.artifacts import load_bundle
 from fd_runtime.releases import release
 from model_export.cli import main as model_export
 from tests.edge_agent.artifacts import write_public_set
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import DEVICE, FEDERATION, AgentProcess, settings_text
 from tests.edge_agent.slots.shop import Shop, learnt, make_factory
 from tests.support.brokers import free_port, needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 from tests.support.trust import Trust
 
 pytestmark = [pytest.mark.system, needs_mosquitto]

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from fleet_sim.cli import main
-from tests.edge_agent.patience import wait_until
 from tests.support.foreground import Foreground
+from tests.support.patience import wait_until
 
 pytestmark = pytest.mark.system
 

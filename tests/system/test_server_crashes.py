@@ -32,8 +32,8 @@ from fd_protocol.topics import Topics, parse
 from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
 from fd_runtime.storage.store import Store
 from tests.broker_server.artifacts import TASK, build_artifacts
-from tests.edge_agent.patience import PATIENCE_S
 from tests.support.brokers import links, needs_mosquitto, plain_mosquitto
+from tests.support.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 

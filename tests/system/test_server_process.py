@@ -28,8 +28,8 @@ from fd_protocol.soft_labels import SoftLabels
 from fd_protocol.topics import Topics
 from fd_runtime.links.link import Arrived, LinkSettings, LinkUp
 from tests.broker_server.artifacts import TASK, build_artifacts
-from tests.edge_agent.patience import wait_until
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
+from tests.support.patience import wait_until
 
 pytestmark = [pytest.mark.system, needs_mosquitto]
 

@@ -20,8 +20,8 @@ from broker_server.identity.keeping import Keeping, is_due
 from broker_server.identity.settings import EnrolmentSettings
 from broker_server.identity.tokens import LONGEST_LIFE, Token, Tokens, Verdict, digest, judge, new_token
 from fd_protocol.errors import InvalidValueError
-from tests.edge_agent.patience import wait_until
 from tests.support.identity import Counter, common_name, leaf, now, request_pem
+from tests.support.patience import wait_until
 
 
 @pytest.fixture(scope="module")

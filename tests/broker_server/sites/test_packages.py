@@ -18,8 +18,8 @@ from broker_server.sites.settings import PackageSettings
 from edge_agent.slots.download import Parcel, PostponedError, fetch
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
-from tests.edge_agent.patience import PATIENCE_S, wait_until
 from tests.support.brokers import free_port
+from tests.support.patience import PATIENCE_S, wait_until
 
 PACKAGE = bytes(range(256)) * 4000
 DIGEST = sha256(PACKAGE).hex()

@@ -24,9 +24,9 @@ from edge_agent.enrolment.settings import EnrolmentSettings
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import ConfigError
 from fd_runtime.links.link import TlsFiles
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import settings_text
 from tests.support.identity import Counter, now
+from tests.support.patience import wait_until
 
 DEVICE = "dev-1"
 

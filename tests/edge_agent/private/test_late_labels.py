@@ -18,9 +18,9 @@ from fd_runtime.links.link import LinkSettings
 from fd_runtime.links.mqtt_link import MqttLink
 from fd_runtime.samples import LabelError
 from fd_runtime.storage.store import StoreFullError
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private.artifacts import Bench, write_bundle
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 TASK = Task(("ok", "worn"), (4,), "float32")
 LOCAL = LocalBrokerSettings()

@@ -30,8 +30,8 @@ from fd_runtime.space import preprocessed
 from fd_runtime.storage.store import StoreError
 from tests.edge_agent.artifacts import CLASSES, SIZE, TASK, clouds, write_bundle, write_private, write_public_set
 from tests.edge_agent.builders import round_id
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private.artifacts import Clock
+from tests.support.patience import wait_until
 
 TERMS = TrainingTerms(epochs=2, learning_rate=2e-2, warm_up_epochs=30)
 

@@ -21,7 +21,6 @@ from fd_protocol.errors import InvalidValueError
 from fd_runtime.models.opening import LoadedModel
 from fd_runtime.space import Space, preprocessed
 from fd_runtime.storage.store import StoreFullError
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private import busy
 from tests.edge_agent.private.artifacts import (
     DAY_MS,
@@ -33,6 +32,7 @@ from tests.edge_agent.private.artifacts import (
 )
 from tests.edge_agent.private.noise import NOW_MS, sample, samples
 from tests.faults.warm import Warm
+from tests.support.patience import wait_until
 
 GUESSES = GuessSettings(confidence=0.9, share=0.25)
 

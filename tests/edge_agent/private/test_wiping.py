@@ -11,8 +11,8 @@ from edge_agent.private.settings import StoreSettings
 from edge_agent.private.tending import tend
 from edge_agent.private.wiping import Wiped, wipe
 from fd_runtime.storage.store import StoreFullError
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.private.artifacts import DAY_MS, Bench, write_bundle
+from tests.support.patience import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.process.heart import Heart
 from edge_agent.process.notices import Alarm, Beat
-from tests.edge_agent.patience import wait_until
+from tests.support.patience import wait_until
 
 
 class Chest:

@@ -25,9 +25,9 @@ from fd_protocol.manifest import Role
 from fd_runtime.models.engines import Hardware, keep_only
 from fd_runtime.models.placing import open_placed
 from fd_runtime.packages import pack
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.processes import settings_text
 from tests.support.fake_tensorrt import FakeTensorRt
+from tests.support.patience import wait_until
 from tests.support.small_bundles import pictures, small_bundle
 
 ORIN = Hardware("100300", "Orin 8.7 driver 12060")

@@ -21,8 +21,8 @@ from edge_agent.slots.shelf import Shelf, Wish
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.messages import Release
-from tests.edge_agent.patience import wait_until
 from tests.edge_agent.slots.test_trial import device  # noqa: F401 - a fixture
+from tests.support.patience import wait_until
 
 WELL = Health(is_ready=True, deaths=0)
 

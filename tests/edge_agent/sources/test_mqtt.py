@@ -23,8 +23,8 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Task
 from fd_runtime.links.link import LinkSettings
 from fd_runtime.links.mqtt_link import MqttLink
-from tests.edge_agent.patience import wait_until
 from tests.support.brokers import needs_mosquitto, plain_mosquitto
+from tests.support.patience import wait_until
 
 # Documents as the two projects' own documentation shows them.
 XIAOMI = {"temperature": 27.34, "humidity": 44.72}

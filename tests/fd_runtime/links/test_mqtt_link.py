@@ -37,9 +37,9 @@ from fd_runtime.links.link import (
 )
 from fd_runtime.links.mqtt_link import MqttLink
 from tests.attacks.raw import RawClient, connect, publish, user_properties, varint
-from tests.edge_agent.patience import wait_until
 from tests.laws.link_laws import LinkLaws
 from tests.support.brokers import links, make_fleet, needs_mosquitto, next_event, now, plain_mosquitto
+from tests.support.patience import wait_until
 from tests.support.proxy import Proxy
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from fd_runtime.links.link import LinkSettings, LinkUp, Traffic
 from fd_runtime.links.tcp_count import count
-from tests.edge_agent.patience import wait_until
 from tests.support.brokers import links, needs_mosquitto, next_event, plain_mosquitto
+from tests.support.patience import wait_until
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not count")
