@@ -92,11 +92,12 @@ def _line(observer: Observer, number: int) -> str:
 def _wait_for_baselines(programs: list[Program], setting: Setting, progress: Progress) -> list[Standing]:
     if not programs:
         return []
-    task = progress.add_task("baselines", total=JOBS)
+    task, may_end = progress.add_task("baselines", total=JOBS), True
     while len(played := read_baselines(setting.folder)) < JOBS:
         progress.update(task, completed=len(played))
         for program in programs:
-            program.check(may_end=True)
+            program.check(may_end=may_end)
+        may_end = any(program.exit_code is None for program in programs)
         time.sleep(_LOOK_S)
     progress.update(task, completed=JOBS)
     return [standing for standings in played for standing in standings]

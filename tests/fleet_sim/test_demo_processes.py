@@ -4,9 +4,12 @@ import os
 import signal
 import sys
 from threading import Timer
+from types import SimpleNamespace
 
 import pytest
+from rich.progress import Progress
 
+from fleet_sim.demo import play
 from fleet_sim.real.processes import Program, ProgramEndedError, stop_all
 from tests.support.patience import wait_until
 
@@ -81,3 +84,10 @@ def test_only_a_failure_counts_where_a_program_may_end(tmp_path):
     program.check(may_end=True)
     with pytest.raises(ProgramEndedError):
         program.check()
+
+
+def test_baselines_that_end_without_their_results_are_not_waited_for(tmp_path):
+    said = [sys.executable, "-c", "print('nothing was played')"]
+    programs = [Program(f"baselines-{share}", said, tmp_path / f"baselines-{share}.log") for share in range(2)]
+    with pytest.raises(ProgramEndedError, match="nothing was played"):
+        play._wait_for_baselines(programs, SimpleNamespace(folder=tmp_path), Progress(disable=True))
