@@ -21,7 +21,7 @@ from publish import publish
 
 from edge_agent import presence
 from fleet_sim.factory import Equipment, equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import World, digits

@@ -62,7 +62,7 @@ from fd_runtime.artifacts import PublicSet, load_public_set
 from fd_runtime.links.link import Arrived, LinkSettings, TlsFiles
 from fd_runtime.links.mqtt_link import MqttLink
 from fleet_sim.real.broker import Broker, make_broker
-from fleet_sim.wire_meter import WireMeter
+from fleet_sim.real.wire_meter import WireMeter
 from model_export.building import build
 from model_export.planning.profiles import PROFILES
 from model_export.public_set import build_public_set

@@ -23,7 +23,7 @@ import numpy as np
 from publish import publish
 
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, AskTerms
 

@@ -23,7 +23,7 @@ from publish import publish
 from broker_server.rules import RuleTerms
 from broker_server.settings import MethodSettings
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.partitions import Dirichlet, PartitionTerms

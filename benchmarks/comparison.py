@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fd_runtime.pages import Section
-from fleet_sim.comparison import DEFAULT_METHODS, Comparison, compare
-from fleet_sim.comparison_report import sections
+from fleet_sim.comparison.comparing import DEFAULT_METHODS, Comparison, compare
 from fleet_sim.pool import pool
 from fleet_sim.quiet import only_errors
+from fleet_sim.reports.comparison import sections
 from fleet_sim.run import read_scenario
 from fleet_sim.scenario import PRESETS, Scenario
 

@@ -32,7 +32,7 @@ from fleet_sim.baselines.server_only import SemiSupervision
 from fleet_sim.baselines.standings import NEW_CLASS_TERMS, Bench, Standing
 from fleet_sim.baselines.tuning import best, grid
 from fleet_sim.factory import build_bundles, equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.pool import pool

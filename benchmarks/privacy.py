@@ -32,12 +32,12 @@ from fd_protocol.terms import PrivacyTerms
 from fd_runtime.fitting import FitTerms
 from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.local_only import local_only
-from fleet_sim.cores import CorePlan, PursePlan
 from fleet_sim.factory import Equipment, equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.cores import CorePlan, PursePlan
+from fleet_sim.federation.shared_models import SharedModels
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
-from fleet_sim.shared_models import SharedModels
 from fleet_sim.worlds import World, digits
 
 PAGE = Path(__file__).parent.parent / "docs" / "agent" / "privacy.md"

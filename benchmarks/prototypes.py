@@ -38,7 +38,7 @@ from fd_runtime.models.model import split_theta
 from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.local_only import local_only
 from fleet_sim.factory import Equipment, equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab, own_shares
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.quiet import only_errors

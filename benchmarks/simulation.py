@@ -29,8 +29,8 @@ from publish import publish
 
 from fd_protocol.manifest import Preprocessing, Task
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
-from fleet_sim.lanes import Lanes
+from fleet_sim.federation.lanes import Lanes
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.processes import each_in_its_own
 from fleet_sim.quiet import only_errors
 from fleet_sim.scenario import PRESETS, MeasuringTerms, Scenario

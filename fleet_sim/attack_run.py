@@ -16,11 +16,11 @@ from fd_protocol.errors import InvalidValueError
 from fd_runtime.pages import Section
 from fleet_sim.attacks import ATTACKS
 from fleet_sim.attacks.table import SHARES, attackers_of
-from fleet_sim.cells import plain
+from fleet_sim.comparison.cells import plain
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.playing import Job, Played, play_all
-from fleet_sim.report import Curve, Report
+from fleet_sim.reports.report import Curve, Report
 from fleet_sim.rules import PLAYED, check_has_probes
 from fleet_sim.scenario import Scenario
 

@@ -22,7 +22,7 @@ from fleet_sim.pool import pool
 from fleet_sim.processes import end_like_ctrl_c
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: numpy, runtimes and matplotlib take seconds
-    from fleet_sim.report import Report
+    from fleet_sim.reports.report import Report
     from fleet_sim.scenario import Scenario
 
 
@@ -126,21 +126,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from fleet_sim import comparison, comparison_report  # noqa: PLC0415 - as above
     from fleet_sim.baselines.tuning import BUDGET  # noqa: PLC0415 - as above
+    from fleet_sim.comparison import comparing  # noqa: PLC0415 - as above
+    from fleet_sim.reports import comparison as saying  # noqa: PLC0415 - as above
 
     scenario, console = _scenario(arguments), Console(stderr=True)
-    plan = comparison.Comparison(
+    plan = comparing.Comparison(
         scenario.world,
         scenario,
-        methods=tuple(arguments.methods or comparison.DEFAULT_METHODS),
+        methods=tuple(arguments.methods or comparing.DEFAULT_METHODS),
         seeds=_seeds(arguments),
         budget=arguments.budget or BUDGET,
     )
     with _folder(arguments) as folder, pool(arguments.jobs) as mapped:
-        compared = comparison.compare(plan, folder, mapped=mapped, on_done=console.print)
-    texts = {"results.json": comparison_report.to_json(compared), "results.csv": comparison_report.to_csv(compared)}
-    return _tell(arguments, comparison_report.report(compared, arguments.command), texts)
+        compared = comparing.compare(plan, folder, mapped=mapped, on_done=console.print)
+    texts = {"results.json": saying.to_json(compared), "results.csv": saying.to_csv(compared)}
+    return _tell(arguments, saying.report(compared, arguments.command), texts)
 
 
 def _attack(arguments: argparse.Namespace) -> int:
@@ -163,9 +164,9 @@ def _advise(arguments: argparse.Namespace) -> int:
 
 def _data(arguments: argparse.Namespace) -> int:
     from fd_runtime.pages import print_sections  # noqa: PLC0415 - as above
-    from fleet_sim import data_report  # noqa: PLC0415 - as above
+    from fleet_sim.reports import data as saying  # noqa: PLC0415 - as above
 
-    section = data_report.described(arguments.name, arguments.path) if arguments.name else data_report.listed()
+    section = saying.described(arguments.name, arguments.path) if arguments.name else saying.listed()
     print_sections("fleet-sim data", (), (section,), Console())
     return 0
 
@@ -217,7 +218,7 @@ def _folder(arguments: argparse.Namespace) -> Iterator[Path]:
 
 def _tell(arguments: argparse.Namespace, report: Report, texts: Mapping[str, str]) -> int:
     """Write report and texts into the folder that is asked for, and print one or the other."""
-    from fleet_sim.report import print_report, write_html, write_png  # noqa: PLC0415 - as above
+    from fleet_sim.reports.report import print_report, write_html, write_png  # noqa: PLC0415 - as above
 
     if arguments.out:
         write_html(report, arguments.out / "report.html")

@@ -9,8 +9,8 @@ import numpy as np
 
 from broker_server.student import StudentWeights
 from fleet_sim.baselines.factory_model import accuracy
+from fleet_sim.federation.parties import Device, Server
 from fleet_sim.lab import Hits, Lab, own_shares
-from fleet_sim.parties import Device, Server
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import Samples
 

@@ -23,10 +23,11 @@ import numpy as np
 
 from fd_runtime.files import write_atomically
 from fleet_sim.boards.totals import BoardTotals
-from fleet_sim.cells import numbers, plain, read_metrics
+from fleet_sim.comparison.cells import numbers, plain, read_metrics
+from fleet_sim.comparison.rule_cells import last_round
 from fleet_sim.factory import equip, load_equipment
-from fleet_sim.federation import Simulation, disk_for
-from fleet_sim.lanes import Lanes
+from fleet_sim.federation.lanes import Lanes
+from fleet_sim.federation.simulation import Simulation, disk_for
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.hearing import heard_rounds
 from fleet_sim.metrics.rounds import RoundMetrics
@@ -34,7 +35,6 @@ from fleet_sim.partitions import Skew, measure_skew
 from fleet_sim.processes import each_in_its_own
 from fleet_sim.quiet import only_errors
 from fleet_sim.real.playing import play_real
-from fleet_sim.rule_cells import last_round
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 

@@ -16,15 +16,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.config import load_toml
 from fd_runtime.pages import Section
-from fleet_sim.boards_report import board_sections, source_section
-from fleet_sim.cells import plain
-from fleet_sim.listening_report import listening_sections
+from fleet_sim.comparison.cells import plain
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.playing import Job, Played, play_all
 from fleet_sim.real.playing import check_real
-from fleet_sim.report import Curve, Report
+from fleet_sim.reports.boards import board_sections, source_section
+from fleet_sim.reports.listening import listening_sections
+from fleet_sim.reports.report import Curve, Report
 from fleet_sim.scenario import PRESETS, Scenario
 
 __all__ = ["Run", "check_real", "play_seeds", "read_scenario", "report", "to_csv", "to_json"]

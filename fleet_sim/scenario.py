@@ -25,7 +25,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.terms import PrivacyTerms, TrainingTerms
 from fleet_sim.attacks import ATTACKS
 from fleet_sim.boards.terms import Attendance, BoardTerms
-from fleet_sim.bus import Faults
+from fleet_sim.bus.bus import Faults
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.holdings import Holdings
 from fleet_sim.kept_names import LATER, repr_of

@@ -31,7 +31,7 @@ from broker_server.identity.ca import Authority
 from broker_server.identity.certificates import Identity, Role
 from fd_runtime.links.link import TlsFiles
 from fleet_sim.real.processes import Program, stop_all
-from fleet_sim.wire_meter import WireMeter
+from fleet_sim.real.wire_meter import WireMeter
 
 APPS = Path(__file__).parent
 PATIENCE_S = 900.0

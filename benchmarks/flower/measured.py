@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from gauges import proportional_mb, resident_mb, together, used_s
 
-from fleet_sim.wire_meter import Traffic, WireMeter
+from fleet_sim.real.wire_meter import Traffic, WireMeter
 
 T = TypeVar("T")
 SAMPLE_S = 2.0

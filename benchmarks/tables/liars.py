@@ -20,7 +20,7 @@ from benchmarks.tables.worlds import data, thinned
 from broker_server.student import StudentTerms
 from fd_protocol.terms import TrainingTerms
 from fleet_sim.baselines.standings import Standing
-from fleet_sim.comparison import MakeWorld
+from fleet_sim.comparison.comparing import MakeWorld
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import Dirichlet, PartitionTerms

@@ -31,7 +31,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_runtime.command_line import Parser, run_program
 from fd_runtime.models.model import F32
 from fd_runtime.space import preprocessed
-from fleet_sim.comparison import MakeWorld
+from fleet_sim.comparison.comparing import MakeWorld
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.metrics.estimates import estimate
 from fleet_sim.partitions import Classes, PartitionTerms

@@ -17,7 +17,7 @@ from statistics import mean
 from benchmarks.publish import PAGE
 from benchmarks.tables.worlds import data, on_few_digits, thinned
 from broker_server.settings import MOST_UNCOVERED
-from fleet_sim.comparison import MakeWorld
+from fleet_sim.comparison.comparing import MakeWorld
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.partitions import ImageShift
 from fleet_sim.scenario import PRESETS, AttackTerms, ProbeTerms, Scenario

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet_sim.comparison import MakeWorld
+from fleet_sim.comparison.comparing import MakeWorld
 from fleet_sim.data.terms import DataTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.worlds import Cut, Samples, World

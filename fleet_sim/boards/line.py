@@ -11,7 +11,7 @@ from fleet_sim.boards.meter import Meter
 
 @dataclass(slots=True)
 class Line:
-    """A `fleet_sim.bus_link.Line`.
+    """A `fleet_sim.bus.link.Line`.
 
     Attributes:
         link: how fast.

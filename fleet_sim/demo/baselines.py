@@ -20,7 +20,7 @@ from fleet_sim.baselines.standings import NEW_CLASS_TERMS, Bench, Standing
 from fleet_sim.baselines.weight_codec import WeightCodec
 from fleet_sim.demo.setting import Setting
 from fleet_sim.factory import build_bundles, load_equipment
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.real.processes import Program
 

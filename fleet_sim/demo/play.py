@@ -24,7 +24,7 @@ from fleet_sim.real.fleet import Stage, running_fleet
 from fleet_sim.real.observer import Observer
 from fleet_sim.real.processes import Program, stop_all
 from fleet_sim.real.watching import watch
-from fleet_sim.report import print_report, write_html, write_png
+from fleet_sim.reports.report import print_report, write_html, write_png
 
 _LOOK_S = 0.1
 

@@ -12,8 +12,8 @@ from fleet_sim.baselines.standings import Standing
 from fleet_sim.demo.setting import LITERT_DEVICE
 from fleet_sim.real.fleet import Stage
 from fleet_sim.real.observer import Observer
-from fleet_sim.report import Curve, Report
-from fleet_sim.wire_meter import Traffic
+from fleet_sim.real.wire_meter import Traffic
+from fleet_sim.reports.report import Curve, Report
 
 OURS, OURS_STUDENT = "FD by competence, mean device", "FD by competence, student"
 

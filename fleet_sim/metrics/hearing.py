@@ -11,9 +11,9 @@ from broker_server.rules.voice import Voice
 from broker_server.voices import Absence, Speakers
 from fd_protocol.messages import Kind
 from fd_runtime.storage.store import Store
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.parties import Server
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.measuring import RoundResult
-from fleet_sim.parties import Server
 
 
 def voices_of(store: Store, federation: str, absence: Absence, ended: Round, trust: TrustTable) -> tuple[Voice, ...]:

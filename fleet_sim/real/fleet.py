@@ -25,9 +25,9 @@ from fd_runtime.links.link import TlsFiles
 from fleet_sim.factory import Equipment
 from fleet_sim.real.broker import Broker, make_broker
 from fleet_sim.real.processes import Program, ours, stop_all
+from fleet_sim.real.wire_meter import WireMeter
 from fleet_sim.rules import stated
 from fleet_sim.scenario import Scenario
-from fleet_sim.wire_meter import WireMeter
 from fleet_sim.worlds import World
 
 FEDERATION, AGGREGATOR = "demo", "aggregator"

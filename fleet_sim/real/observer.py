@@ -22,8 +22,8 @@ from fd_runtime.models.model import F32
 from fd_runtime.storage.store import Store, StoreError
 from fleet_sim.lab import Hits, Lab, own_shares
 from fleet_sim.real.fleet import FEDERATION, Fleet
+from fleet_sim.real.wire_meter import Traffic
 from fleet_sim.scenario import Scenario
-from fleet_sim.wire_meter import Traffic
 
 
 @dataclass(frozen=True, slots=True)

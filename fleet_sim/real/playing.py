@@ -20,6 +20,7 @@ from broker_server.core.trust import TrustTable
 from broker_server.journal import Journal
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.storage.store import Store
+from fleet_sim.comparison.rule_cells import metrics_of
 from fleet_sim.factory import Equipment
 from fleet_sim.lab import Lab, own_shares
 from fleet_sim.measuring import RoundResult
@@ -28,7 +29,6 @@ from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.real.fleet import FEDERATION, Fleet, Stage, running_fleet
 from fleet_sim.real.observer import Observer
 from fleet_sim.real.watching import watch
-from fleet_sim.rule_cells import metrics_of
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fleet_sim.baselines.standings import Standing, asked
 from fleet_sim.baselines.tuning import Knobs
-from fleet_sim.comparison import MakeWorld
+from fleet_sim.comparison.comparing import MakeWorld
 from fleet_sim.metrics.estimates import Estimate, estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.pool import Map

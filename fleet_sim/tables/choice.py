@@ -20,7 +20,7 @@ import numpy as np
 
 from fleet_sim.baselines.standings import asked
 from fleet_sim.baselines.tuning import validated
-from fleet_sim.comparison import Comparison, MakeWorld, compare
+from fleet_sim.comparison.comparing import Comparison, MakeWorld, compare
 from fleet_sim.pool import Map
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World

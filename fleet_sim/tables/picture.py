@@ -19,7 +19,7 @@ from fleet_sim.tables.case import CLIENTS, STUDENT, Outcome
 
 OURS, THEIRS = "#0072B2", "#8C8C8C"
 _CURVES = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#000000")
-"""Of methods whose weights travel. Okabe and Ito's palette, as in `fleet_sim.report`."""
+"""Of methods whose weights travel. Okabe and Ito's palette, as in `fleet_sim.reports.report`."""
 _WIDTH_IN, _ROW_IN = 11.0, 0.28
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.catalogue import BASELINES
-from fleet_sim.comparison import Compared, Comparison, compare_all
+from fleet_sim.comparison.comparing import Compared, Comparison, compare_all
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.scenario import Scenario
 from fleet_sim.tables.case import CLIENTS, FIRST_SEED, STUDENT, TUNING_SEEDS, Case, Ends, Outcome, Plan

@@ -19,7 +19,7 @@ from flower.theirs import from_torch, to_torch
 from gauges import quiet_tree, used_s
 
 from fd_protocol.layout import ParameterSlot, ThetaLayout
-from fleet_sim.wire_meter import Traffic
+from fleet_sim.real.wire_meter import Traffic
 from model_export.cli import main as model_export
 from tests.support.programs import running
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from fleet_sim.comparison import Comparison
+from fleet_sim.comparison.comparing import Comparison
 from fleet_sim.tables import TUNING_SEEDS, varied
 
 ROOT = Path(__file__).resolve().parents[2]

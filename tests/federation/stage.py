@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fleet_sim.factory import Equipment, equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import RoundResult
 from fleet_sim.scenario import PRESETS, Scenario

@@ -10,8 +10,8 @@ import pytest
 from broker_server.records.chronicle import Chronicle
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.boards.terms import Attendance, BoardTerms
-from fleet_sim.federation import FEDERATION, Simulation, StuckError
-from fleet_sim.lanes import Lanes
+from fleet_sim.federation.lanes import Lanes
+from fleet_sim.federation.simulation import FEDERATION, Simulation, StuckError
 from tests.federation.stage import DEVICES, ROUNDS, SCENARIO, SEED, consensuses
 
 MIXED = (

@@ -11,7 +11,7 @@ from edge_agent.jobs import TrainJob
 from fd_protocol import codec
 from fd_protocol.messages import ConsensusBlock
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import Samples, digits
 from tests.federation.stage import Stage, run_on

@@ -7,8 +7,8 @@ import pytest
 
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.messages import Kind
-from fleet_sim.federation import FEDERATION, Simulation
-from fleet_sim.lanes import Lanes
+from fleet_sim.federation.lanes import Lanes
+from fleet_sim.federation.simulation import FEDERATION, Simulation
 from fleet_sim.partitions import Drift, ImageShift, LabelNoise
 from fleet_sim.scenario import Crashes
 from tests.federation.stage import DEVICES, ROUNDS, SCENARIO, SEED, consensuses

@@ -17,8 +17,8 @@ from fd_protocol.messages import ConsensusBlock, ProbeNotice
 from fd_protocol.topics import Topics
 from fd_runtime.artifacts import load_public_set
 from fd_runtime.space import preprocessed
-from fleet_sim.federation import FEDERATION
-from fleet_sim.shared_models import SharedModels
+from fleet_sim.federation.shared_models import SharedModels
+from fleet_sim.federation.simulation import FEDERATION
 from model_export.public_set import build_public_set
 from tests.federation.stage import DEVICES, SCENARIO
 

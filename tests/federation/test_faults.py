@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fleet_sim.bus import Faults
-from fleet_sim.federation import StuckError
+from fleet_sim.bus.bus import Faults
+from fleet_sim.federation.simulation import StuckError
 from fleet_sim.scenario import Crashes
 from tests.federation.stage import DEVICES, ROUNDS, SCENARIO, consensuses, run_on, voices
 

@@ -10,7 +10,7 @@ from fd_protocol.competence import encode_map
 from fd_protocol.messages import CompetenceMap, Kind, Receipt, Status
 from fd_protocol.topics import Topics
 from fd_runtime.links.link import Arrived, LinkSettings
-from fleet_sim.federation import FEDERATION
+from fleet_sim.federation.simulation import FEDERATION
 from tests.federation.stage import DEVICES, run_on, voices
 from tests.support.hostile import CONTRIBUTIONS, NOISE, ROUNDS, answer_to, encoded_parts
 

@@ -7,7 +7,7 @@ import pytest
 
 from broker_server.methods import rule_named
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.scenario import PRESETS, AttackTerms
 from fleet_sim.worlds import digits

@@ -14,7 +14,7 @@ from fd_protocol.payload import decode_body
 from fd_protocol.prototypes import FULL, ON, STATES, UNKNOWN, PrototypeSpace
 from fd_protocol.topics import Topics
 from fleet_sim.factory import equip
-from fleet_sim.federation import FEDERATION, Simulation
+from fleet_sim.federation.simulation import FEDERATION, Simulation
 from fleet_sim.partitions import Classes, PartitionTerms
 from fleet_sim.scenario import PRESETS, ModelTerms
 from fleet_sim.worlds import Cut, Samples

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from edge_agent.round.participant import Phase
-from fleet_sim.bus import Faults
+from fleet_sim.bus.bus import Faults
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
-from fleet_sim.lanes import Lanes
-from fleet_sim.parties import Device
+from fleet_sim.federation.lanes import Lanes
+from fleet_sim.federation.parties import Device
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.scenario import PRESETS, AttackTerms, Crashes, ModelTerms
 from fleet_sim.worlds import new_class
 from tests.federation.stage import SCENARIO, Stage

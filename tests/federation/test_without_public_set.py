@@ -15,9 +15,9 @@ from fd_protocol.label_set import VOICE_ONE, label_set
 from fd_protocol.messages import ConsensusBlock, Contribution
 from fd_protocol.payload import Codes, decode_body
 from fd_protocol.topics import Topics
-from fleet_sim.bus import InMemoryBroker
-from fleet_sim.cores import CorePlan
-from fleet_sim.parties import Clock, Device, Server
+from fleet_sim.bus.bus import InMemoryBroker
+from fleet_sim.federation.cores import CorePlan
+from fleet_sim.federation.parties import Clock, Device, Server
 from tests.federation.stage import DEVICES, SCENARIO
 from tests.support.own_models import OwnModels
 

@@ -28,7 +28,7 @@ from fleet_sim.advice.wire import (
     map_bytes,
     representative_labels,
 )
-from fleet_sim.comparison import METHODS
+from fleet_sim.comparison.comparing import METHODS
 from fleet_sim.factory import equip
 from fleet_sim.scenario import ModelTerms
 from fleet_sim.worlds import digits

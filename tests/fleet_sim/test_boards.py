@@ -21,7 +21,7 @@ from fleet_sim.boards.outages import outages
 from fleet_sim.boards.terms import Attendance, BoardTerms
 from fleet_sim.boards.totals import totals
 from fleet_sim.boards.workload import Workload
-from fleet_sim.boards_report import duration
+from fleet_sim.reports.boards import duration
 from model_export.planning.flops import Work as Counted
 from model_export.planning.profiles import PROFILES
 from tests.edge_agent.builders import offer

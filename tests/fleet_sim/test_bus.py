@@ -19,7 +19,7 @@ from fd_runtime.links.link import (
     PublishRefused,
     Will,
 )
-from fleet_sim.bus import Faults, InMemoryBroker
+from fleet_sim.bus.bus import Faults, InMemoryBroker
 from tests.laws.link_laws import LinkLaws
 from tests.support.brokers import next_event
 

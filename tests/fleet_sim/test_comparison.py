@@ -15,14 +15,14 @@ from broker_server.rules import RULES
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.baselines.tuning import Knobs
-from fleet_sim.cells import Cell, read_cell
-from fleet_sim.comparison import DEFAULT_METHODS, METHODS, Comparison, compare, compare_all, short
-from fleet_sim.comparison_report import report, sections, target_of, to_csv, to_json
+from fleet_sim.comparison.cells import Cell, read_cell
+from fleet_sim.comparison.comparing import DEFAULT_METHODS, METHODS, Comparison, compare, compare_all, short
 from fleet_sim.metrics.listening import ClassCoverage
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.metrics.scores import Scored, ScoreTerms
 from fleet_sim.pool import pool
-from fleet_sim.report import print_report, write_html
+from fleet_sim.reports.comparison import report, sections, target_of, to_csv, to_json
+from fleet_sim.reports.report import print_report, write_html
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import digits
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.scenario import PRESETS
 from fleet_sim.worlds import Samples, digits, new_class

@@ -7,7 +7,7 @@ import pytest
 
 from fleet_sim.attacks.table import attackers_of
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.scenario import PRESETS, AttackTerms
 from fleet_sim.worlds import digits
 

@@ -9,7 +9,7 @@ import pytest
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.scenario import PRESETS, MeasuringTerms, ModelTerms
 from fleet_sim.worlds import digits
 

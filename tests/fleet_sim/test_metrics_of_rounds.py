@@ -14,7 +14,7 @@ from fd_protocol.messages import Codec, ConsensusBlock
 from fd_protocol.payload import decode_body, quantise
 from fd_protocol.soft_labels import SoftLabels
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.listening import weights_of
 from fleet_sim.scenario import PRESETS

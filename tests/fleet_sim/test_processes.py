@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from fleet_sim.factory import equip
-from fleet_sim.federation import Simulation
+from fleet_sim.federation.simulation import Simulation
 from fleet_sim.processes import ProcessDiedError, each_in_its_own
 from fleet_sim.scenario import PRESETS, ModelTerms
 from fleet_sim.worlds import digits

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fd_runtime.pages import Section
-from fleet_sim.report import Curve, Report, print_report, write_html, write_png
+from fleet_sim.reports.report import Curve, Report, print_report, write_html, write_png
 
 
 @pytest.fixture

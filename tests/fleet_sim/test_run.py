@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleet_sim.bus import Faults
+from fleet_sim.bus.bus import Faults
 from fleet_sim.cli import main
 from fleet_sim.playing import Job, play_all, read_played
 from fleet_sim.run import read_scenario

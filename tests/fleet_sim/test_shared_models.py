@@ -6,8 +6,8 @@ import pytest
 from fd_runtime.fitting import FitTerms, LabelledRows, fit
 from fd_runtime.models.model import OptimizerState, ThetaError
 from fleet_sim.factory import equip
+from fleet_sim.federation.shared_models import SharedModel
 from fleet_sim.scenario import ModelTerms
-from fleet_sim.shared_models import SharedModel
 from fleet_sim.worlds import digits
 
 

@@ -26,8 +26,8 @@ from benchmarks.tables import (
 from benchmarks.tables.worlds import thinned
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.standings import Standing
-from fleet_sim.cells import Cell, read_cell
-from fleet_sim.comparison import Compared, Comparison
+from fleet_sim.comparison.cells import Cell, read_cell
+from fleet_sim.comparison.comparing import Compared, Comparison
 from fleet_sim.metrics.scores import Scored, ScoreTerms
 from fleet_sim.partitions import Dirichlet, Natural, PartitionTerms
 from fleet_sim.scenario import MeasuringTerms, ModelTerms, Scenario

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_sim.topic_tree import TopicTree
+from fleet_sim.bus.topic_tree import TopicTree
 
 LEVELS = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
 

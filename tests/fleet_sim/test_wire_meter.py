@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fleet_sim.wire_meter import Traffic, WireMeter
+from fleet_sim.real.wire_meter import Traffic, WireMeter
 
 
 class _Doubler(socketserver.BaseRequestHandler):

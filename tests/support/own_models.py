@@ -6,7 +6,7 @@ from edge_agent.worker_core import WorkerCore
 
 
 class OwnModels:
-    """`fleet_sim.cores.Cores` that share nothing: the oracle for those that do."""
+    """`fleet_sim.federation.cores.Cores` that share nothing: the oracle for those that do."""
 
     def __init__(self, public):
         self._public = public

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from fleet_sim.bus_link import Message
-from fleet_sim.topic_tree import TopicTree
+from fleet_sim.bus.link import Message
+from fleet_sim.bus.topic_tree import TopicTree
 
 
 class Retained:

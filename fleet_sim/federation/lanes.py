@@ -22,9 +22,9 @@ from edge_agent.worker import Worker
 from edge_agent.worker_core import WorkerCore
 from fd_runtime.artifacts import PublicSet
 from fd_runtime.models.model import F32, Features
-from fleet_sim.cores import Core, CorePlan, Deliver
+from fleet_sim.federation.cores import Core, CorePlan, Deliver
+from fleet_sim.federation.shared_models import SharedModels
 from fleet_sim.processes import end_with_parent, interrupts_held_back
-from fleet_sim.shared_models import SharedModels
 
 R = TypeVar("R")
 

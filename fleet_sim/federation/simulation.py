@@ -44,15 +44,15 @@ from fleet_sim.boards.fleet import BoardFleet, Place
 from fleet_sim.boards.terms import BoardTerms
 from fleet_sim.boards.totals import BoardTotals, totals
 from fleet_sim.boards.workload import workload
-from fleet_sim.bus import InMemoryBroker
-from fleet_sim.cores import CorePlan, Cores, PursePlan
+from fleet_sim.bus.bus import InMemoryBroker
 from fleet_sim.factory import Equipment
+from fleet_sim.federation.cores import CorePlan, Cores, PursePlan
+from fleet_sim.federation.parties import REST_S, Clock, Device, Server
+from fleet_sim.federation.shared_models import SharedModels
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import Observer, RoundResult
-from fleet_sim.parties import REST_S, Clock, Device, Server
 from fleet_sim.rules import stated
 from fleet_sim.scenario import Crashes, Scenario
-from fleet_sim.shared_models import SharedModels
 from fleet_sim.worlds import Samples, World
 
 FEDERATION = "sim"

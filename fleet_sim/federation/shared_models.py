@@ -23,7 +23,7 @@ from fd_protocol.errors import DecodeError
 from fd_runtime.artifacts import PublicSet
 from fd_runtime.models.model import F32, Batch, Features, OptimizerState, Tail, TrainSession, check_theta
 from fd_runtime.models.opening import LoadedModel
-from fleet_sim.cores import Core, CorePlan, Deliver
+from fleet_sim.federation.cores import Core, CorePlan, Deliver
 
 
 class SharedModels:

@@ -33,9 +33,9 @@ from fd_runtime.links.link import (
     Published,
     PublishRefused,
 )
-from fleet_sim.bus_link import BusLink, Line, Message
-from fleet_sim.retained import Retained
-from fleet_sim.topic_tree import TopicTree
+from fleet_sim.bus.link import BusLink, Line, Message
+from fleet_sim.bus.retained import Retained
+from fleet_sim.bus.topic_tree import TopicTree
 
 
 @dataclass(frozen=True, slots=True)

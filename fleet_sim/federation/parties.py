@@ -26,9 +26,9 @@ from fd_protocol.canaries import LabelledProbes
 from fd_protocol.topics import Topics
 from fd_runtime.links.link import LinkSettings, Will
 from fd_runtime.storage.store import Store
-from fleet_sim.bus import InMemoryBroker
-from fleet_sim.bus_link import BusLink, Line
-from fleet_sim.cores import Core, CorePlan, Cores, Deliver
+from fleet_sim.bus.bus import InMemoryBroker
+from fleet_sim.bus.link import BusLink, Line
+from fleet_sim.federation.cores import Core, CorePlan, Cores, Deliver
 
 REST_S = 5.0
 """How long an agent that waits for something is left alone, at most: what is unanswered it looks at that often."""

@@ -20,9 +20,10 @@ from fd_runtime.fitting import LabelledRows
 from fd_runtime.models.model import F32
 from fleet_sim.baselines.factory_model import accuracy
 from fleet_sim.baselines.standings import Standing, standing_of
-from fleet_sim.cells import Cell
+from fleet_sim.comparison.cells import Cell
 from fleet_sim.factory import Equipment
-from fleet_sim.federation import Simulation, disk_for
+from fleet_sim.federation.parties import Device
+from fleet_sim.federation.simulation import Simulation, disk_for
 from fleet_sim.lab import Lab
 from fleet_sim.measuring import RoundResult
 from fleet_sim.metrics.calibration import calibration_error
@@ -30,7 +31,6 @@ from fleet_sim.metrics.flips import flipped_share
 from fleet_sim.metrics.hearing import heard_rounds, last_voices
 from fleet_sim.metrics.rounds import RoundMetrics, examine
 from fleet_sim.metrics.scores import Answers, scored
-from fleet_sim.parties import Device
 from fleet_sim.scenario import Scenario
 from fleet_sim.worlds import World
 

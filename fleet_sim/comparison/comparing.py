@@ -30,11 +30,11 @@ from fd_protocol.manifest import Role
 from fleet_sim.baselines.catalogue import BASELINES, Part
 from fleet_sim.baselines.standings import Bench
 from fleet_sim.baselines.tuning import BUDGET, Axes, Knobs, candidates, tuned, validated
-from fleet_sim.cells import Cell, read_cell
+from fleet_sim.comparison.cells import Cell, read_cell
+from fleet_sim.comparison.rule_cells import play_rule
 from fleet_sim.factory import Equipment, equip, load_equipment
 from fleet_sim.lab import Lab
 from fleet_sim.pool import Map
-from fleet_sim.rule_cells import play_rule
 from fleet_sim.rules import PLAYED
 from fleet_sim.scenario import PRESETS, ModelTerms, Scenario
 from fleet_sim.worlds import Samples, World, digits

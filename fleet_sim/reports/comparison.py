@@ -15,14 +15,14 @@ from fd_runtime.pages import Section
 from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.baselines.costs import SHARE_OF_BEST, best_end, cost_until, has_rounds
 from fleet_sim.baselines.standings import OF_SCORES, Standing, asked
-from fleet_sim.cells import plain
-from fleet_sim.comparison import Compared
-from fleet_sim.listening_report import listening_sections
+from fleet_sim.comparison.cells import plain
+from fleet_sim.comparison.comparing import Compared
 from fleet_sim.metrics.estimates import estimate, paired
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.metrics.scores import SCORES
 from fleet_sim.metrics.targets import rounds_to_target
-from fleet_sim.report import Curve, Report
+from fleet_sim.reports.listening import listening_sections
+from fleet_sim.reports.report import Curve, Report
 
 _CURVES = 5
 """More than these, beside our own, and nobody can tell them apart."""

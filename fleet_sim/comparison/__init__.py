@@ -1,0 +1,1 @@
+"""Rules and baselines on the same worlds."""

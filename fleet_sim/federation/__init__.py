@@ -1,0 +1,1 @@
+"""A federation in one process: its programs, their models, and who moves them on."""
