@@ -10,7 +10,8 @@ is. Where the disk is full the messages wait here, unacknowledged, `pump` raises
 A message that cannot be read is set aside and counted, so that it does not come back for ever. Where a group cannot be
 written its messages are taken in again one by one, so that none is set aside but the one that cannot be borne.
 
-What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), arithmetic.
+What is deliberately absent: the rules of a round (`federation`, `round`), what may count (`admission`), what operators
+want (`order_desk`), arithmetic.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ from typing import TypeAlias, cast
 
 from broker_server.accepted import Accepted
 from broker_server.attendance import Attendance
-from broker_server.clerk import Clerk, is_about_a_device, must_wait
+from broker_server.clerk import Clerk
 from broker_server.core import editions, releases
 from broker_server.core.catching_up import CatchingUp
 from broker_server.core.delivery import Delivery
 from broker_server.core.editions import Editions
 from broker_server.core.events import (
-    DEVICE_COMMAND,
     Aggregate,
     ClockTicked,
     EditionNamed,
@@ -42,8 +42,6 @@ from broker_server.core.events import (
     FindTime,
     MakeRelease,
     OpenRound,
-    Order,
-    Ordered,
     PublishBundle,
     PublishConsensus,
     PublishOffer,
@@ -60,12 +58,13 @@ from broker_server.core.rate import Allowances
 from broker_server.core.release_gate import ReleaseGate
 from broker_server.core.round import Phase, Round
 from broker_server.deliveries import Deliveries
-from broker_server.errands import DEAF, DEVICE, TAG, Errand, Errands, message_of
+from broker_server.errands import DEAF, Errand, Errands
 from broker_server.group import Group
 from broker_server.ingest import Ingest, Taken
 from broker_server.journal import Journal
 from broker_server.kits import Kit, Kits, MakeKit
 from broker_server.news import news
+from broker_server.order_desk import OrderDesk
 from broker_server.orders import Placed, Spool
 from broker_server.preparing import Preparation
 from broker_server.publisher import Publisher
@@ -80,12 +79,12 @@ from broker_server.work import Finished, Task, work_on
 from broker_server.worker import InlineWorker, Worker
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
-from fd_protocol.errors import DecodeError, InvalidValueError
+from fd_protocol.errors import DecodeError
 from fd_protocol.messages import MAX_MARKS, ConsensusBlock, ProbeNotice, RoundOffer, RoundReport
 from fd_protocol.topics import Topics
 from fd_runtime.links.link import Arrived, Link, LinkDown, LinkEvent, LinkUp, Published, PublishRefused
 from fd_runtime.reconciler import Reconciler
-from fd_runtime.storage.store import MissingBlobError, Store, StoreError, StoreFullError
+from fd_runtime.storage.store import MissingBlobError, Store, StoreError
 
 Inbox: TypeAlias = "SimpleQueue[LinkEvent | Finished | None]"
 
@@ -94,8 +93,6 @@ GROUP_MESSAGES = 100
 GROUP_S = 0.005
 ORDERS_S = 1.0
 """How often the spool is looked into at least."""
-_REWRITE_MS = 60_000
-"""How often it is tried to rid the file of a forgotten device while others read, or there is no room."""
 _PUBLISHES = (PublishPresence, PublishOffer, PublishConsensus, PublishRelease, PublishBundle, PublishProbes)
 """Effects that wait for a connection, and are due again at each."""
 
@@ -154,7 +151,7 @@ class Aggregator:
         self._preparation = Preparation(settings, self._kits, store, clock, entropy)
         self._store, self._link, self._clock = store, link, clock
         self._worker, self._entropy = worker or InlineWorker(), entropy
-        self._on_report, self._spool, self._shelf = on_report, spool, shelf
+        self._on_report, self._shelf = on_report, shelf
         self._auto_release, self._staging = auto_release, staging or {}
         self._publisher = Publisher(link, Topics(settings.federation), settings.aggregator, version, clock)
         self._inbox = cast("Inbox", link.events)
@@ -163,8 +160,9 @@ class Aggregator:
         self._ingest = Ingest(settings, probes, store, self._new_epoch, Allowances(settings.admission))
         self._journal = Journal(store, settings.federation)
         self._scribe = Scribe(store, settings.federation, settings.method)
-        self._clerk, self._rewrite_at_ms = Clerk(store, settings, self._scribe, lambda: self._kits), 0
         self._errands = Errands(store, settings.federation)
+        clerk = Clerk(store, settings, self._scribe, lambda: self._kits)
+        self._desk = OrderDesk(spool, clerk, self._errands, self._scribe)
         deliveries, chronicle = Deliveries(store, settings.federation), Chronicle(store, settings.federation)
         self._attendance = Attendance(deliveries, chronicle, lambda tags: self._first_devices(tags)[:MAX_MARKS])
         self.counters = self._journal.counters()
@@ -191,8 +189,8 @@ class Aggregator:
         before = self.state
         count = self._collect(self._wait_s(timeout_s))
         self._commit()
-        if 0 < self._rewrite_at_ms <= self._clock():
-            self._rewrite()
+        if self._desk.is_rewrite_due(at_ms := self._clock()):
+            self._desk.rewrite(at_ms)
         self._reconciler.reconcile()
         return count > 0 or self.state is not before
 
@@ -219,7 +217,7 @@ class Aggregator:
         self._reconciler.submit(tuple(self._first_events()))
         with self._store.transaction():
             self._scribe.write((), self.state, self._clock())
-        self._rewrite()
+        self._desk.rewrite(self._clock())
 
     def _first_events(self) -> Iterator[Event]:
         if self.state.epoch == 0:
@@ -243,7 +241,7 @@ class Aggregator:
 
     def _wait_s(self, timeout_s: float) -> float:
         wake_ms = self._wake_ms()
-        timeout_s = timeout_s if self._spool is None else min(timeout_s, ORDERS_S)
+        timeout_s = min(timeout_s, ORDERS_S) if self._desk.is_open else timeout_s
         return timeout_s if wake_ms is None else max(0.0, min(timeout_s, (wake_ms - self._clock()) / 1000))
 
     def _wake_ms(self) -> int | None:
@@ -296,7 +294,7 @@ class Aggregator:
 
     def _commit(self) -> None:
         """Make the backlog durable, then tell broker and devices, then act on the new state."""
-        at_ms, orders = self._clock(), self._orders()
+        at_ms, orders = self._clock(), self._desk.waiting(self.state)
         self._catching_up.look(at_ms)
         wake_ms = self._wake_ms()
         is_due = (wake_ms is not None and wake_ms <= at_ms) or was_set_back(self.state, at_ms)
@@ -344,7 +342,7 @@ class Aggregator:
                 else:
                     self._set_aside(item, broken, group)
             for placed in orders:
-                self._obey(placed.order, group)
+                self._desk.obey(placed.order, group)
             group.settle()
             if self._may_tick(group.state, at_ms):
                 group.fold(ClockTicked(at_ms))
@@ -360,67 +358,15 @@ class Aggregator:
         for taken in group.answers:
             self._answer(taken)
         self._send(group.errands)
-        for placed in orders:
-            assert self._spool is not None
-            self._spool.remove(placed)
+        self._desk.remove(orders)
         for one in lost:
             log.warning("%s is lost on its way to bundle %s; its last word: %s", one.device, one.bundle, one.words)
         for line in news(self.state, group.state):
             log.info("%s", line)
         self._reconciler.adopt(group.state)
         if group.orders:
-            self._rewrite()
+            self._desk.rewrite(self._clock())
             self._forget_staged()
-
-    def _orders(self) -> list[Placed]:
-        """Return what the operator wants and can be done now; no folder that cannot be read stops the federation."""
-        try:
-            waiting = self._spool.waiting() if self._spool is not None else []
-        except OSError as error:
-            log.error("orders cannot be read: %s", error)  # noqa: TRY400 - the trace says no more
-            return []
-        return [placed for placed in waiting if not must_wait(placed.order, self.state)]
-
-    def _obey(self, order: Order, group: Group) -> None:
-        """Do what an operator wants, and write it down; what was done before is not done again."""
-        if is_about_a_device(order):
-            group.orders.append(order)
-            return
-        if group.state.answer_to(order.id) is None:
-            group.fold(self._ordered(order, group))
-        self._write_down(order, group.state)
-
-    def _ordered(self, order: Order, group: Group) -> Ordered:
-        """Return what an order comes to; a command to devices is written down for each of them."""
-        if order.command != DEVICE_COMMAND:
-            return self._clerk.event(order, group.state, group.at_ms)
-        try:
-            message = message_of(order)
-        except InvalidValueError as error:
-            return Ordered(order, group.at_ms, problem=str(error))
-        devices = self._scribe.devices_of(order.arguments.get(DEVICE), order.arguments.get(TAG))
-        if not devices:
-            return Ordered(order, group.at_ms, problem="there is no such device")
-        deaf = [device for device in devices if self._errands.is_deaf(device)]
-        if deaf == devices:
-            return Ordered(order, group.at_ms, problem=f"{deaf[0] if len(deaf) == 1 else 'each of them'} {DEAF}")
-        group.errands += self._errands.send(message, devices, group.at_ms)
-        return Ordered(order, group.at_ms, devices=len(devices) - len(deaf), deaf=len(deaf))
-
-    def _write_down(self, order: Order, state: Federation) -> None:
-        if self._clerk.write_down(order, state):
-            answer = state.answer_to(order.id)
-            assert answer is not None
-            log.info("%s, ordered by %s (%s): %s", order.command, order.who, order.role, answer.outcome)
-
-    def _rewrite(self) -> None:
-        """Leave nothing in the file of a device that was forgotten; where that cannot be now, it is tried again."""
-        self._rewrite_at_ms = self._clock() + _REWRITE_MS
-        try:
-            if self._clerk.rewrite():
-                self._rewrite_at_ms = 0
-        except StoreFullError as error:  # it needs as much room again; nothing else waits for it
-            log.warning("what was erased is still in free pages of the file: %s", error)
 
     def _take_result(self, finished: Finished, group: Group) -> None:
         for blob in finished.blobs:
@@ -469,7 +415,8 @@ class Aggregator:
         self._scribe.write(group.answers, group.state, group.at_ms)
         self._scribe.stand(group.standings, group.state)
         if group.orders:
-            self._depart(group)
+            self._desk.depart(group)
+            self._scribe.write((), group.state, group.at_ms)
             self._attendance.forget()
         if group.orders or _reach(group.state) != _reach(self.state):
             self._attendance.ask(group.state, group.at_ms)
@@ -485,13 +432,6 @@ class Aggregator:
             self._journal.keep_counters(self.counters + group.counted)
         if has_ended or group.orders or self._journal.is_long:
             self._journal.fold(group.state)
-
-    def _depart(self, group: Group) -> None:
-        """Do what is to be done to devices: after what they have sent was written, and before it is folded."""
-        for order in group.orders:
-            group.state = self._clerk.do(order, group.state)
-            self._write_down(order, group.state)
-        self._scribe.write((), group.state, group.at_ms)
 
     def _write(self, events: Sequence[Event]) -> None:
         with self._store.transaction():

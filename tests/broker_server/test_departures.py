@@ -14,7 +14,7 @@ from broker_server.core.round import NO_QUORUM, Phase
 from broker_server.core.trust import TrustTable
 from broker_server.departures import Registrar, UnknownDeviceError
 from broker_server.journal import Journal
-from broker_server.orders import Spool, new_order, place_order
+from broker_server.orders import Spool, new_order
 from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import NotReplayableError, remake
 from fd_protocol import codec
@@ -389,16 +389,9 @@ def running(world):
     return world
 
 
-def give(world, command, **arguments):
-    order = new_order(command, who="ada", at_ms=world.now_ms, arguments=arguments)
-    place_order(world.server._spool.folder, order)
-    world.settle()
-    return world.state.answer_to(order.id)
-
-
 def test_a_running_server_forgets_and_nothing_is_left_in_the_files_but_the_order(running):
     contents = [running.store.blob(row.content) for row in running.store.payloads(FED, Kind.CONTRIBUTION.value, NAME)]
-    answer = give(running, "forget", device=NAME)
+    answer = running.give("forget", device=NAME)
     assert answer.is_obeyed, answer.outcome
     assert answer.facts["payloads"] == "3"
     files = files_of(running)
@@ -416,7 +409,7 @@ def test_what_comes_in_the_same_transaction_as_the_order_is_forgotten_with_the_r
     running.arrive(TOPICS.state(NAME), codec.encode(DeviceState(5, online=True, task=TASK)))
     (part,) = split(device.map([0, 0] * 10), running.offer.round, Kind.COMPETENCE)
     running.arrive(TOPICS.upload(NAME), codec.encode(part))
-    place_order(running.server._spool.folder, order)
+    running.place(order)
     running.server.pump(0)
     assert running.state.answer_to(order.id).is_obeyed
     assert chronicle(running).device(NAME) is None
@@ -427,7 +420,7 @@ def test_while_a_consensus_is_being_made_the_order_waits(running):
     running.server._worker = Tray()
     running.device("b").contribute(seed=4)
     assert running.state.round.phase is Phase.AGGREGATING
-    assert give(running, "forget", device=NAME) is None
+    assert running.give("forget", device=NAME) is None
     running.server._worker.work()
     running.wait(2)
     assert running.state.round.phase is not Phase.AGGREGATING
@@ -451,14 +444,14 @@ class Tray:
 
 def test_the_round_ends_where_the_forgotten_device_was_the_last_that_was_awaited(running):
     assert (running.state.round.phase, running.state.round.awaited) == (Phase.OFFERED, 1)
-    give(running, "forget", device="b")
+    running.give("forget", device="b")
     assert running.state.round.phase is Phase.CLOSED
 
 
 def test_an_order_that_is_found_again_after_a_crash_erases_nothing_again(running, monkeypatch):
     with monkeypatch.context() as crash:
         crash.setattr(Spool, "remove", lambda *_: None)
-        give(running, "forget", device="b")
+        running.give("forget", device="b")
     running.device("b")
     running.restart()
     assert chronicle(running).device("b") is not None
@@ -470,7 +463,7 @@ def test_the_file_is_written_anew_after_a_crash_between_order_and_that(running, 
     with monkeypatch.context() as crash:
         crash.setattr(Store, "rewrite", lambda _store: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            give(running, "forget", device="b")
+            running.give("forget", device="b")
     running.restart()
     assert content not in files_of(running)
 
@@ -480,7 +473,7 @@ def test_while_somebody_reads_an_older_moment_the_old_pages_wait(running):
     content = running.store.blob(row.content)
     with Store.view(running.path) as reader, reader.moment():
         reader.blob(row.content)
-        give(running, "forget", device="b")
+        running.give("forget", device="b")
         assert content in files_of(running)
     running.wait(59)
     assert content in files_of(running)
@@ -497,7 +490,7 @@ def test_where_there_is_no_room_to_write_the_file_anew_that_is_tried_again_and_t
 
     with monkeypatch.context() as crash:
         crash.setattr(Store, "rewrite", full)
-        assert give(running, "forget", device="b").is_obeyed
+        assert running.give("forget", device="b").is_obeyed
         running.device("d").send_map([0] * 20)
     assert content in files_of(running)
     running.wait(60)
@@ -505,12 +498,12 @@ def test_where_there_is_no_room_to_write_the_file_anew_that_is_tried_again_and_t
 
 
 def test_a_running_server_puts_a_device_in_the_place_of_another(running):
-    answer = give(running, "replace", device=NAME, new="press-4")
+    answer = running.give("replace", device=NAME, new="press-4")
     assert answer.outcome == f"press-4 takes the place of {NAME}"
     assert trusted(running, running.state.trust) == {"a", "b", "press-4"}
     running.restart()
     assert chronicle(running).device(NAME).replaced_by == "press-4"
-    refused = give(running, "replace", device=NAME, new="press-5")
+    refused = running.give("replace", device=NAME, new="press-5")
     assert (refused.is_obeyed, "two devices" in refused.outcome) == (False, True)
 
 
@@ -525,7 +518,7 @@ def test_a_running_server_puts_a_device_in_the_place_of_another(running):
 )
 def test_an_order_that_cannot_be_done_is_refused_and_changes_nothing(running, command, arguments, why):
     before = replace(running.state, answers=())
-    answer = give(running, command, **arguments)
+    answer = running.give(command, **arguments)
     assert not answer.is_obeyed
     assert why in answer.outcome
     assert replace(running.state, answers=()) == before

@@ -14,7 +14,7 @@ from broker_server.core.events import DEVICE_COMMAND
 from broker_server.core.rate import RateTerms
 from broker_server.departures import Registrar
 from broker_server.errands import DEAF, MARK, Errands, listed
-from broker_server.orders import Spool, new_order, place_order
+from broker_server.orders import Spool, new_order
 from broker_server.records.chronicle import Chronicle
 from fd_protocol import codec
 from fd_protocol.messages import Command, CommandState, DeviceState
@@ -39,9 +39,7 @@ def order(world, command="diag", *, target=None, for_s="3600", **arguments):
     given = {**(target or {"device": "a"}), "command": command, "for_s": for_s}
     given |= {f"{MARK}{name}": text for name, text in arguments.items()}
     placed = new_order(DEVICE_COMMAND, who="ada", at_ms=world.now_ms, arguments=given)
-    place_order(world.server._spool.folder, placed)
-    world.settle()
-    return placed, world.state.answer_to(placed.id)
+    return placed, world.obey(placed)
 
 
 def said(world, device="a", command="diag"):

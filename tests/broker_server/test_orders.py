@@ -23,14 +23,6 @@ def world(tmp_path, folder):
     return World(tmp_path / "server.db", spool=Spool(folder))
 
 
-def give(world, command, **arguments):
-    """Place an order, let the server find it, and return its answer."""
-    order = new_order(command, who="ada", at_ms=world.now_ms, arguments=arguments)
-    place_order(world.server._spool.folder, order)
-    world.settle()
-    return world.state.answer_to(order.id)
-
-
 # The spool.
 
 
@@ -72,18 +64,18 @@ def test_an_order_says_nothing_that_a_log_could_not_bear():
 
 def test_while_paused_no_round_opens_and_the_open_one_goes_on(world):
     a, b, c = fleet(world)
-    assert give(world, "pause").outcome == "paused; round 1 goes on"
+    assert world.give("pause").outcome == "paused; round 1 goes on"
     for device in (a, b, c):
         device.contribute()
     world.wait(1_000)
     assert (world.state.number, world.state.round.phase) == (1, Phase.CLOSED)
-    assert give(world, "resume").is_obeyed
+    assert world.give("resume").is_obeyed
     assert world.state.number == 2
 
 
 def test_a_round_is_aborted_with_the_operators_reason_and_the_next_follows_the_pause(world):
     fleet(world)[0].contribute()
-    assert give(world, "abort", reason="wrong probes").outcome == "round 1 aborted"
+    assert world.give("abort", reason="wrong probes").outcome == "round 1 aborted"
     assert (world.state.round.phase, world.state.round.reason) == (Phase.ABORTED, "operator: wrong probes")
     world.wait(9)
     assert world.state.number == 1
@@ -92,21 +84,21 @@ def test_a_round_is_aborted_with_the_operators_reason_and_the_next_follows_the_p
 
 
 def test_nothing_is_aborted_where_no_round_is_open(world):
-    answer = give(world, "abort")
+    answer = world.give("abort")
     assert (answer.is_obeyed, answer.outcome) == (False, "no round is open")
 
 
 def test_an_ordered_round_waits_neither_for_devices_nor_for_its_time(world):
     world.device("a")
     assert world.state.number == 0
-    assert give(world, "round-now").outcome == "round 1 opens"
+    assert world.give("round-now").outcome == "round 1 opens"
     assert (world.state.round.phase, world.state.round.invited) == (Phase.OFFERED, 1)
 
 
 def test_an_ordered_round_opens_though_the_federation_is_paused_and_stays_the_only_one(world):
-    give(world, "pause")
+    world.give("pause")
     fleet(world)
-    give(world, "round-now")
+    world.give("round-now")
     for device in fleet(world):
         device.contribute()
     world.wait(1_000)
@@ -115,12 +107,12 @@ def test_an_ordered_round_opens_though_the_federation_is_paused_and_stays_the_on
 
 def test_two_rounds_are_never_open_at_once(world):
     fleet(world)
-    answer = give(world, "round-now")
+    answer = world.give("round-now")
     assert (answer.is_obeyed, world.state.number) == (False, 1)
 
 
 def test_an_unknown_order_is_refused_and_goes(world, folder):
-    assert give(world, "dance").outcome == "no such command: dance"
+    assert world.give("dance").outcome == "no such command: dance"
     assert list(folder.iterdir()) == []
 
 
@@ -131,7 +123,7 @@ def test_an_order_that_is_found_again_after_a_crash_is_not_done_again(world, fol
     fleet(world)
     with monkeypatch.context() as crash:
         crash.setattr(Spool, "remove", lambda *_: None)
-        give(world, "abort")
+        world.give("abort")
     world.wait(10)
     assert world.state.number == 2
     world.restart()
@@ -142,7 +134,7 @@ def test_an_order_that_is_found_again_after_a_crash_is_not_done_again(world, fol
 def test_every_order_is_written_down_once_with_who_gave_it_and_what_came_of_it(world, monkeypatch):
     with monkeypatch.context() as crash:
         crash.setattr(Spool, "remove", lambda *_: None)
-        give(world, "abort", reason="wrong probes")
+        world.give("abort", reason="wrong probes")
         world.wait(1)
     world.restart()
     (record,) = Chronicle(world.store, "demo").commands()
@@ -151,7 +143,7 @@ def test_every_order_is_written_down_once_with_who_gave_it_and_what_came_of_it(w
 
 
 def test_what_was_ordered_survives_a_crash(world):
-    give(world, "pause")
+    world.give("pause")
     world.restart()
     fleet(world)
     world.wait(1_000)

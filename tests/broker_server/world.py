@@ -6,6 +6,7 @@ import numpy as np
 
 from broker_server.aggregator import Aggregator
 from broker_server.core.rate import RateTerms
+from broker_server.orders import new_order, place_order
 from broker_server.rules.mean_probabilities import MeanProbabilities
 from broker_server.rules.voice import WEIGHT_ONE, Voice
 from broker_server.settings import MethodSettings, ProbeSet, RecordSettings, RoundSettings, Settings
@@ -119,6 +120,20 @@ class World:
 
     def arrive(self, topic, payload, *, retained=False):
         self.link.events.put(Arrived(topic, payload, retained=retained, token=0))
+
+    # What an operator does.
+
+    def place(self, order):
+        place_order(self.arguments["spool"].folder, order)
+
+    def obey(self, order):
+        """Place an order, let the server find it, and return its answer."""
+        self.place(order)
+        self.settle()
+        return self.state.answer_to(order.id)
+
+    def give(self, command, **said):
+        return self.obey(new_order(command, who="ada", at_ms=self.now_ms, arguments=said))
 
     # What the fleet sees.
 

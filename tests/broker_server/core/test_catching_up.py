@@ -6,7 +6,7 @@ import pytest
 
 from broker_server.core.catching_up import MOST_MS, QUIET_MS, CatchingUp
 from broker_server.core.round import Phase
-from broker_server.orders import Spool, new_order, place_order
+from broker_server.orders import Spool, new_order
 from fd_protocol import codec
 from fd_protocol.messages import Kind, Status
 from fd_protocol.parts import split
@@ -85,7 +85,7 @@ def test_an_operator_can_end_such_a_round(world):
     fleet(world)[0].contribute()
     world.link.events.put(LinkDown("gone"))
     world.wait(3600)
-    place_order(world.server._spool.folder, new_order("abort", who="ada", at_ms=world.now_ms))
+    world.place(new_order("abort", who="ada", at_ms=world.now_ms))
     world.settle()
     assert world.state.round.phase is Phase.ABORTED
 

@@ -14,7 +14,7 @@ from broker_server.core.round import Phase
 from broker_server.core.trust import TrustTable
 from broker_server.edition_views import views
 from broker_server.kits import Kit
-from broker_server.orders import Spool, new_order, place_order
+from broker_server.orders import Spool, new_order
 from broker_server.records.chronicle import Chronicle
 from broker_server.records.scribe import TRIAL_OF
 from broker_server.replaying import remake
@@ -197,12 +197,6 @@ def world(tmp_path):
     return make_world(tmp_path)
 
 
-def give(world, given):
-    place_order(world.server._spool.folder, given)
-    world.settle()
-    return world.state.answer_to(given.id)
-
-
 def right(world, label, seed=0):
     """What a device says that holds `label` likeliest everywhere, and a little of its own."""
     count = world.offer.slice.count
@@ -228,10 +222,10 @@ def test_old_and_new_go_side_by_side_and_the_operator_sees_both(world):
     """A trial between two rounds on the current set: its consensus goes to nobody, and nothing else changes."""
     devices = three(world)
     answer_all(world, devices)
-    assert give(world, stage()).is_obeyed
+    assert world.obey(stage()).is_obeyed
     assert [ref.public_set for ref in (notice(world).current, *notice(world).coming)] == list(BOTH)
     before = world.state
-    assert give(world, order(Command.PROBES_TRIAL)).outcome == "the next round is a trial of edition 2"
+    assert world.obey(order(Command.PROBES_TRIAL)).outcome == "the next round is a trial of edition 2"
     assert (world.offer.slice.public_set, world.offer.slice.count) == (NEW_SET, 16)
     for device in devices:
         device.send_map([0] * 12 + [FAR] * 4, public_set=NEW_SET)
@@ -251,9 +245,9 @@ def test_a_trial_is_for_those_alone_that_say_they_have_the_set_and_ends_when_the
     devices = [world.device(name, public_sets=BOTH) for name in "ab"]
     silent, other = world.device("c"), world.device("d", public_sets=(PUBLIC_SET,))
     answer_all(world, [*devices, silent])
-    give(world, stage())
+    world.obey(stage())
     assert views(world.state, Chronicle(world.store, FED))[1].lacking == ("c", "d")
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(order(Command.PROBES_TRIAL))
     assert world.state.round.invited == 2
     answer_all(world, devices, label=1)
     assert world.state.round.phase is Phase.CLOSED
@@ -266,10 +260,10 @@ def test_a_trial_is_for_those_alone_that_say_they_have_the_set_and_ends_when_the
 def test_after_the_switch_rounds_are_about_the_new_set_and_its_canaries_judge(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     answer_all(world, devices, label=1)
-    answer = give(world, order(Command.PROBES_SWITCH))
+    answer = world.obey(order(Command.PROBES_SWITCH))
     assert answer.outcome == "edition 2 is current from the next round on"
     assert (notice(world).current.public_set, notice(world).coming) == (NEW_SET, ())
     world.wait(10)
@@ -286,9 +280,9 @@ def test_after_the_switch_rounds_are_about_the_new_set_and_its_canaries_judge(wo
 def test_a_device_that_lacks_the_new_set_is_not_waited_for(world):
     devices = [*three(world), world.device("d", public_sets=(PUBLIC_SET,))]
     answer_all(world, devices)
-    give(world, stage())
+    world.obey(stage())
     insist = new_order(Command.PROBES_SWITCH.value, who="ada", at_ms=5, arguments={UNTRIED: "yes"})
-    assert "1 devices online do not have it" in give(world, insist).outcome
+    assert "1 devices online do not have it" in world.obey(insist).outcome
     world.wait(60)
     world.wait(10)
     assert world.state.round.invited == 3
@@ -296,9 +290,9 @@ def test_a_device_that_lacks_the_new_set_is_not_waited_for(world):
 
 def test_a_switch_while_a_round_is_open_counts_from_the_next_one_on(world):
     devices = three(world)
-    give(world, stage())
+    world.obey(stage())
     insist = new_order(Command.PROBES_SWITCH.value, who="ada", at_ms=5, arguments={UNTRIED: "yes"})
-    give(world, insist)
+    world.obey(insist)
     assert world.state.round.offer.slice.public_set == PUBLIC_SET
     answer_all(world, devices)
     assert world.consensus()[0][0].slice.public_set == PUBLIC_SET
@@ -308,35 +302,35 @@ def test_a_switch_while_a_round_is_open_counts_from_the_next_one_on(world):
 
 
 def test_an_order_about_a_set_that_is_not_there_is_refused_before_anything_changes(world):
-    answer = give(world, stage(canaries=sha256(b"nobody has these").hex()))
+    answer = world.obey(stage(canaries=sha256(b"nobody has these").hex()))
     assert (answer.is_obeyed, answer.outcome) == (False, "it is not on the shelf")
     assert world.state.editions == Editions(current=FIRST, count=1)
 
 
 def test_an_edition_that_does_not_go_with_the_settings_is_refused(tmp_path):
     world = make_world(tmp_path, rounds=RoundSettings(minimum_online=3, probes=18))
-    answer = give(world, stage())
+    answer = world.obey(stage())
     assert (answer.is_obeyed, "the public set has 16" in answer.outcome) == (False, True)
 
 
 def test_a_trial_round_that_is_open_keeps_its_edition(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
-    refused = give(world, order(Command.PROBES_DROP))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
+    refused = world.obey(order(Command.PROBES_DROP))
     assert (refused.is_obeyed, "must end first" in refused.outcome) == (False, True)
     answer_all(world, devices, label=1)
-    assert give(world, order(Command.PROBES_DROP)).is_obeyed
+    assert world.obey(order(Command.PROBES_DROP)).is_obeyed
     assert world.state.editions.staged is None
 
 
 def test_a_set_that_is_dropped_while_its_trial_is_wanted_is_not_tried(world):
     devices = three(world)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     assert world.state.editions.is_trial_wanted
-    give(world, order(Command.PROBES_DROP))
+    world.obey(order(Command.PROBES_DROP))
     answer_all(world, devices)
     world.wait(10)
     assert (world.offer.slice.public_set, world.state.round.trial_of) == (PUBLIC_SET, 0)
@@ -345,20 +339,20 @@ def test_a_set_that_is_dropped_while_its_trial_is_wanted_is_not_tried(world):
 def test_a_trial_that_fails_says_nothing_and_is_not_repeated_by_itself(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     world.wait(61)
     assert (world.state.round.phase, world.state.editions.trial) == (Phase.ABORTED, None)
     world.wait(10)
     assert world.state.round.trial_of == 0
-    assert not give(world, order(Command.PROBES_SWITCH)).is_obeyed
+    assert not world.obey(order(Command.PROBES_SWITCH)).is_obeyed
 
 
 def test_a_trial_of_probes_that_nobody_knows_makes_no_consensus(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     for device in devices:
         device.send_map([FAR] * 16, public_set=NEW_SET)
     answer_all(world, devices, label=1)
@@ -368,8 +362,8 @@ def test_a_trial_of_probes_that_nobody_knows_makes_no_consensus(world):
 def test_a_trial_is_on_record_as_one_and_is_not_what_the_fleet_got(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     answer_all(world, devices, label=1)
     chronicle = Chronicle(world.store, FED)
     record = chronicle.round(world.state.epoch, 2)
@@ -385,8 +379,8 @@ def test_last_words_and_maps_about_both_sets_are_kept_while_both_may_be_asked_ab
     for device in devices:
         device.send_map([0] * 20)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     for device in devices:
         device.send_map([0] * 16, public_set=NEW_SET)
     answer_all(world, devices, label=1)
@@ -401,7 +395,7 @@ def test_last_words_and_maps_about_both_sets_are_kept_while_both_may_be_asked_ab
         ("b", "stored", True),
         ("c", "absent", True),
     ]
-    give(world, order(Command.PROBES_SWITCH))
+    world.obey(order(Command.PROBES_SWITCH))
     world.wait(10)
     answer_all(world, devices, label=1)
     assert [row.round for row in world.store.payloads(FED, Kind.COMPETENCE.value, "c")] == [2], (
@@ -411,7 +405,7 @@ def test_last_words_and_maps_about_both_sets_are_kept_while_both_may_be_asked_ab
 
 def test_a_map_of_a_set_that_is_not_offered_is_refused(world):
     devices = three(world)
-    give(world, stage())
+    world.obey(stage())
     (receipt,) = devices[0].send_map([0] * 16, public_set=NEW_SET)
     assert (receipt.status, receipt.reason) == (Status.REFUSED, "foreign_public_set")
 
@@ -419,13 +413,13 @@ def test_a_map_of_a_set_that_is_not_offered_is_refused(world):
 def test_a_restart_in_the_middle_of_a_trial_goes_on_with_it(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     answer_all(world, devices[:2], label=1)
     world.restart()
     answer_all(world, devices[2:], label=1)
     assert (world.state.round.trial_of, world.state.editions.trial.round.number) == (2, 2)
-    give(world, order(Command.PROBES_SWITCH))
+    world.obey(order(Command.PROBES_SWITCH))
     world.restart()
     world.wait(10)
     assert world.offer.slice.public_set == NEW_SET
@@ -435,8 +429,8 @@ def test_a_restart_in_the_middle_of_a_trial_goes_on_with_it(world):
 def test_a_server_whose_set_is_gone_does_not_start(world):
     devices = three(world)
     answer_all(world, devices)
-    give(world, stage())
-    give(world, new_order(Command.PROBES_SWITCH.value, who="ada", at_ms=5, arguments={UNTRIED: "yes"}))
+    world.obey(stage())
+    world.obey(new_order(Command.PROBES_SWITCH.value, who="ada", at_ms=5, arguments={UNTRIED: "yes"}))
     world.arguments["make_kit"] = None
     with pytest.raises(InvalidValueError, match="no edition 2 of the public set here"):
         world.restart()
@@ -457,15 +451,15 @@ NAMED_BY_HAND = {"public_set": NEW_SET, "count": 16, "canaries": NEW_CANARIES, "
 
 def test_once_another_set_was_staged_the_settings_are_not_asked_any_more(world):
     three(world)
-    give(world, stage())
-    give(world, order(Command.PROBES_DROP))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_DROP))
     world.arguments |= {"probes": NEW, "canaries": KNOWN[NEW_CANARIES], "canaries_sha256": NEW_CANARIES}
     world.restart()
     assert world.state.editions.current == FIRST
 
 
 def test_a_broker_that_lost_its_memory_is_told_of_the_sets_again(world):
-    give(world, stage())
+    world.obey(stage())
     world.drop()
     assert notice(world).coming[0].public_set == NEW_SET
 
@@ -473,9 +467,9 @@ def test_a_broker_that_lost_its_memory_is_told_of_the_sets_again(world):
 def test_an_ordered_trial_opens_though_the_federation_is_paused(world):
     three(world)
     world.wait(61)
-    give(world, order(Command.PAUSE))
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(order(Command.PAUSE))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     assert (world.state.round.trial_of, world.state.is_paused) == (2, True)
 
 
@@ -484,8 +478,8 @@ def test_a_trial_is_no_warm_up_and_the_warm_up_is_still_to_come(tmp_path):
     devices = three(world)
     assert world.state.round.is_warm_up
     world.wait(301)
-    give(world, stage())
-    give(world, order(Command.PROBES_TRIAL))
+    world.obey(stage())
+    world.obey(order(Command.PROBES_TRIAL))
     assert (world.state.round.is_warm_up, world.state.round.trial_of) == (False, 2)
     answer_all(world, devices, label=1)
     world.wait(10)
@@ -521,7 +515,7 @@ def test_other_canaries_catch_in_one_round_who_knew_the_old_ones(world):
     assert trusts(world)["c"] == pytest.approx(trusts(world)["a"])
     said = len(world.link.history)
     given = order(Command.PROBES_ROTATE, canaries=OTHER_CANARIES.hex())
-    assert "goes on" in give(world, given).outcome
+    assert "goes on" in world.obey(given).outcome
     assert len(world.link.history) == said, "nobody is told"
     play_with_guesser(world, devices, label=2)
     assert trusts(world)["c"] < trusts(world)["a"] / 4
@@ -531,7 +525,7 @@ def test_trust_that_is_forgotten_is_earned_anew(world):
     devices = fleet(world)
     answer_all(world, devices, label=0)
     said = {"canaries": OTHER_CANARIES.hex(), FORGET_TRUST: "yes"}
-    give(world, new_order(Command.PROBES_ROTATE.value, who="ada", at_ms=5, arguments=said))
+    world.obey(new_order(Command.PROBES_ROTATE.value, who="ada", at_ms=5, arguments=said))
     assert world.state.trust == b""
     world.wait(10)
     answer_all(world, devices, label=2)

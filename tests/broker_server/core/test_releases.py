@@ -30,7 +30,7 @@ from broker_server.core.federation import Federation, from_snapshot, named_blobs
 from broker_server.core.release_gate import ReleaseGate
 from broker_server.core.releases import Candidate, Releases, propose
 from broker_server.deliveries import find
-from broker_server.orders import Spool, new_order, place_order
+from broker_server.orders import Spool
 from broker_server.settings import MethodSettings
 from broker_server.shelf import Shelf
 from broker_server.student import Student, StudentTerms, StudentWeights
@@ -411,7 +411,7 @@ def test_a_student_is_staged_through_a_whole_server_and_halted_by_devices(first,
     )
     follows = {"family": family, "bundle": first.digest, "capabilities": ("u8-sqrt", "commands", "releases")}
     devices = [world.device(name, **follows) for name in "abc"]
-    give(world, "tag", device="a", tags="canary")
+    world.give("tag", device="a", tags="canary")
     for device in devices:
         device.contribute(probabilities=truth_of(samples))
     told = nudge(world, family)
@@ -427,22 +427,15 @@ def test_a_student_is_staged_through_a_whole_server_and_halted_by_devices(first,
     assert (halted.staged.share, halted.staged.named) == (0.0, ())
     world.restart()
     assert nudge(world, family) == halted
-    assert give(world, "withdraw", family=family).is_obeyed
+    assert world.give("withdraw", family=family).is_obeyed
     assert nudge(world, family).staged is None
     assert nudge(world, family).bundle == first.digest
-
-
-def give(world, command, **said):
-    placed = new_order(command, who="ada", at_ms=world.now_ms, arguments=said)
-    place_order(world.server._spool.folder, placed)
-    world.settle()
-    return world.state.answer_to(placed.id)
 
 
 def test_an_order_to_release_that_cannot_be_staged_is_refused_by_a_whole_server(first, samples, tmp_path):
     world = World(tmp_path / "s.db", student=student_of(first, samples), spool=Spool(tmp_path / "orders"))
     play_round(world, samples)
-    refused = give(world, "release", percent="50", stages="20")
+    refused = world.give("release", percent="50", stages="20")
     assert not refused.is_obeyed
     assert "each stage is wider" in refused.outcome
     assert world.state.releases.candidate is None

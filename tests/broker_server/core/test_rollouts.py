@@ -13,7 +13,7 @@ from broker_server.core.events import ClockTicked, Order, Ordered, PublishBundle
 from broker_server.core.federation import Federation, from_snapshot, outstanding, step, to_snapshot
 from broker_server.core.rollouts import Rollout, heard, resume, started_by, ticked, widen
 from broker_server.deliveries import Deliveries, find, lost
-from broker_server.orders import Spool, new_order, place_order
+from broker_server.orders import Spool
 from fd_protocol import codec
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
@@ -250,15 +250,8 @@ def world(tmp_path):
     return world
 
 
-def give(world, command, **said):
-    placed = new_order(command, who="ada", at_ms=world.now_ms, arguments=said)
-    place_order(world.server._spool.folder, placed)
-    world.settle()
-    return world.state.answer_to(placed.id)
-
-
 def publish(world, number, **said):
-    return give(world, "publish", **order(number, **said).order.arguments)
+    return world.give("publish", **order(number, **said).order.arguments)
 
 
 def heard_by_devices(world):
@@ -278,10 +271,10 @@ def test_devices_hear_of_both_bundles_and_who_is_first(world):
     release = heard_by_devices(world)
     assert (release.version, release.staged.version, release.staged.share) == ("1", "2", 0.05)
     assert release.staged.named == (release.staged.mark("a"),)
-    give(world, "rollout-halt", family=FAMILY)
+    world.give("rollout-halt", family=FAMILY)
     assert (heard_by_devices(world).staged.share, heard_by_devices(world).staged.named) == (0.0, ())
-    give(world, "rollout-resume", family=FAMILY)
-    give(world, "rollout-widen", family=FAMILY, percent="100")
+    world.give("rollout-resume", family=FAMILY)
+    world.give("rollout-widen", family=FAMILY, percent="100")
     assert (heard_by_devices(world).version, heard_by_devices(world).staged) == ("2", None)
 
 
@@ -289,7 +282,7 @@ def test_a_device_that_gets_the_tag_later_is_among_the_first(world):
     publish(world, 1)
     publish(world, 2, **STAGED)
     assert heard_by_devices(world).staged.named == ()
-    give(world, "tag", device="b", tags="canary")
+    world.give("tag", device="b", tags="canary")
     release = heard_by_devices(world)
     assert release.staged.named == (release.staged.mark("b"),)
 
@@ -330,7 +323,7 @@ def test_a_forgotten_device_is_forgotten_here_too(world):
     publish(world, 1)
     publish(world, 2, percent="50")
     say(world, "a", CommandState.SUCCESSFUL)
-    give(world, "forget", device="a")
+    world.give("forget", device="a")
     assert find(world.store, FED, "a") is None
     assert Deliveries(world.store, FED).outcomes(BUNDLE) == {}
 
@@ -413,9 +406,9 @@ def test_those_that_are_not_among_the_first_are_asked_when_it_widens(following):
     following.store.merge("devices", {"fed": FED, "device": "b"}, {"tags": json.dumps(["canary"])})
     publish(following, 2, tags="canary", percent="0")
     assert [standing(following, name) for name in "abc"] == [None, Standing.ASKED, None]
-    give(following, "tag", device="c", tags="canary")
+    following.give("tag", device="c", tags="canary")
     assert standing(following, "c") is Standing.ASKED
-    give(following, "rollout-widen", family=FAMILY, percent="100")
+    following.give("rollout-widen", family=FAMILY, percent="100")
     assert standing(following, "a") is Standing.ASKED
 
 
