@@ -1,8 +1,9 @@
 """Every baseline at its best: a stated grid, the choice made on validation data, never on test data.
 
-The budget is the same for all, so a method gains nothing from having more knobs. Of a grid with more points than that,
-those that differ from the start in the fewest knobs come first, drawn at random among equals (Bergstra, Bengio 2012).
-What extends FedAvg starts from FedAvg's own best: there its additional knob is tried in full before anything else.
+The budget is the same for all, so a method gains nothing from having more knobs. A search goes uphill along one knob
+after the other, as far as it helps, and begins again at points drawn at random where nothing nearby does (coordinate
+search, Hooke and Jeeves 1961, restarted): an optimum at the edge of a grid is found with few trials. What extends
+FedAvg starts from FedAvg's own best, and tries its additional knob before anything else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -57,31 +58,82 @@ class Knobs:
     own_rate: float = 1e-3
 
 
-def candidates(start: Knobs, axes: Axes, budget: int) -> list[Knobs]:
-    """Return points of the grid around `start`, at most `budget`; a larger budget has all those of a smaller one."""
+def tuned(start: Knobs, axes: Axes, budget: int, score: Callable[[Knobs], float], path: Path) -> Knobs:
+    """Return the best that `search` finds; scores are kept at `path`, and a call that was cut short goes on there."""
+    scores = _read(path)
+
+    def ask(knobs: Knobs) -> float:
+        if knobs not in scores:
+            scores[knobs] = _score(knobs, score)
+            _write(path, scores)
+        return scores[knobs]
+
+    return search(start, axes, budget, ask)
+
+
+def search(start: Knobs, axes: Axes, budget: int, ask: Callable[[Knobs], float]) -> Knobs:
+    """Return the best point of a grid that `budget` trials find, the first of equals.
+
+    It begins at `start`; where that is not on an axis, in the middle of it, and such axes come first. The trials of a
+    smaller budget are the first ones of a larger.
+    """
+    trials = _Trials(ask, budget)
+    new = [name for name in axes if getattr(start, name) not in axes[name]]
+    ways = {name: sorted(axes[name]) for name in (*new, *axes)}
+    best = _uphill(_at(start, {name: ways[name][len(ways[name]) // 2] for name in new}), ways, trials)
+    for drawn in _shuffled(start, ways):
+        if trials(drawn) > trials(best):
+            best = _uphill(drawn, ways, trials)
+    return best
+
+
+@dataclass
+class _Trials:
+    """Scores of at most `budget` points; what is not tried any more scores less than anything."""
+
+    ask: Callable[[Knobs], float]
+    budget: int
+    scores: dict[Knobs, float] = field(default_factory=dict)
+
+    def __call__(self, knobs: Knobs) -> float:
+        if knobs not in self.scores and len(self.scores) < self.budget:
+            self.scores[knobs] = self.ask(knobs)
+        return self.scores.get(knobs, -math.inf)
+
+
+def _uphill(here: Knobs, ways: Axes, trials: _Trials) -> Knobs:
+    """Return where a step along no axis is better."""
+    before = None
+    while here != before:
+        before = here
+        for name, values in ways.items():
+            here = _along(here, name, values, trials)
+    return here
+
+
+def _along(here: Knobs, name: str, values: Sequence[float], trials: _Trials) -> Knobs:
+    """Return where it ends to go along one axis as long as that is better: up, or else down."""
+    place = values.index(getattr(here, name))
+    for way in (values[place + 1 :], values[:place][::-1]):
+        best = here
+        for value in way:
+            there = _at(here, {name: value})
+            if trials(best) >= trials(there):
+                break
+            best = there
+        if best is not here:
+            return best
+    return here
+
+
+def _shuffled(start: Knobs, axes: Axes) -> list[Knobs]:
+    """Return all points of the grid, in an order drawn once for all."""
     points = [_at(start, dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
-    turn = np.random.default_rng(len(points)).permutation(len(points))
-    drawn = sorted(range(len(points)), key=lambda index: (_distance(points[index], start), turn[index]))[:budget]
-    return [points[index] for index in sorted(drawn)]
+    return [points[index] for index in np.random.default_rng(len(points)).permutation(len(points))]
 
 
 def _at(start: Knobs, values: Mapping[str, Any]) -> Knobs:
     return replace(start, **values)
-
-
-def _distance(knobs: Knobs, start: Knobs) -> int:
-    """Return in how many knobs they differ."""
-    return sum(ours != theirs for ours, theirs in zip(astuple(knobs), astuple(start), strict=True))
-
-
-def tuned(points: Sequence[Knobs], score: Callable[[Knobs], float], path: Path) -> Knobs:
-    """Return the best of `points`. Each score is kept at `path`, and a call that was cut short goes on from there."""
-    scores = _read(path)
-    for knobs in points:
-        if knobs not in scores:
-            scores[knobs] = _score(knobs, score)
-            _write(path, scores)
-    return max(points, key=scores.__getitem__)
 
 
 def validated(world: World) -> World:

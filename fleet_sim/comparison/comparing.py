@@ -29,7 +29,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_protocol.manifest import Role
 from fleet_sim.baselines.catalogue import BASELINES, Part
 from fleet_sim.baselines.standings import Bench
-from fleet_sim.baselines.tuning import BUDGET, Axes, Knobs, candidates, tuned, validated
+from fleet_sim.baselines.tuning import BUDGET, Axes, Knobs, tuned, validated
 from fleet_sim.comparison.cells import Cell, read_cell
 from fleet_sim.comparison.rule_cells import play_rule
 from fleet_sim.factory import Equipment, equip, load_equipment
@@ -265,7 +265,7 @@ class _Stage:
             return float(np.mean([baseline.score(bench, knobs, by) for bench in benches]))
 
         axes = comparison.grids.get(name, baseline.axes)
-        return name, tuned(candidates(start, axes, comparison.budget), score, path)
+        return name, tuned(start, axes, comparison.budget, score, path)
 
     # Playing.
 

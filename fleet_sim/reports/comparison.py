@@ -39,7 +39,7 @@ def report(compared: Compared, command: str) -> Report:
         f"{seeds} seeds, {rounds} rounds, {devices} devices. Mean ± 2 standard errors, differences paired by seed.",
         "all: rows that nobody has, those of unseen users where the world is split by user.",
         f"own: rows of a device's own kind, kept from it; {prior}.",
-        f"Baselines: the best of at most {comparison.budget} settings each, chosen on validation rows of other seeds.",
+        f"Baselines: the best of at most {comparison.budget} settings each, found on validation rows of other seeds.",
         "Rules: the settings of the scenario. A dash: nobody asked, or training diverged.",
     )
     return Report("Comparison of methods", summary, _curves(compared), sections(compared), command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from statistics import mean
 
 import numpy as np
@@ -62,17 +63,37 @@ def report_of_scores(table: Table, outcomes: Sequence[Outcome], plan: Plan, than
 
 def chosen_how(outcomes: Sequence[Outcome], plan: Plan) -> str:
     """Return how settings were chosen."""
-    dash = "A dash: nobody asked, or training diverged in a seed."
-    if not any(outcome.knobs or any(choice.values for choice in outcome.choices.values()) for outcome in outcomes):
+    dash = "A dash: not measured, or training diverged in a seed."
+    case, who = outcomes[0].case, _who_chose(outcomes)
+    if not who:
         return f"Settings are those of the scenarios; none was chosen. {dash}"
-    budget, seeds = outcomes[0].case.budget, len(plan.tuning_seeds)
-    text = f"Federations and baselines have the best of at most {budget} settings each, chosen on validation rows of"
-    case = outcomes[0].case
-    how = f"by {case.chosen_by or 'accuracy'}, a federation's by that of its {case.judged}"
-    like = [f"*{o.case.name}* has the settings of *{o.case.tuned_in}*." for o in outcomes if o.case.tuned_in]
+    seeds = f"{len(plan.tuning_seeds)} other seed{'s' * (len(plan.tuning_seeds) > 1)}"
+    how = f"one knob after the other, by {case.chosen_by or 'accuracy'}{_by_whom(outcomes)}"
+    says = [f"{who} the best of at most {case.budget} settings each, found on validation rows of {seeds}, {how}."]
+    says += [f"*{o.case.name}* has the settings of *{o.case.tuned_in}*." for o in outcomes if o.case.tuned_in]
     if case.is_tuned_once and len(case.federations) > 1:
-        like.append("The other federations have the settings of the first.")
-    return " ".join((f"{text} {seeds} other seed{'s' * (seeds > 1)} {how}.", *like, dash))
+        says.append("The other federations have the settings of the first.")
+    return " ".join((*says, dash))
+
+
+def _who_chose(outcomes: Sequence[Outcome]) -> str:
+    """Return whose settings were chosen, as the subject of a sentence; empty: nobody's."""
+    if not any(outcome.knobs for outcome in outcomes):
+        return "Federations have" if _has_choices(outcomes) else ""
+    return "Federations and baselines have" if _has_choices(outcomes) else "Federations are as set, baselines have"
+
+
+def _by_whom(outcomes: Sequence[Outcome]) -> str:
+    """Return whose score chooses, where that is not the only one there is."""
+    whose = f", a federation's by that of its {outcomes[0].case.judged}" if _has_choices(outcomes) else ""
+    tuned = [BASELINES[name] for name in dict.fromkeys(chain.from_iterable(outcome.knobs for outcome in outcomes))]
+    if own := " and ".join(f"*{baseline.title}*" for baseline in tuned if baseline.goal == "own"):
+        whose += f", those of {own} by a device's own kind of rows"
+    return whose
+
+
+def _has_choices(outcomes: Sequence[Outcome]) -> bool:
+    return any(choice.values for outcome in outcomes for choice in outcome.choices.values())
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> str:

@@ -11,7 +11,7 @@ from fd_protocol.errors import InvalidValueError
 from fd_runtime.fitting import FitTerms, TrainingDivergedError
 from fleet_sim.baselines.catalogue import BASELINES, NEW_CLASS_SETTINGS
 from fleet_sim.baselines.standings import NEW_CLASS_TERMS, Bench, asked
-from fleet_sim.baselines.tuning import Knobs, candidates, tuned, validated
+from fleet_sim.baselines.tuning import Knobs, search, tuned, validated
 from fleet_sim.factory import build_bundles
 from fleet_sim.lab import Lab
 from fleet_sim.metrics.scores import ScoreTerms
@@ -21,35 +21,80 @@ from fleet_sim.worlds import digits
 TUNED = {name: baseline for name, baseline in BASELINES.items() if baseline.axes}
 
 
-def test_a_small_grid_is_tried_whole():
-    points = candidates(Knobs(), {"learning_rate": (0.1, 0.2), "epochs": (1, 2)}, 10)
-    assert [(p.learning_rate, p.epochs) for p in points] == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+START = Knobs()
+RATES, EPOCHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2), (2, 5, 10, 20)
+
+
+def asked_for(budget, score, start=START, axes=None):
+    """Return what is found, and what was tried, in order."""
+    tried = []
+
+    def ask(knobs):
+        tried.append(knobs)
+        return score(knobs)
+
+    return search(start, axes or {"learning_rate": RATES, "epochs": EPOCHS}, budget, ask), tried
+
+
+def nearness_to(rate, epochs):
+    return lambda knobs: -abs(math.log(knobs.learning_rate / rate)) - abs(math.log(knobs.epochs / epochs))
+
+
+def test_a_small_grid_is_tried_whole_and_no_point_twice():
+    best, tried = asked_for(10, lambda knobs: -knobs.epochs, axes={"learning_rate": (0.1, 0.2), "epochs": (1, 2)})
+    assert len(tried) == 4 == len({*tried})
+    assert best.epochs == 1
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("epochs", EPOCHS)
+def test_an_optimum_anywhere_on_the_grid_is_found_with_fewer_trials_than_it_has_points(rate, epochs):
+    best, tried = asked_for(11, nearness_to(rate, epochs))
+    assert (best.learning_rate, best.epochs) == (rate, epochs)
+    assert len(tried) == 11 < len(RATES) * len(EPOCHS)
+
+
+def test_six_trials_come_to_the_highest_rate_where_it_is_the_best():
+    best, _ = asked_for(6, nearness_to(0.2, 5))
+    assert best == Knobs(learning_rate=0.2)
+
+
+def test_a_second_hill_is_found_where_the_budget_is_large():
+    def score(knobs):
+        return 2.0 if (knobs.learning_rate, knobs.epochs) == (0.2, 20) else nearness_to(0.01, 5)(knobs)
+
+    assert asked_for(6, score)[0] == Knobs()
+    assert asked_for(24, score)[0] == Knobs(epochs=20, learning_rate=0.2)
 
 
 def test_a_method_gains_nothing_from_having_more_knobs():
-    counts = {name: len(candidates(Knobs(), baseline.axes, 9)) for name, baseline in TUNED.items()}
-    assert set(counts.values()) == {9}
+    def ripples(knobs):
+        return math.sin(1e4 * knobs.learning_rate + 7 * knobs.epochs)
+
+    counts = {len(asked_for(9, ripples, axes=baseline.axes)[1]) for baseline in TUNED.values()}
+    assert counts == {9}
 
 
-def test_a_larger_budget_tries_all_that_a_smaller_one_does():
+def test_a_larger_budget_begins_with_the_trials_of_a_smaller_one():
     axes = TUNED["fedprox/tail"].axes
-    small, large = (candidates(Knobs(), axes, budget) for budget in (5, 30))
-    assert len({*small}) == 5
-    assert {*small} < {*large}
+    (_, small), (_, large) = (asked_for(budget, nearness_to(0.1, 2), axes=axes) for budget in (5, 30))
+    assert len(small) == 5
+    assert large[:5] == small
 
 
 def test_what_extends_another_baseline_first_tries_its_own_knob_where_that_one_is_best():
     start = Knobs(epochs=20, learning_rate=1e-1)
     axes = TUNED["fedprox/tail"].axes
-    assert {*candidates(start, axes, 4)} == {replace(start, prox=prox) for prox in axes["prox"]}
+    _, tried = asked_for(4, lambda knobs: -knobs.prox, start, axes)
+    assert tried == [replace(start, prox=prox) for prox in (0.1, 1.0, 0.01, 0.001)]
     assert TUNED["fedprox/tail"].base == "fedavg/tail"
 
 
 def test_what_is_no_axis_stays_as_it_starts():
     start = Knobs(epochs=7, learning_rate=0.25)
-    points = candidates(start, TUNED["fedavg/tail/fine-tuned"].axes, 4)
-    assert {(p.epochs, p.learning_rate) for p in points} == {(7, 0.25)}
-    assert len({(p.own_epochs, p.own_rate) for p in points}) == 4
+    _, tried = asked_for(8, lambda knobs: knobs.own_rate, start, TUNED["fedavg/tail/fine-tuned"].axes)
+    assert {(p.epochs, p.learning_rate) for p in tried} == {(7, 0.25)}
+    assert len({(p.own_epochs, p.own_rate) for p in tried}) == 8
 
 
 def test_the_best_wins_and_what_diverges_never_does(tmp_path):
@@ -58,25 +103,26 @@ def test_the_best_wins_and_what_diverges_never_does(tmp_path):
             raise TrainingDivergedError(1, math.nan)
         return float(knobs.learning_rate < 0.04)
 
-    points = [Knobs(learning_rate=rate) for rate in (0.1, 0.05, 0.03, 0.01)]
-    assert tuned(points, score, tmp_path / "t.json").learning_rate == 0.03  # the first of equals
-    assert [row["score"] for row in json.loads((tmp_path / "t.json").read_text())] == [None, 0.0, 1.0, 1.0]
+    axes, path = {"learning_rate": (0.1, 0.05, 0.03, 0.01)}, tmp_path / "t.json"
+    assert tuned(Knobs(learning_rate=0.05), axes, 4, score, path).learning_rate == 0.03  # the first of equals
+    assert [row["score"] for row in json.loads(path.read_text())] == [0.0, None, 1.0, 1.0]
 
 
 def test_tuning_that_was_cut_short_goes_on_where_it_was(tmp_path):
-    points, asked = [Knobs(epochs=count) for count in (1, 2, 3)], []
+    axes, asked = {"epochs": (1, 2, 3)}, []  # from the middle up first
 
     def score(knobs):
-        if knobs.epochs == 3 and len(asked) < 3:
+        if knobs.epochs == 1 and len(asked) < 3:
             asked.append("cut")
             raise KeyboardInterrupt
         asked.append(knobs.epochs)
         return float(knobs.epochs)
 
+    path = tmp_path / "new" / "t.json"
     with pytest.raises(KeyboardInterrupt):
-        tuned(points, score, tmp_path / "new" / "t.json")
-    assert tuned(points, score, tmp_path / "new" / "t.json").epochs == 3
-    assert asked == [1, 2, "cut", 3]
+        tuned(START, axes, 3, score, path)
+    assert tuned(START, axes, 3, score, path).epochs == 3
+    assert asked == [2, 3, "cut", 1]
 
 
 def test_settings_are_chosen_without_a_look_at_test_or_own_rows():
@@ -189,6 +235,8 @@ def test_settings_may_be_chosen_by_a_score_that_the_bench_asks_for(bench):
 
 
 def test_settings_that_validation_rows_cannot_judge_never_win(tmp_path):
-    points = [Knobs(learning_rate=rate) for rate in (0.1, 0.05, 0.03)]
+    rates = (0.03, 0.05, 0.1)
+    points = [Knobs(learning_rate=rate) for rate in rates]
     scores = dict(zip(points, (math.nan, 0.2, math.nan), strict=True))
-    assert tuned(points, scores.__getitem__, tmp_path / "scores.json") == points[1]
+    found = tuned(points[0], {"learning_rate": rates}, 3, scores.__getitem__, tmp_path / "scores.json")
+    assert found == points[1]

@@ -26,6 +26,7 @@ from benchmarks.tables import (
 from benchmarks.tables.worlds import thinned
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.standings import Standing
+from fleet_sim.baselines.tuning import Knobs
 from fleet_sim.comparison.cells import Cell, read_cell
 from fleet_sim.comparison.comparing import Compared, Comparison
 from fleet_sim.metrics.scores import Scored, ScoreTerms
@@ -241,10 +242,13 @@ def test_where_nothing_was_chosen_no_budget_is_told():
     plan, bare = Plan(Path(), (100,), (0,)), outcome_of({"a": [0.5]})
     assert "none was chosen" in chosen_how([bare], plan)
     chose = replace(bare, choices={"a": Choice(SMALL, {"training.epochs": 4})})
-    said = (
-        "settings each, chosen on validation rows of 1 other seed by accuracy, a federation's by that of its student."
-    )
-    assert said in chosen_how([chose], plan)
+    how = "found on validation rows of 1 other seed, one knob after the other, by accuracy"
+    assert f"settings each, {how}, a federation's by that of its student." in chosen_how([chose], plan)
+    knobs = {"fedavg/tail": Knobs(), "local-only": Knobs()}
+    tuned = chosen_how([replace(chose, knobs=knobs)], plan)
+    assert tuned.startswith("Federations and baselines have the best of at most 8")
+    assert "its student, those of *local only* by a device's own kind of rows." in tuned
+    assert chosen_how([replace(bare, knobs=knobs)], plan).startswith("Federations are as set, baselines have the best")
 
 
 def test_a_goal_that_is_missed_says_so():
