@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -45,21 +46,22 @@ class Equipment:
         return ProbeSet(self.public.digest, self.public.spec.count, len(self.task.classes), self.task.digest)
 
 
-_ORDER = "probe-order.npy"
+_PUBLIC_SET, _ORDER = "public-set", "probe-order.npy"
 """Probe i of the public set is probe `order[i]` of the world. The labels' side of it: never shipped."""
 
 
 def equip(world: World, models: ModelTerms, seed: int, folder: Path, *, tflite: bool = False) -> Equipment:
     """Build everything that the devices and the server of `world` start from, into the new `folder`."""
-    probes, known = world.probes, world.canaries
-    rows = np.concatenate([np.delete(np.arange(len(probes)), known), known])
-    hidden = Hidden(probes.values[known], probes.labels[known])
-    unlabelled = probes.values[rows[: len(rows) - len(known)]]
-    built = build_public_set(folder / "public-set", unlabelled, world.task, seed=seed, canaries=hidden)
-    np.save(folder / _ORDER, rows[built.order], allow_pickle=False)
-    (folder / CANARIES_NAME).write_bytes(built.canaries.to_json())
+    _draw_public_set(world, seed, folder)
     build_bundles(world, models, seed, folder, tflite=tflite)
     return load_equipment(world, models, folder)
+
+
+def public_set_bytes(world: World, seed: int) -> int:
+    """Return the bytes of the public set's files, deflated: what everybody must get once."""
+    with TemporaryDirectory() as folder:
+        _draw_public_set(world, seed, Path(folder))
+        return sum(len(zlib.compress(path.read_bytes(), 9)) for path in (Path(folder) / _PUBLIC_SET).iterdir())
 
 
 def load_equipment(world: World, models: ModelTerms, folder: Path) -> Equipment:
@@ -68,7 +70,7 @@ def load_equipment(world: World, models: ModelTerms, folder: Path) -> Equipment:
     probes = world.probes.take(order)
     return Equipment(
         world.task,
-        load_public_set(folder / "public-set"),
+        load_public_set(folder / _PUBLIC_SET),
         probes,
         {family: load_bundle(folder / family) for family in _families(models)},
         read_canaries(folder / CANARIES_NAME),
@@ -84,6 +86,17 @@ def build_bundles(world: World, models: ModelTerms, seed: int, folder: Path, *, 
     }
 
 
+def _draw_public_set(world: World, seed: int, folder: Path) -> None:
+    """Write the public set, the server's canaries and the order of its probes, which is nobody's."""
+    probes, known = world.probes, world.canaries
+    rows = np.concatenate([np.delete(np.arange(len(probes)), known), known])
+    hidden = Hidden(probes.values[known], probes.labels[known])
+    unlabelled = probes.values[rows[: len(rows) - len(known)]]
+    built = build_public_set(folder / _PUBLIC_SET, unlabelled, world.task, seed=seed, canaries=hidden)
+    np.save(folder / _ORDER, rows[built.order], allow_pickle=False)
+    (folder / CANARIES_NAME).write_bytes(built.canaries.to_json())
+
+
 def _families(models: ModelTerms) -> list[str]:
     return sorted({*models.families, models.student})
 
@@ -92,7 +105,7 @@ def _recipe(models: ModelTerms, family: str, seed: int, *, tflite: bool) -> Reci
     return Recipe(
         name=family,
         family=family,
-        seed=1000 * seed + crc32(family.encode()) % 1000,
+        seed=1000 * seed + zlib.crc32(family.encode()) % 1000,
         pretraining=models.pretraining,
         augmentation=models.augmentation,
         trains="everything" if models.every_layer_trains else TAIL,

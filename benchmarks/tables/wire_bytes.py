@@ -10,7 +10,6 @@ their codes: `benchmarks.tables.codecs`.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.baselines.costs import cost_until
 from fleet_sim.baselines.standings import Standing
 from fleet_sim.data.terms import DataTerms
-from fleet_sim.factory import equip
 from fleet_sim.partitions import Dirichlet, PartitionTerms
 from fleet_sim.scenario import ModelTerms, Scenario
 from fleet_sim.tables import SHORT_SETTINGS, STUDENT, Case, Ends, Form, Outcome, Plan, Table, run, table_of
@@ -110,7 +108,7 @@ def report(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
 def to_target(outcomes: Sequence[Outcome], plan: Plan) -> str:
     rows = []
     for outcome in outcomes:
-        target, probes = target_of(outcome.ends), public_set_bytes(outcome.case, plan)
+        target, probes = target_of(outcome.ends), outcome.public_set_bytes
         ours = [(name, cost_until(outcome.ends[f"{name}, {STUDENT}"], target)) for name in outcome.case.federations]
         theirs = [(title, cost_until(outcome.ends[title], target)) for title in _weights()]
         for name, cost in (*ours, *theirs):
@@ -129,15 +127,6 @@ def to_target(outcomes: Sequence[Outcome], plan: Plan) -> str:
 def target_of(ends: Ends) -> float:
     first, f32 = f"{CODECS[0].value}, {STUDENT}", _weights()[0]
     return SHARE_OF_WORSE * min(mean(standing.final for standing in ends[name]) for name in (first, f32))
-
-
-def public_set_bytes(case: Case, plan: Plan) -> int:
-    """Return the bytes of the public set's files, deflated."""
-    first = next(iter(case.federations.values()))
-    folder = plan.folder / "public-sets" / f"{case.name}-{plan.seeds[0]}"
-    if not folder.exists():
-        equip(case.world(plan.seeds[0]), first.models, plan.seeds[0], folder)
-    return sum(len(zlib.compress(path.read_bytes(), 9)) for path in sorted((folder / "public-set").iterdir()))
 
 
 # The rule.

@@ -127,13 +127,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case that was played, the settings that were chosen for it, and whom federations listened to in the end."""
+    """A case that was played.
+
+    Attributes:
+        case: as it was played.
+        ends: of all methods.
+        choices: the settings that were chosen for federations, and `knobs`, for baselines.
+        heard: whom federations listened to in the end.
+        public_set_bytes: what everybody must get once, deflated, in the first seed; 0 = nothing, or it was not asked.
+    """
 
     case: Case
     ends: Ends
     choices: Mapping[str, Choice]
     knobs: Mapping[str, Knobs]
     heard: Mapping[str, Sequence[RoundMetrics]]
+    public_set_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fd_protocol.errors import InvalidValueError
 from fleet_sim.baselines.catalogue import BASELINES
 from fleet_sim.comparison.comparing import Compared, Comparison, compare_all
+from fleet_sim.factory import public_set_bytes
 from fleet_sim.metrics.rounds import RoundMetrics
 from fleet_sim.scenario import Scenario
 from fleet_sim.tables.case import CLIENTS, FIRST_SEED, STUDENT, TUNING_SEEDS, Case, Ends, Outcome, Plan
@@ -53,12 +54,13 @@ def _play(case: Case, plan: Plan, tuned: Outcome | None) -> Outcome:
         kinds = (STUDENT, CLIENTS)[2 - len(cells[0].standings) :]  # without a public set there is no student
         for place, kind in enumerate(kinds):
             ends[f"{name}, {kind}"] = [cell.standings[place] for cell in cells]
+    set_bytes = public_set_bytes(case.world(plan.seeds[0]), plan.seeds[0])
     if not case.baselines:
-        return Outcome(case, ends, choices, {}, heard)
+        return Outcome(case, ends, choices, {}, heard, set_bytes)
     (compared,) = _compared(case, plan, [(next(iter(case.federations.values())), case.baselines)])
     for cell in compared.cells:
         ends.setdefault(BASELINES[cell.method].title, []).append(cell.standings[0])
-    return Outcome(case, ends, choices, compared.chosen, heard)
+    return Outcome(case, ends, choices, compared.chosen, heard, set_bytes)
 
 
 def _compared(case: Case, plan: Plan, what: Sequence[tuple[Scenario, tuple[str, ...]]]) -> list[Compared]:

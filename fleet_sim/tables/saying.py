@@ -209,13 +209,18 @@ def _even(outcome: Outcome, title: str) -> str:
 
 
 def costs(outcomes: Sequence[Outcome]) -> str:
-    """Return the bytes of a device until equal accuracy: 95 % of where the best of those with rounds ends."""
+    """Return the bytes of a device until equal accuracy: 95 % of where the best of those with rounds ends.
+
+    Those who distil need the public set besides, once.
+    """
     targets = [SHARE_OF_BEST * best_end(outcome.ends) for outcome in outcomes]
     named = [name for name in names_of(outcomes) if any(has_rounds(o.ends.get(name, ())) for o in outcomes)]
     rows = [
         [name, *(_cost(outcome.ends.get(name, ()), target) for outcome, target in zip(outcomes, targets, strict=True))]
         for name in named
     ]
+    if any(outcome.public_set_bytes for outcome in outcomes):
+        rows.append(["*the public set, once*", *(f"{outcome.public_set_bytes:,}" for outcome in outcomes)])
     columns = [f"{o.case.name}, to {100 * target:.1f} %" for o, target in zip(outcomes, targets, strict=True)]
     played = [scenario for outcome in outcomes for scenario in outcome.case.federations.values()]
     every = max((scenario.measuring.every for scenario in played), default=1)

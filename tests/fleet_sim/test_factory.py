@@ -1,11 +1,12 @@
 """What leaves the factory fits together, and is measured without being touched."""
 
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fleet_sim.factory import equip
+from fleet_sim.factory import equip, public_set_bytes
 from fleet_sim.federation.simulation import Simulation
 from fleet_sim.lab import Lab
 from fleet_sim.scenario import PRESETS
@@ -41,6 +42,11 @@ def test_canaries_point_at_the_same_samples_before_and_after_the_shuffle(world, 
     labels = [*canaries.trust.labels, *canaries.release.labels]
     np.testing.assert_array_equal(labels, equipment.public_probes.labels[positions])
     assert len(canaries.trust.probes) == len(canaries.release.probes) == 100
+
+
+def test_the_bytes_of_a_public_set_are_those_of_what_devices_get(world, equipment):
+    files = [path.read_bytes() for path in equipment.public.folder.iterdir()]
+    assert public_set_bytes(world, 3) == sum(len(zlib.compress(content, 9)) for content in files)
 
 
 def test_the_public_set_on_disk_holds_no_label(equipment):

@@ -317,6 +317,8 @@ def test_equal_accuracy_costs_what_was_sent_and_received_until_then():
     head, _, *rows = costs([replace(outcome_of({}), ends=ends)]).splitlines()
     assert "mnist, to 71.2 %" in head
     assert rows == ["| ours, student | 20 / 40 (2.0) |", "| FedAvg | 30 / 60 (3.0, 1 of 2 seeds) |"]
+    with_set = costs([replace(outcome_of({}), ends=ends, public_set_bytes=214_700)])
+    assert with_set.splitlines()[-1] == "| *the public set, once* | 214,700 |"
 
 
 def test_equal_accuracy_is_seen_where_somebody_measures():
