@@ -32,8 +32,8 @@ AXES = {
     "training.probe_weight": (0.25, 0.5, 1.0),
 }
 BASELINES = (
-    *("local-only", "server-only/canaries", "fedavg/tail", "fedavg/tail/fine-tuned", "fedprox/tail", "feddf/tail"),
-    "centralised",
+    *("local-only", "server-only/canaries", "fedavg/tail", "fedavg/tail/fine-tuned", "fedprox/tail", "fedavgm/tail"),
+    *("feddf/tail", "centralised"),
 )
 OURS, MEAN = "competence", "mean-probabilities"
 GOALS = (

@@ -31,7 +31,7 @@ SCENARIO = replace(
 TINY_ROWS = 15
 """Below the twenty from which a device has a map."""
 LACKING = (3, 5, 8)
-NONE = "none"
+NONE = "no weak spot"
 """The column without a weak spot; baselines have its settings in all, as nobody knows of one beforehand."""
 OURS, MEAN = "competence", "mean-probabilities"
 BASELINES = ("factory-model", "local-only", "server-only", "fedavg/tail", "centralised")

@@ -34,8 +34,8 @@ from fleet_sim.scenario import ModelTerms
 from fleet_sim.worlds import digits
 from model_export.samples import DataError
 
-BENCHMARKS = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-BENCHMARKS = BENCHMARKS.split("<!-- begin comparison on label-skew -->")[0]  # its rows have the same names
+PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+BENCHMARKS = PAGE.split("<!-- begin comparison on label-skew -->")[0]  # its rows have the same names
 
 EVEN = ((30, 30, 30),) * 4
 APART = ((90, 0, 0), (0, 90, 0), (0, 0, 90), (0, 0, 90))
@@ -190,6 +190,32 @@ def test_bytes_of_weights_are_those_of_the_demo_federation():
 def test_what_advice_cites_stands_in_the_benchmarks(row, share, evidence):
     assert f"| {row} | {share}" in BENCHMARKS
     assert share.lstrip("+") in evidence
+
+
+@pytest.mark.parametrize(
+    ("section", "row", "place", "evidence"),
+    [
+        ("Dirichlet splits", "competence, student", 3, measured.EVIDENCE_EQUAL),
+        ("Dirichlet splits", "mean of probabilities, student", 3, measured.EVIDENCE_EQUAL),
+        ("Dirichlet splits", "local only", 3, measured.EVIDENCE_EQUAL),
+        ("weak spots", "competence, student", 2, measured.EVIDENCE_DOMAIN),
+        ("weak spots", "factory model", 2, measured.EVIDENCE_DOMAIN),
+    ],
+)
+def test_what_advice_cites_of_a_table_of_evidence_stands_in_it(section, row, place, evidence):
+    text = PAGE.partition(f"<!-- begin table: {section} -->")[2]
+    found = next(line for line in text.splitlines() if line.startswith(f"| {row} |")).split("|")[1 + place]
+    assert f"{found.split('±')[0].strip()} %" in evidence
+    assert section in evidence
+
+
+def test_what_privacy_costs_stands_in_its_table():
+    _, _, section = PAGE.partition("<!-- begin table: private heads -->")
+    _, _, text = section.partition("points of *no terms, student* above")
+    for epsilon in (8, 2, 1):
+        row = next(line for line in text.splitlines() if line.startswith(f"| epsilon {epsilon}, student |"))
+        points = row.split("|")[4].split("±")[0].strip().lstrip("+")
+        assert re.search(rf"(epsilon |, ){epsilon} costs {re.escape(points)}\b", measured.EVIDENCE_DP)
 
 
 # Verdicts.
