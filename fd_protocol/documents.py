@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fd_protocol.errors import FedistillError, InvalidValueError
+from fd_protocol.errors import FedistillError, InvalidValueError, shown
 
 T = TypeVar("T")
 Extra = Mapping[Any, Callable[[Any], Any]]
@@ -66,8 +66,8 @@ class Place:
         raise self.error(self.source, ".".join(self.key), problem)
 
     def expect(self, expected: str, found: Any) -> NoReturn:
-        shown = "" if isinstance(found, (dict, list)) else f" {found!r}"
-        self.fail(f"expected {expected}, found {_NAMES.get(type(found), type(found).__name__)}{shown}")
+        said = "" if isinstance(found, (dict, list)) else f" {shown(found)}"
+        self.fail(f"expected {expected}, found {_NAMES.get(type(found), type(found).__name__)}{said}")
 
 
 def build(cls: type[T], table: Any, place: Place) -> T:
@@ -139,8 +139,12 @@ def from_json(cls: type[T], data: bytes, place: Place) -> T:
         plain = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         place.fail(f"not JSON: {error}")
-    value = build(cls, plain, place)
-    if to_json(value) != data:
+    try:
+        value = build(cls, plain, place)
+        written = to_json(value)
+    except ValueError as error:  # half a surrogate pair, a number of more digits than Python writes
+        place.fail(str(error))
+    if written != data:
         place.fail("not in the form that fedistill writes: sorted keys, one space of indent, nothing twice")
     return value
 

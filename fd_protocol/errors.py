@@ -8,6 +8,8 @@ FedistillError
 
 from __future__ import annotations
 
+_SHOWN = 80
+
 
 class FedistillError(Exception):
     """Root of every error that fedistill raises on purpose."""
@@ -35,3 +37,8 @@ class DigestError(FedistillError):
     def __init__(self, name: str, expected: bytes, actual: bytes) -> None:
         self.name, self.expected, self.actual = name, expected, actual
         super().__init__(f"{name}: expected sha256 {expected.hex()[:16]}..., found {actual.hex()[:16]}...")
+
+
+def shown(value: object) -> str:
+    """Return what an error may tell of a peer's value: its `repr`, of a text or a number the first 80 characters."""
+    return repr(value[:_SHOWN]) if isinstance(value, str) else repr(value)[:_SHOWN]

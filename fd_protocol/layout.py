@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fd_protocol.errors import InvalidValueError
+from fd_protocol.errors import InvalidValueError, shown
 from fd_protocol.schema import keyed
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlot:
-    """One parameter: its initializer's name in the tail, its first element in theta, its shape (row-major)."""
+    """One parameter: its initializer's name in the tail, its first element in theta, its shape (row-major).
+
+    It has at most 8 extents and 2^28 elements.
+    """
 
     name: str = keyed(1)
     offset: int = keyed(2)
@@ -21,8 +24,11 @@ class ParameterSlot:
     def __post_init__(self) -> None:
         if not self.name:
             raise InvalidValueError("a parameter needs a name")
-        if self.offset < 0 or any(extent < 1 for extent in self.shape):
-            raise InvalidValueError(f"parameter {self.name!r}: offset {self.offset}, shape {self.shape}")
+        # How many extents comes first: the product of a hundred thousand takes seconds.
+        if len(self.shape) > 8 or any(extent < 1 for extent in self.shape) or self.size > 1 << 28:
+            raise InvalidValueError(f"parameter {shown(self.name)} must have at most 8 positive extents, 2^28 elements")
+        if self.offset < 0:
+            raise InvalidValueError(f"parameter {shown(self.name)} starts before theta")
 
     @property
     def size(self) -> int:
@@ -47,7 +53,7 @@ class ThetaLayout:
         end = 0
         for slot in self.slots:
             if slot.offset != end:
-                raise InvalidValueError(f"parameter {slot.name!r} starts at {slot.offset}, expected {end}")
+                raise InvalidValueError(f"parameter {shown(slot.name)} does not start at {end}")
             end = slot.end
 
     @classmethod

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Literal
 
 from fd_protocol.documents import LINES, InvalidDocumentError, Place, from_json, to_json
-from fd_protocol.errors import DigestError, InvalidValueError
+from fd_protocol.errors import DigestError, InvalidValueError, shown
 from fd_protocol.identity import check_name, sha256
 from fd_protocol.layout import ThetaLayout
 from fd_protocol.reference import Reference
@@ -103,7 +103,8 @@ class FileEntry:
         if (actual := sha256(content)).hex() != self.sha256:
             raise DigestError(str(name or self.path), bytes.fromhex(self.sha256), actual)
         if len(content) != self.size_bytes:
-            raise InvalidManifestError(name or self.path, "size_bytes", f"{self.size_bytes}, it has {len(content)}")
+            said = f"{shown(self.size_bytes)}, it has {len(content)}"
+            raise InvalidManifestError(name or self.path, "size_bytes", said)
         return content
 
 
@@ -170,7 +171,8 @@ class Task:
 
     def _check_columns(self) -> None:
         if self.time_axis is not None and not 0 <= self.time_axis < len(self.sample_shape):
-            raise InvalidValueError(f"time_axis {self.time_axis} is no axis of a sample of {list(self.sample_shape)}")
+            axis, shape = shown(self.time_axis), list(self.sample_shape)
+            raise InvalidValueError(f"time_axis {axis} is no axis of a sample of {shape}")
         if self.columns is None:
             return
         if len(set(self.columns)) < len(self.columns) or not all(0 < len(name) <= 64 for name in self.columns):
@@ -185,7 +187,8 @@ class Task:
         if self.vocabulary is not None and (self.vocabulary < 2 or self.preprocessing != Preprocessing()):
             raise InvalidValueError("a vocabulary has at least 2 tokens, and nothing preprocesses them")
         if self.tokens == "words" and (len(self.sample_shape) != 1 or self.vocabulary != len(self.classes) + 2):
-            found = f"samples {list(self.sample_shape)} below {self.vocabulary}, {len(self.classes)} classes"
+            shape, vocabulary = shown(list(self.sample_shape)), shown(self.vocabulary)
+            found = f"samples {shape} below {vocabulary}, {len(self.classes)} classes"
             raise InvalidValueError(f"words are read as [length] of 2 tokens more than there are classes, not {found}")
 
     @property
@@ -291,7 +294,8 @@ class Manifest:
         if (Role.BACKBONE in self.files) != (self.features is not None):
             raise InvalidValueError("a backbone, and nothing else, has features")
         if self.files[Role.THETA].size_bytes != 4 * self.layout.size:
-            raise InvalidValueError(f"theta has {self.files[Role.THETA].size_bytes} bytes, not 4 x {self.layout.size}")
+            size_bytes = shown(self.files[Role.THETA].size_bytes)
+            raise InvalidValueError(f"theta has {size_bytes} bytes, not 4 x {self.layout.size}")
         names = [entry.path for entry in self.files.values()]
         if len({*names, MANIFEST_NAME}) <= len(names):
             raise InvalidValueError("two files share a name")
@@ -317,9 +321,9 @@ class Manifest:
 
 def check_format(number: int) -> None:
     if number != FORMAT:
-        raise InvalidValueError(f"format {number} is not known here, only {FORMAT}")
+        raise InvalidValueError(f"format {shown(number)} is not known here, only {FORMAT}")
 
 
 def check_shape(shape: tuple[int, ...], what: str) -> None:
     if not shape or len(shape) > 8 or min(shape) < 1 or math.prod(shape) > 1 << 28:
-        raise InvalidValueError(f"{what} {list(shape)} must have 1 to 8 positive extents")
+        raise InvalidValueError(f"{what} {shown(list(shape))} must have 1 to 8 positive extents")

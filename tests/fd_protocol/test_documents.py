@@ -186,6 +186,33 @@ def test_a_document_that_is_too_long_is_not_even_parsed():
         Manifest.from_json(b" " * (1 << 21))
 
 
+@DOCUMENTS
+def test_text_that_is_no_utf_8_is_refused(value):
+    plain = json.loads(value.to_json()) | {"provenance": {"by": "\ud800"}}
+    with pytest.raises(InvalidManifestError, match="surrogates"):
+        type(value).from_json(json.dumps(plain, indent=1, sort_keys=True).encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("format", 10**4000),
+        ("task.sample_shape", [10**4000] * 3),
+        ("task.sample_shape", [1] * 100_000),
+        ("task.time_axis", 10**4000),
+        ("files.theta.size_bytes", 10**4000),
+        ("layout.slots", [{"name": "w", "offset": 0, "shape": [10**4000] * 2}]),
+        ("layout.slots", [{"name": "w", "offset": 10**4000, "shape": [2]}]),
+        ("training.slots", 10**4000),
+    ],
+    ids=["format", "shape", "long shape", "axis", "bytes", "extent", "offset", "type"],
+)
+def test_a_giant_number_is_refused_in_a_short_line(path, value):
+    with pytest.raises(InvalidManifestError) as caught:
+        Manifest.from_json(edited(path, value), "m")
+    assert len(str(caught.value)) < 300
+
+
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_bytes_are_a_document_or_refused(data):
     with pytest.raises(InvalidManifestError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import tracemalloc
 from dataclasses import replace
@@ -93,6 +94,14 @@ def test_a_changed_file_is_refused_and_nothing_is_written(bundle, tmp_path):
     with pytest.raises(DigestError, match="theta"):
         unpack(tar(**contents), tmp_path / "device")
     assert not (tmp_path / "device").exists()
+
+
+def test_a_document_that_is_no_utf_8_is_refused_and_nothing_is_written(bundle, tmp_path):
+    plain = json.loads(bundle.manifest.to_json()) | {"provenance": {"by": "\ud800"}}
+    document = json.dumps(plain, indent=1, sort_keys=True).encode()
+    with pytest.raises(InvalidManifestError):
+        unpack(tar(**{**members(pack(bundle)), "manifest.json": document}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_file_that_the_document_does_not_name_is_not_written(bundle, tmp_path):

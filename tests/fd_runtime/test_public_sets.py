@@ -1,5 +1,6 @@
 """Public sets by digest: found there, never used before they are whole."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -62,6 +63,16 @@ def test_a_set_that_is_not_what_its_name_says_is_passed_over_and_made_whole_by_a
     assert (sets.find(digest), sets.held()) == (None, {})
     sets.add(source)
     assert sets.held() == {digest: 60}
+
+
+def test_a_set_whose_description_is_no_utf_8_is_passed_over(source, sets):
+    good = sets.add(source)
+    plain = json.loads(good.spec.to_json()) | {"provenance": {"by": "\ud800"}}
+    bad = sets.folder / ("00" * 32)
+    bad.mkdir()
+    (bad / "public_set.json").write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
+    assert sets.find(bytes(32)) is None
+    assert sets.held() == {good.digest: 60}
 
 
 def test_what_lies_beside_the_sets_is_passed_over(sets, source):
