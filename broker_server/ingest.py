@@ -31,7 +31,7 @@ from broker_server.core.labels import StoredLabels
 from broker_server.core.rate import RATE_LIMITED, Allowances, RateTerms
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
-from fd_protocol.errors import DecodeError
+from fd_protocol.errors import DecodeError, shown
 from fd_protocol.messages import (
     Command,
     CommandState,
@@ -111,7 +111,7 @@ class Ingest:
         """
         address = parse(arrived.topic)
         if address.federation != self.settings.federation:
-            raise DecodeError("foreign_topic", arrived.topic)
+            raise DecodeError("foreign_topic", shown(arrived.topic))
         match address:
             case Address(device=str(device), leaf="state") if device:
                 if not self._may_say(self.presences, device, arrived, at_ms):
@@ -130,7 +130,7 @@ class Ingest:
                 return self._command(device, address.argument, arrived)
             case Address(device="", leaf="round"):
                 return self._own_offer(codec.decode(arrived.payload, RoundOffer), state, at_ms)
-        raise DecodeError("foreign_topic", arrived.topic)
+        raise DecodeError("foreign_topic", shown(arrived.topic))
 
     def _may_say(self, allowances: Allowances, device: str, arrived: Arrived, at_ms: int) -> bool:
         """What a broker tells from memory comes once a connection of ours, and costs the device nothing."""

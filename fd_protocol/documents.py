@@ -29,6 +29,8 @@ LINES: Mapping[str, Any] = {"lines": True}
 """Metadata of a field whose list may stand in a file, a line an item, where the reader of a document allows it."""
 
 MAX_JSON_BYTES = 1 << 20
+_KEY_CHARACTERS = 80
+"""Of a key that an error names; there may be any in a document."""
 _NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a table", list: "an array"}
 
 
@@ -63,7 +65,7 @@ class Place:
         return dataclasses.replace(self, key=(*self.key, name))
 
     def fail(self, problem: str) -> NoReturn:
-        raise self.error(self.source, ".".join(self.key), problem)
+        raise self.error(self.source, ".".join(name[:_KEY_CHARACTERS] for name in self.key), problem)
 
     def expect(self, expected: str, found: Any) -> NoReturn:
         said = "" if isinstance(found, (dict, list)) else f" {shown(found)}"

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from fd_protocol.errors import InvalidValueError
+from fd_protocol.errors import InvalidValueError, shown
 from fd_protocol.schema import keyed
 
 DIGEST_BYTES = 32
@@ -44,7 +44,7 @@ def check_name(name: str, what: str) -> str:
         InvalidValueError: not 1 to 64 of `a-z 0-9 -`, or it starts with a dash.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidValueError(f"{what} {name!r} must be 1 to 64 of a-z, 0-9, '-', not starting with '-'")
+        raise InvalidValueError(f"{what} {shown(name)} must be 1 to 64 of a-z, 0-9, '-', not starting with '-'")
     return name
 
 

@@ -54,7 +54,7 @@ def check_version(version: str) -> str:
         InvalidValueError: it may not.
     """
     if not _VERSION.fullmatch(version):
-        raise InvalidValueError(f"version {version!r} must be 1 to 64 of a-z, A-Z, 0-9, '.', '+', '-'")
+        raise InvalidValueError(f"version {shown(version)} must be 1 to 64 of a-z, A-Z, 0-9, '.', '+', '-'")
     return version
 
 
@@ -79,7 +79,7 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         if not _FILE_NAME.fullmatch(self.path):
-            raise InvalidValueError(f"{self.path!r} is not a plain file name")
+            raise InvalidValueError(f"{shown(self.path)} is not a plain file name")
         check_hex_digest(self.sha256, "sha256")
         if self.size_bytes < 1:
             raise InvalidValueError("a file has at least 1 byte")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_ori
 
 from fd_protocol import cbor
 from fd_protocol.cbor import MAX_ITEMS, Item, Reader, Room
-from fd_protocol.errors import DecodeError, InvalidValueError
+from fd_protocol.errors import DecodeError, InvalidValueError, shown
 
 T = TypeVar("T")
 Writer: TypeAlias = Callable[[Any, list[bytes]], None]
@@ -209,7 +209,7 @@ def _choice(enum: type[Enum]) -> _Form:
     def read(data: bytes, at: int, room: Room) -> tuple[Enum, int]:
         word, at = _read_as(str, data, at, room)
         if word not in members:
-            raise DecodeError("unsupported", f"{enum.__name__}: {word!r}")
+            raise DecodeError("unsupported", f"{enum.__name__}: {shown(word)}")
         return members[word], at
 
     return _Form(lambda value, out: out.append(encoded[value]), read)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from fd_protocol.errors import DecodeError, InvalidValueError
+from fd_protocol.errors import DecodeError, InvalidValueError, shown
 from fd_protocol.identity import check_name
 
 ROOT = "fd/v1"
@@ -123,10 +123,10 @@ def parse(topic: str) -> Address:
             case ["fd", "v1", federation, leaf, *rest] if len(rest) <= 1 and leaf != "dev":
                 address = Address(federation, leaf, "", "".join(rest))
             case _:
-                raise DecodeError("foreign_topic", topic)
+                raise DecodeError("foreign_topic", shown(topic))
         check_name(federation, "federation")
     except InvalidValueError as error:
-        raise DecodeError("foreign_topic", topic) from error
+        raise DecodeError("foreign_topic", shown(topic)) from error
     return address
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from fd_protocol.errors import FedistillError, InvalidValueError
+from fd_protocol.errors import FedistillError, InvalidValueError, shown
 from fd_protocol.identity import check_name
 
 CLOCK_SKEW = timedelta(hours=1)
@@ -203,7 +203,7 @@ def requested_key(request_pem: bytes, name: str | None = None) -> ec.EllipticCur
         raise RequestError("the signing request's key is not on P-256")
     names = [attribute.value for attribute in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if name is not None and names != [name]:
-        raise RequestError(f"the signing request is for {names}, not for {name!r}")
+        raise RequestError(f"the signing request is for {shown(names)}, not for {name!r}")
     return key
 
 

@@ -12,6 +12,7 @@ from fd_protocol.identity import RoundId
 from fd_protocol.messages import (
     MAX_PART_BYTES,
     MAX_PAYLOAD_BYTES,
+    Command,
     CompetenceMap,
     ConsensusBlock,
     Contribution,
@@ -121,6 +122,23 @@ def test_a_long_message_is_refused_unread():
     with pytest.raises(DecodeError) as caught:
         codec.decode(b"\x00" * (codec.MAX_MESSAGE_BYTES + 1), Part)
     assert caught.value.reason == "oversized"
+
+
+@pytest.mark.parametrize(
+    ("expected", "item"),
+    [
+        (DeviceState, {0: 5, 1: 1, 2: True, 6: "\x01" * 65_000}),
+        (DeviceState, {0: 5, 1: 1, 2: True, 3: "\x01" * 65_000}),
+        (Command, {0: 11, 1: "a", 2: "config", 3: "\x01" * 65_000, 4: 1}),
+        (Part, {0: 2, 1: {1: "\x01" * 64_000, 2: 1, 3: 1}, 2: "contribution", 3: bytes(32), 4: 1, 5: b"x"}),
+        (RoundReport, {0: 7, 1: {1: "f", 2: 1, 3: 1}, 2: bytes(32), 3: True, 5: {"m" * 64_000: 1.0}}),
+    ],
+    ids=["name", "text", "word", "federation", "metric"],
+)
+def test_a_refusal_is_a_short_line_however_long_the_message_is(expected, item):
+    with pytest.raises(DecodeError) as caught:
+        codec.decode(cbor.encode(item), expected)
+    assert len(str(caught.value)) < 500
 
 
 def test_the_longest_part_fits_a_packet():

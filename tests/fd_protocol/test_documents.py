@@ -213,6 +213,26 @@ def test_a_giant_number_is_refused_in_a_short_line(path, value):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("x" * 100_000, 1),
+        ("files." + "x" * 100_000, 1),
+        ("name", "\n" * 100_000),
+        ("version", "\n" * 100_000),
+        ("parent", "x" * 100_000),
+        ("files.tail.path", "\n" * 100_000),
+        ("files.tail.size_bytes", "x" * 100_000),
+        ("layout.slots", [{"name": "x" * 100_000, "offset": 1, "shape": [2]}]),
+    ],
+    ids=["key", "key of a table", "name", "version", "digest", "path", "type", "parameter"],
+)
+def test_a_long_text_is_refused_in_a_short_line(path, value):
+    with pytest.raises(InvalidManifestError) as caught:
+        Manifest.from_json(edited(path, value), "m")
+    assert len(str(caught.value)) < 500
+
+
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_bytes_are_a_document_or_refused(data):
     with pytest.raises(InvalidManifestError):

@@ -16,6 +16,13 @@ def test_a_name_may_stand_in_a_topic_a_certificate_and_a_path(name):
     assert check_name(name, "device") == name
 
 
+def test_of_a_long_name_that_is_none_the_error_tells_the_beginning():
+    with pytest.raises(InvalidValueError) as caught:
+        check_name("x" * 65_000, "device")
+    assert str(caught.value).startswith("device 'xxx")
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\x00", "\u202e", "x" * 513])
 def test_text_of_a_peer_is_one_printable_line(text):
     with pytest.raises(InvalidValueError):

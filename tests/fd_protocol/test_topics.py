@@ -50,6 +50,13 @@ def test_a_topic_that_is_not_ours_is_refused(topic):
     assert caught.value.reason == "foreign_topic"
 
 
+def test_of_a_long_topic_the_refusal_tells_the_beginning():
+    for topic in ("x" * 65_000, "fd/v1/demo/dev/" + "x" * 65_000 + "/state"):
+        with pytest.raises(DecodeError) as caught:
+            parse(topic)
+        assert len(str(caught.value)) < 200
+
+
 @given(st.text(max_size=40) | st.lists(st.text(max_size=5), max_size=8).map(lambda rest: "/".join(["fd", "v1", *rest])))
 def test_any_text_is_an_address_or_refused(topic):
     try:

@@ -43,8 +43,8 @@ def revoked_serials(authority: Authority) -> set[int]:
     return {entry.serial_number for entry in x509.load_pem_x509_crl(authority.crl_path.read_bytes())}
 
 
-def request_pem(name: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+def request_pem(name: str, key: ec.EllipticCurvePrivateKey, *, times: int = 1) -> bytes:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] * times)
     request = x509.CertificateSigningRequestBuilder(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM)
 
@@ -208,6 +208,12 @@ def test_a_request_is_signed_for_its_own_key_only_and_nothing_else_in_it_is_beli
 def test_a_request_for_another_name_is_refused():
     with pytest.raises(RequestError, match="not for 'dev-1'"):
         requested_key(request_pem("agg-1", new_key()), "dev-1")
+
+
+def test_of_a_request_with_a_thousand_names_the_refusal_tells_the_first():
+    with pytest.raises(RequestError, match=r"is for \['agg-1', 'agg-1'.*, not for 'dev-1'") as caught:
+        requested_key(request_pem("agg-1", new_key(), times=1000), "dev-1")
+    assert len(str(caught.value)) < 200
 
 
 def test_a_request_that_its_key_did_not_sign_is_refused():
