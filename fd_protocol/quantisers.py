@@ -117,8 +117,8 @@ class _Half:
         _require(bool((np.abs(self._values(codes).sum(axis=1) - 1.0) <= slack).all()), "a row's sum is not 1")
 
     def integers(self, codes: U8) -> I64:
-        # Exact: a float16 times 2^40 fits the 53 bits of a float64, and is an integer.
-        return _normalise(np.rint(self._values(codes) * ONE).astype(np.int64))
+        # Exact: a float16 is a multiple of 2^-24. Times 2^24 and `ONE` the largest, 65504, stays below 2^60.
+        return _normalise((self._values(codes) * 2.0**24).astype(np.int64))
 
     def _values(self, codes: U8) -> npt.NDArray[np.float64]:
         return _from_planes(codes).view(np.float16).astype(np.float64)

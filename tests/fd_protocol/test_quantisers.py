@@ -1,5 +1,8 @@
 """Each codec keeps its formula's promises, and its checker refuses what it cannot have made."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -94,6 +97,23 @@ def test_f16_keeps_eleven_bits(labels):
     decoded = quantise(labels, Codec.F16).probabilities()
     classes = labels.probabilities.shape[1]
     assert np.abs(decoded - labels.probabilities).max() <= 2.0**-10 + classes * 2.0**-20
+
+
+@pytest.mark.parametrize("classes", [2, 1000, 30_000, 1 << 16])
+def test_f16_enters_a_consensus_as_the_nearest_integers_however_many_classes_share_the_rest(classes):
+    row = np.full((1, classes), 0.9 / (classes - 1), np.float32)
+    row[0, 0] = 0.1
+    codes = quantise(SoftLabels(row, 1.0), Codec.F16)
+    values = [Fraction(float(value)) for value in row[0].astype(np.float16)]
+    total = sum(values)
+    nearest = {value: math.floor(value * ONE / total + Fraction(1, 2)) for value in set(values)}
+    assert codes.integers()[0].tolist() == [nearest[value] for value in values]
+
+
+def test_no_finite_value_of_f16_overflows():
+    largest = np.full((1, 1 << 16), np.finfo(np.float16).max, np.float16).view(np.uint16)
+    codes = Codes(Codec.F16, 1 << 16, np.concatenate([largest >> 8, largest & 255], axis=1).astype(np.uint8))
+    assert set(codes.integers()[0].tolist()) == {ONE >> 16}
 
 
 def test_top_k_spreads_what_it_does_not_name_evenly():
