@@ -6,8 +6,8 @@ Any for what only others can check.
 Whoever reads a document may add types of its own (`Place.extra`), and take long lists from files (`Place.lines`). What
 is wrong is told in one line: source, dotted key, problem.
 
-The JSON of a value is deterministic (sorted keys, LF, no key for None) and the only one accepted for it, so the digest
-of a document names the value.
+The JSON of a value is deterministic (sorted keys, LF, no key for None, no -0.0) and the only one accepted for it, so
+the digest of a document names the value.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def from_json(cls: type[T], data: bytes, place: Place) -> T:
     except ValueError as error:  # half a surrogate pair, a number of more digits than Python writes
         place.fail(str(error))
     if written != data:
-        place.fail("not in the form that fedistill writes: sorted keys, one space of indent, nothing twice")
+        place.fail("not in the form that fedistill writes: sorted keys, one space of indent, nothing twice, no -0.0")
     return value
 
 
@@ -161,7 +161,8 @@ def _plain(value: Any) -> Any:
         return [_plain(member) for member in value]
     if isinstance(value, Mapping):
         return {_plain(name): _plain(member) for name, member in value.items()}
-    return value
+    # -0.0 equals 0.0, and equal values have one document; adding 0.0 makes it 0.0.
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _listed(field: dataclasses.Field[Any], value: Any, place: Place) -> Any:

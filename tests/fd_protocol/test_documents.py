@@ -21,6 +21,7 @@ from fd_protocol.manifest import (
     TrainSpec,
 )
 from fd_protocol.public_set import PublicSetSpec, SetFile, SpaceSpec
+from fd_protocol.reference import Binned, Reference
 
 TASK = Task(("null", "één"), (1, 28, 28), "uint8", Preprocessing(1 / 255))
 LAYOUT = ThetaLayout.of([("tail.w", (3, 2)), ("tail.b", (2,))])
@@ -98,6 +99,23 @@ def test_a_task_is_its_classes_in_order_and_its_samples():
         {"time_axis": 2},
     ):
         assert dataclasses.replace(TASK, **change).digest != TASK.digest
+
+
+def test_equal_values_have_one_digest_and_minus_zero_is_zero():
+    minus = dataclasses.replace(TASK, preprocessing=Preprocessing(1 / 255, -0.0))
+    assert minus == TASK
+    assert minus.digest == TASK.digest
+    edges = [Reference(1, (Binned((zero,), (0.5, 0.5)),)) for zero in (0.0, -0.0)]
+    one, other = (dataclasses.replace(MANIFEST, reference=reference) for reference in edges)
+    assert one == other
+    assert one.to_json() == other.to_json()
+
+
+def test_a_minus_zero_is_not_the_form_that_is_written():
+    data = MANIFEST.to_json()
+    assert Manifest.from_json(data).task == TASK
+    with pytest.raises(InvalidManifestError, match="not in the form"):
+        Manifest.from_json(data.replace(b'"offset": 0.0', b'"offset": -0.0'))
 
 
 def test_a_task_that_says_nothing_of_columns_time_and_fit_is_the_one_that_it_was_before_there_were_any():
