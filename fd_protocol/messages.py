@@ -92,7 +92,7 @@ MAX_MARKS, MARK_BYTES = 256, 8
 MAX_ARGUMENTS = 16
 MAX_RESULTS = 64
 MAX_COMMAND_CHARACTERS = 8192
-"""Of all that a command says, so that it fits a packet in any script: 4 bytes a character at most."""
+"""Of arguments, result and reason of a command, so that it fits a packet in any script: 4 bytes a character at most."""
 
 
 class Kind(str, Enum):
@@ -527,7 +527,8 @@ class Command:
         require(len(self.arguments) <= MAX_ARGUMENTS, f"a command has at most {MAX_ARGUMENTS} arguments")
         require(len(self.result) <= MAX_RESULTS, f"a result has at most {MAX_RESULTS} entries")
         texts = [text for table in (self.arguments, self.result) for pair in table.items() for text in pair]
-        for text in (*texts, self.reason):
+        texts.append(self.reason)
+        for text in texts:
             check_text(text, "what a command says")
         require(sum(map(len, texts)) <= MAX_COMMAND_CHARACTERS, "a command says at most 8192 characters")
         require("" not in self.arguments and "" not in self.result, "arguments and results have names")

@@ -150,3 +150,11 @@ TOP_K = MESSAGES["round-offer, top-k, defaults"]
 def test_an_invalid_message_cannot_exist(value, change):
     with pytest.raises(InvalidValueError):
         dataclasses.replace(value, **change)
+
+
+def test_the_reason_counts_among_the_characters_of_a_command():
+    result = {f"{k:02}": "x" * 510 for k in range(15)} | {"15": "x" * 254}
+    full = dataclasses.replace(FAILURE, arguments={}, reason="r" * 256, result=result)
+    assert sum(map(len, (*full.result, *full.result.values(), full.reason))) == 8192
+    with pytest.raises(InvalidValueError, match="at most 8192 characters"):
+        dataclasses.replace(full, reason="r" * 257)
