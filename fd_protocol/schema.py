@@ -1,9 +1,9 @@
 """Frozen dataclasses <-> CBOR, driven by the annotations: one description, both directions.
 
-A field's integer key is declared once, `field = keyed(3)`. Fields equal to their default are not written; keys that the
-reader does not know are ignored, so an old agent reads a newer server and the reverse. Field types may be: int, float,
-str, bytes, bool, a str-valued Enum, another keyed dataclass, `X | None`, `tuple[X, ...]`, and `Mapping[str, X]` or a
-class of mappings that is made from one.
+A field's integer key is declared once, `field = keyed(3)`. Fields equal to their default are not written, and are read
+where another writer did write them; keys that the reader does not know are ignored, so an old agent reads a newer
+server and the reverse. Field types may be: int, float, str, bytes, bool, a str-valued Enum, another keyed dataclass,
+`X | None`, `tuple[X, ...]`, and `Mapping[str, X]` or a class of mappings that is made from one.
 
 How a class travels is worked out when it is first asked for. Bytes become fields and fields bytes without an item
 between, for that is half of what a server does with a message.

@@ -25,6 +25,7 @@ from fd_protocol.messages import (
     ServerState,
 )
 from tests.fd_protocol.strategies import messages
+from tests.golden.vectors import MESSAGES
 
 ALL = [
     RoundOffer,
@@ -61,6 +62,31 @@ def test_keys_of_a_newer_peer_are_ignored_at_every_level(message, extra):
 
     newer = cbor.encode(enriched(cbor.decode(codec.encode(message))))
     assert codec.decode(newer, type(message)) == message
+
+
+def written_out(default):
+    """The item of a field's default, as a writer in another language might write it."""
+    if dataclasses.is_dataclass(default) or isinstance(default, dict):
+        return {}
+    return list(default) if isinstance(default, tuple) else default
+
+
+def default_of(field):
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_a_default_that_is_written_out_is_read_as_one_that_is_left_out(message):
+    data = codec.encode(message)
+    item = cbor.decode(data)
+    defaults = {
+        field.metadata["key"]: written_out(default_of(field))
+        for field in dataclasses.fields(message)
+        if default_of(field) is not dataclasses.MISSING
+    }
+    longer = cbor.encode({**defaults, **item})
+    assert codec.decode(longer, type(message)) == message
+    assert codec.encode(codec.decode(longer, type(message))) == data
 
 
 def check_read_or_refused(data, expected):
