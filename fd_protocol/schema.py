@@ -96,7 +96,10 @@ class _Plan:
             raise TypeError(f"{cls.__name__} uses a key twice")
         fields.sort(key=lambda field: cbor.encode(field.key))
         self._members = _members(*(field.name for field in fields))
-        self._writers = tuple((cbor.encode(field.key), field.default, field.form.write) for field in fields)
+        self._writers = tuple(
+            (cbor.encode(field.key), field.default, _kind(hints[field.name], field.default), field.form.write)
+            for field in fields
+        )
         self._readers: dict[int | str, Reader] = {}
         self._readers |= {field.key: field.form.read for field in fields if field.form.read is not None}
         self._required = frozenset(field.key for field in fields if field.default is dataclasses.MISSING)
@@ -109,9 +112,8 @@ class _Plan:
     def write(self, value: Any, out: list[bytes]) -> None:
         start, count = len(out), int(self._number is not None)
         out.append(b"")  # what stands first is known last: how many fields there are
-        for (key, default, write), member in zip(self._writers, self._members(value), strict=True):
-            # 0 == False == 0.0 in Python, not on the wire.
-            if type(member) is not type(default) or member != default:
+        for (key, default, kind, write), member in zip(self._writers, self._members(value), strict=True):
+            if member != default or (kind is not None and type(member) is not kind):
                 out.append(key)
                 write(member, out)
                 count += 1
@@ -161,6 +163,14 @@ def _members(*names: str) -> Callable[[Any], tuple[Any, ...]]:
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _kind(hint: Any, default: Any) -> type | None:
+    """Return the one type of values that equal a default on the wire, too; None: of any, for all travel as floats.
+
+    0 == False == 0.0 in Python. In a field of floats they are one value, elsewhere three.
+    """
+    return None if float in (hint, type(default)) else type(default)
 
 
 def _form(hint: Any) -> _Form:

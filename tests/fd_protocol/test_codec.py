@@ -19,10 +19,13 @@ from fd_protocol.messages import (
     DeviceState,
     Kind,
     Part,
+    PrivacyTerms,
     Receipt,
     RoundOffer,
     RoundReport,
+    Sampling,
     ServerState,
+    TrainingTerms,
 )
 from tests.fd_protocol.strategies import messages
 from tests.golden.vectors import MESSAGES
@@ -185,3 +188,15 @@ def test_the_longest_part_fits_a_packet():
 @given(messages)
 def test_equal_messages_have_equal_bytes(message):
     assert codec.encode(dataclasses.replace(message)) == codec.encode(message)
+
+
+def test_equal_terms_of_whole_numbers_have_equal_bytes():
+    offer = MESSAGES["round-offer"]
+    for changed, same in (
+        ({"sampling": Sampling(bytes(16), 1)}, {"sampling": Sampling(bytes(16), 1.0)}),
+        ({"training": TrainingTerms(probe_weight=1)}, {"training": TrainingTerms(probe_weight=1.0)}),
+        ({"privacy": PrivacyTerms(epsilon=0, steps=7)}, {"privacy": PrivacyTerms(epsilon=0.0, steps=7)}),
+    ):
+        one, other = dataclasses.replace(offer, **changed), dataclasses.replace(offer, **same)
+        assert one == other
+        assert codec.encode(one) == codec.encode(other)

@@ -59,6 +59,21 @@ def test_equal_values_have_equal_items_whatever_numbers_they_were_made_of():
     assert (type(item[2]), type(item[9]["a"])) == (float, float)
 
 
+@pytest.mark.parametrize("one", [1, True, 1.0])
+def test_a_float_that_equals_its_default_is_not_written_whatever_number_it_was_made_of(one):
+    assert encode(Unit(one)) == encode(Unit(1.0)) == cbor.encode({})
+    assert encode(Unit(share=one)) == encode(Unit()) == cbor.encode({})
+    assert encode(Unit(0, 0)) == encode(Unit(0.0, 0.0)) == encode(Unit(-0.0, -0.0))
+    assert encode(Unit(maybe=one)) == encode(Unit(maybe=1.0)) == cbor.encode({3: 1.0})
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    ratio: float = keyed(1, default=1.0)
+    share: float = keyed(2, default=1)
+    maybe: float | None = keyed(3, default=None)
+
+
 def test_minus_zero_is_zero():
     assert str(to_item(Outer(Inner(1), -0.0))[2]) == "0.0"
 
