@@ -41,7 +41,7 @@ from fleet_sim.worlds import World, new_class
 
 SCENARIO = PRESETS["new-class"]
 FAMILY = SCENARIO.models.student
-TUNING_SEEDS = (0, 1)
+TUNING_SEEDS = (0, 1, 2, 3)
 FIRST_FRESH_SEED = 100
 COMPETENCE = "competence FD, student"
 CLIENTS = "competence FD, mean client"
@@ -219,7 +219,7 @@ def tasks(pairs: list[tuple[Bench, Bench]]) -> dict[str, tuple[list[FitTerms], C
             lambda terms, pair: standings.play_local_only(pairs[pair][0], terms).own,
         ),
         "tail": (grid((3e-4, 1e-3, 3e-3, 1e-2), (10, 20, 40, 80)), lambda terms, pair: averaged(pairs[pair][0], terms)),
-        "whole": (grid((2e-3, 5e-3, 1e-2), (2, 5)), lambda terms, pair: averaged(pairs[pair][1], terms)),
+        "whole": (grid((2e-3, 5e-3, 1e-2, 3e-2), (2, 5, 10)), lambda terms, pair: averaged(pairs[pair][1], terms)),
         "centralised": (
             grid((1e-3, 2e-3, 5e-3), (40, 80, 160)),
             lambda terms, pair: standings.play_centralised(pairs[pair][0], terms).final,
