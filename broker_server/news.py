@@ -86,6 +86,8 @@ def _of_releases(before: Releases, after: Releases) -> Iterator[str]:
     elif after.count > before.count and after.current is not None:
         verified = "found better on the canaries" if after.current.is_verified else "not verified"
         yield f"release {after.current.version}: {after.current.package_bytes} bytes, {verified}"
+    elif before.candidate is not None and after.candidate is None and after.own is not None:
+        yield f"the student is not released: {after.own.version} is published for its family"
     elif before.candidate is not None and after.candidate is None:
         yield "no release could be made of the student"
     else:

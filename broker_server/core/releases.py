@@ -15,9 +15,11 @@ Rules:
 - The last few are remembered, so that a bad one can be taken back; behind them stands the bundle that devices were born
   with.
 - What an operator has published stands until it is withdrawn: the student is not released to devices of that family
-  meanwhile, for its weights are another bundle's.
+  meanwhile, for its weights are another bundle's, and a candidate that is being made is called off.
 - What is published may be for some devices first (`rollouts`). While it is, nothing else is published for their
   family; what is published after one that was halted takes its place, so that behind it stands what is known to work.
+- Where the rollout of a family is another bundle's, as an earlier server may have left it, nobody begins with what is
+  published: for whom it was is not known.
 - Of a family that is not the student's the last one cannot be withdrawn: which bundle its devices were born with is
   known to them alone. It is published in the other's place.
 
@@ -173,6 +175,8 @@ def published_by(order: Order, at_ms: int) -> Published:
 def publish(state: Releases, new: Published, rollout: Rollout | None = None) -> Releases:
     """Return the state in which devices of a family are to run `new`; the same where they are already.
 
+    For the student's family it calls off the candidate: what is made of it later is no release.
+
     Raises:
         InvalidValueError: some of them are on their way to another one.
     """
@@ -186,7 +190,9 @@ def publish(state: Releases, new: Published, rollout: Rollout | None = None) -> 
     if under_way is not None and under_way.halted:  # what follows a bad one does not fall back on it
         state, same = _without_halted(state), [one for one in same if one.bundle != under_way.bundle]
     kept = (*others, *same[1 - _REMEMBERED :], new)
-    after = replace(state, published=kept, has_published_own=state.has_published_own or new.is_own)
+    candidate = None if new.is_own else state.candidate
+    has_published_own = state.has_published_own or new.is_own
+    after = replace(state, candidate=candidate, published=kept, has_published_own=has_published_own)
     return _with_rollout(after, rollout or Rollout(new.family, new.bundle, since_ms=new.at_ms))
 
 
@@ -278,6 +284,8 @@ def step(state: Releases, event: ReleaseMade | ReleaseFailed) -> Releases:
     candidate = state.candidate
     match event:
         case ReleaseMade(release) if candidate is not None and candidate.weights == release.weights:
+            if state.own is not None:  # a candidate of an earlier server, which `publish` did not call off
+                return replace(state, candidate=None)
             known = _without_halted(state)
             made = (*known.made, release)[-_REMEMBERED:]
             after = replace(known, candidate=None, made=made, count=state.count + 1)
@@ -313,15 +321,17 @@ def _nudge_of_student(state: Releases) -> PublishRelease:
 def _nudge(state: Releases, published: Published) -> PublishBundle:
     """What devices of a family hear: the bundle, and where it is for some first, what the others run."""
     rollout = state.rollout_of(published.family)
-    if rollout is None or rollout.is_for_all or rollout.bundle != published.bundle:
+    is_its_own = rollout is not None and rollout.bundle == published.bundle
+    if rollout is None or (is_its_own and rollout.is_for_all):
         return PublishBundle(published)
     older = [one for one in state.published if one.family == published.family and one is not published]
-    behind = None if older else state.current
+    runs = state.current if is_its_own else state.before
+    behind = None if older else runs
     return PublishBundle(
         published,
         before=older[-1] if older else None,
-        share=rollout.share,
-        tags=rollout.tags,
-        is_halted=bool(rollout.halted),
+        share=rollout.share if is_its_own else 0.0,
+        tags=rollout.tags if is_its_own else (),
+        is_halted=bool(rollout.halted) or not is_its_own,
         release=behind if published.is_own else None,
     )

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 from functools import reduce
 
-from broker_server.core.events import AggregationFailed, EpochBegun, StudentTrained
+from broker_server.core.events import AggregationFailed, EpochBegun, Order, Ordered, Schedule, StudentTrained
 from broker_server.core.federation import Federation, step
 from broker_server.news import news
 from fd_protocol.identity import sha256
@@ -56,3 +56,11 @@ def test_a_device_that_outweighs_all_others_is_warned_of():
     assert warned(largest_share=0.62, voices=5.0)
     assert not warned(largest_share=0.5, voices=5.0)
     assert not warned(largest_share=0.62, voices=2.0), "of two, one has more"
+
+
+def test_a_release_that_an_operators_bundle_calls_off_is_told_with_what_stands():
+    said = {"family": "mlp-s", "bundle": sha256(b"2").hex(), "version": "2", "package": sha256(b"p").hex()}
+    order = Order("one", 0, "ann", "operator", "publish", {**said, "package_bytes": "9", "own": "yes"})
+    closed = [EpochBegun(7, 0), opened(), *ALL, made(), StudentTrained(round_id(), sha256(b"w"), is_better=True)]
+    state = reduce(step, closed, Federation(schedule=Schedule(has_student=True, auto_release=True)))
+    assert "the student is not released: 2 is published for its family" in news(state, step(state, Ordered(order, 0)))

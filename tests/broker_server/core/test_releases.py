@@ -1,6 +1,7 @@
 """Releases of the student: what the fleet should run, told as rules, on the shelf, and through a whole server."""
 
 import json
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -16,6 +17,7 @@ from broker_server.core.events import (
     OpenRound,
     Order,
     Ordered,
+    PublishBundle,
     PublishConsensus,
     PublishRelease,
     Release,
@@ -29,6 +31,7 @@ from broker_server.core.events import (
 from broker_server.core.federation import Federation, from_snapshot, named_blobs, outstanding, step, to_snapshot
 from broker_server.core.release_gate import ReleaseGate
 from broker_server.core.releases import Candidate, Releases, propose
+from broker_server.core.rollouts import Rollout
 from broker_server.deliveries import find
 from broker_server.orders import Spool
 from broker_server.settings import MethodSettings
@@ -263,13 +266,49 @@ def test_an_order_says_as_a_whole_who_begins():
 
 
 def test_what_is_published_for_its_family_waits_for_a_release_under_way_and_follows_a_halted_one():
-    bundle = {"bundle": sha256(b"2").hex(), "version": "2", "package": sha256(b"p2").hex(), "package_bytes": "9"}
-    order = ordered("publish", "p", family=FAMILY, own="yes", **bundle)
+    order = ordered("publish", "p", own="yes", **OWN)
     assert "under way" in step(staged(), order).answers[-1].outcome
     state = step(staged(heard(0, 1)), order)
     assert state.answers[-1].is_obeyed
     assert [one.version for one in state.releases.made] == ["1.r1"]
     assert state.releases.bad == (OTHER,)
+
+
+BUNDLE = sha256(b"2")
+OWN = {"family": FAMILY, "bundle": BUNDLE.hex(), "version": "2", "package": sha256(b"p2").hex(), "package_bytes": "9"}
+START = ordered("publish", "p", own="yes", percent="5", **OWN)
+
+
+def test_what_is_published_for_its_family_calls_off_a_release_that_is_being_made():
+    state = told(*CLOSED, taught(is_better=True), START)
+    assert not effects(state, MakeRelease)
+    late = step(state, released(family=FAMILY))
+    assert late.releases == state.releases
+    (nudge,) = effects(step(late, RolloutHeard(FAMILY, BUNDLE, 1, 3)), PublishBundle)
+    assert (nudge.published.bundle, nudge.share, nudge.is_halted) == (BUNDLE, 0.05, True)
+
+
+def test_what_is_published_for_another_family_calls_nothing_off():
+    state = told(*CLOSED, taught(is_better=True), ordered("publish", "p", **{**OWN, "family": "cnn-m"}))
+    assert effects(state, MakeRelease)
+
+
+def test_a_candidate_of_an_earlier_server_is_no_release_while_something_is_published_for_its_family():
+    """Its snapshot, written after the order: what was being made then goes on being made, and counts for nothing."""
+    being_made = told(*CLOSED, taught(is_better=True)).releases.candidate
+    state = told(*CLOSED, START)
+    old = replace(state, releases=replace(state.releases, candidate=being_made))
+    assert step(from_snapshot(to_snapshot(old)), released(family=FAMILY)) == state
+
+
+def test_a_rollout_of_another_bundle_sends_what_is_published_to_nobody_more():
+    """As an earlier server left it: the student's release took the place of the rollout of what was published."""
+    state = told(*CLOSED, START)
+    other = Rollout(FAMILY, released().release.bundle)
+    old = replace(state, releases=replace(state.releases, made=(released().release,), rollouts=(other,)))
+    (nudge,) = effects(old, PublishBundle)
+    assert (nudge.published.bundle, nudge.share, nudge.tags, nudge.is_halted) == (BUNDLE, 0.0, (), True)
+    assert (nudge.before, nudge.release) == (None, None)
 
 
 def test_a_release_of_an_earlier_server_is_for_all():
