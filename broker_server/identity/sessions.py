@@ -4,7 +4,8 @@ A broker looks at a certificate when a connection begins, and never again: who i
 client id from the certificate, and keeps one connection of a name. So we come under the victim's name, with a
 certificate that we make for it and that is good for five minutes:
 
-    revoke, with a probe's serial on the list too --> knock as the probe until it is refused: the broker has the list
+    revoke, with a probe's serial on the list too --> knock as the probe until it hears that it is revoked: the broker
+                                                      has the list
                                                   --> connect as the victim, anew: its session, and what waited in it,
                                                       end, its will goes out --> it cannot come back
 
@@ -12,12 +13,13 @@ The probe of a revocation that the broker has not been seen to know is kept, a d
 list and gives the command again asks by the same probe, which is on the list that the broker has read by then. A new
 one would be on a newer list only.
 
-What is deliberately absent: any trust in the order of signals. That the broker has the list is seen, not assumed.
+What is deliberately absent: any trust in the order of signals. That the broker has the list is seen, not assumed: of
+all ways in which a connection can end, only the alert of TLS that a certificate is revoked says it. A broker that was
+never told, behind a firewall that resets connections, refuses nobody.
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
 import tempfile
 import time
@@ -45,6 +47,9 @@ PROBE_LIFE = timedelta(days=1)
 _LEAST = timedelta(minutes=10)
 """A probe that ends sooner is used no more: once it has ended, every broker refuses it."""
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_REVOKED_ALERT = "SSLV3_ALERT_CERTIFICATE_REVOKED"
+"""OpenSSL's name of alert 44 (RFC 8446, section 6.2), of every version of TLS; in TLS 1.3 a read after the handshake
+raises it."""
 _POLL_S = 0.2
 _CONNECT_S = 10.0
 
@@ -124,34 +129,29 @@ def end_session(
         patience_s: how long the broker may take to read the list.
     """
     with probe.files(authority) as files:
-        found = _await_refusal(lambda: knock(broker.host, broker.port, files), broker, patience_s)
+        found = _await_refusal(lambda: knock(broker.host, broker.port, files), patience_s)
     if found is not End.ENDED:
         return found
     with victim.files(authority) as files:
         return _take_over(broker, device, files)
 
 
-def _await_refusal(try_: Callable[[], object], broker: BrokerSettings, patience_s: float) -> End:
+def _await_refusal(try_: Callable[[], object], patience_s: float) -> End:
+    """Return `ENDED` once a try is refused as revoked, else what the last one within `patience_s` came to."""
     end_s = time.monotonic() + patience_s
     while True:
         try:
             try_()
+            found = End.LIST_NOT_READ
         except ssl.SSLCertVerificationError:  # it is the broker that does not convince us
             return End.UNREACHABLE
-        except OSError:
-            return End.ENDED if _is_there(broker) else End.UNREACHABLE
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason == _REVOKED_ALERT:
+                return End.ENDED
+            found = End.UNREACHABLE
         if time.monotonic() > end_s:
-            return End.LIST_NOT_READ
+            return found
         time.sleep(_POLL_S)
-
-
-def _is_there(broker: BrokerSettings) -> bool:
-    """A broker that refuses a certificate still listens."""
-    try:
-        with socket.create_connection((broker.host, broker.port), _CONNECT_S):
-            return True
-    except OSError:
-        return False
 
 
 def _take_over(broker: BrokerSettings, device: str, files: TlsFiles) -> End:

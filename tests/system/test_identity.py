@@ -5,6 +5,7 @@ import getpass
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -19,10 +20,12 @@ from broker_server.cli import main
 from broker_server.identity.ca import CRL_DAYS
 from broker_server.identity.certificates import Identity, Role, new_key, next_update, requested_key
 from broker_server.identity.keeping import signal_broker
+from broker_server.identity.sessions import PROBE_LIFE, End, Pass, end_session
 from edge_agent.enrolment.request import KeyInFile
 from fd_runtime.links.certificate import outlook
 from fd_runtime.links.knocking import knock
 from fd_runtime.links.link import LinkDown, LinkSettings, LinkUp, TlsFiles
+from fd_runtime.starting import BrokerSettings
 from tests.edge_agent.builders import FEDERATION
 from tests.edge_agent.processes import DEVICE, TOPICS, AgentProcess, ScriptedServer, settings_text
 from tests.support.brokers import links, needs_mosquitto, next_event
@@ -348,8 +351,43 @@ def test_a_broker_that_was_not_told_of_the_list_is_found_out(tmp_path, capsys):
         wait_until(lambda: is_refused(town, tmp_path / "dev-9"))  # it has the list of the first command, and no other
         assert main(["devices", "revoke", "dev-9", "--config", str(config)]) == 0
     assert not list((town.counter.authority.folder / "probes").iterdir())
-    assert main(["devices", "revoke", "dev-9", "--config", str(config)]) == 75
+    assert main(["devices", "revoke", "dev-9", "--config", str(config), "--wait", "1"]) == 75
     assert "could not be asked" in capsys.readouterr().out
+
+
+class Cutting(Proxy):
+    """Resets the first `left` connections once the client has spoken, as firewalls do; forwards the others."""
+
+    def __init__(self, target_port, left):
+        self.left = left
+        super().__init__(target_port)
+
+    def _admits(self, client):
+        if self.left <= 0:
+            return True
+        self.left -= 1
+        client.recv(10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+
+
+def test_a_connection_that_is_cut_on_the_way_is_no_refusal(tmp_path):
+    town = Town(tmp_path)
+    authority, desk = town.counter.authority, town.counter.desk
+    authority.issue(Identity("dev-9", Role.DEVICE), tmp_path / "dev-9", now=now())
+    probe, victim = Pass.mint(authority, "dev-9", now(), PROBE_LIFE), Pass.mint(authority, "dev-9", now())
+
+    def end(cuts, patience_s):
+        with contextlib.closing(Cutting(town.broker.port, cuts)) as proxy:
+            way = BrokerSettings(host="localhost", port=proxy.port)
+            return end_session(authority, way, "dev-9", probe, victim, patience_s=patience_s)
+
+    with town.broker:
+        desk.revoke("dev-9", now=now(), who="test", also=(probe.serial,))
+        assert end(1, 3.0) is End.LIST_NOT_READ, "the broker was told of no list"
+        assert end(1_000, 1.0) is End.UNREACHABLE
+        town.broker.reload()
+        assert end(1, 60.0) is End.ENDED
 
 
 def test_a_list_that_has_expired_is_renewed_and_the_broker_lets_everybody_in_again(tmp_path):
