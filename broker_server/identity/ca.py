@@ -14,7 +14,8 @@ Invariants:
 - A device's private key need not come here: its signing request is enough.
 - `issued/` is the record by which a name is revoked; the revocation list itself is the record of what was.
 - An expired revocation list locks out every client: whoever runs the broker renews it well before.
-- Nothing outlives what signed it, and no leaf lives longer than a year: so an entry of the list may go after one.
+- Nothing outlives what signed it, and no leaf lives longer than a year; what has ended may be renewed for a grace of a
+  year at most. So an entry of the list may go after two.
 - Whoever changes something holds `locked()`: a renewal and a revocation of one name never pass each other.
 """
 
@@ -54,9 +55,11 @@ from fd_runtime.starting import exclusive
 LEAF_DAYS = 365
 ISSUING_DAYS = 365
 CRL_DAYS = 30
+MOST_GRACE_DAYS = 365
+"""So long after its end, at most, may a certificate still be shown to be renewed."""
 _ROOT_DAYS = 20 * 365
-_FORGOTTEN = timedelta(days=ISSUING_DAYS) + 2 * CLOCK_SKEW
-"""So long after its revocation no certificate is good any more, on the list or not."""
+_FORGOTTEN = timedelta(days=ISSUING_DAYS + MOST_GRACE_DAYS) + 2 * CLOCK_SKEW
+"""So long after its revocation no certificate is good for anything any more, on the list or not."""
 _PRIVATE = 0o600
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_server.identity.ca import LEAF_DAYS, Authority
+from broker_server.identity.ca import LEAF_DAYS, MOST_GRACE_DAYS, Authority
 from fd_protocol.errors import InvalidValueError
 
 
@@ -29,8 +29,8 @@ class EnrolmentSettings:
     broker_pid_file: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.days <= LEAF_DAYS or not 0 <= self.grace_days <= LEAF_DAYS:
-            raise InvalidValueError(f"days lie in 1..{LEAF_DAYS}, grace_days in 0..{LEAF_DAYS}")
+        if not 1 <= self.days <= LEAF_DAYS or not 0 <= self.grace_days <= MOST_GRACE_DAYS:
+            raise InvalidValueError(f"days lie in 1..{LEAF_DAYS}, grace_days in 0..{MOST_GRACE_DAYS}")
         if self.enabled and self.authority is None:
             raise InvalidValueError("enabled needs authority: the folder that `broker-server ca init` made")
 

@@ -13,9 +13,9 @@ from cryptography import x509
 
 from broker_server.brokers.loopback import LOOPBACK
 from broker_server.cli import main
-from broker_server.identity.ca import CRL_DAYS, CaError
+from broker_server.identity.ca import CRL_DAYS, MOST_GRACE_DAYS, CaError
 from broker_server.identity.certificates import Identity, Role, key_pem, new_key, next_update, role_of
-from broker_server.identity.desk import RefusedError
+from broker_server.identity.desk import Desk, RefusedError
 from broker_server.identity.keeping import Keeping, is_due
 from broker_server.identity.settings import EnrolmentSettings
 from broker_server.identity.tokens import LONGEST_LIFE, Token, Tokens, Verdict, digest, judge, new_token
@@ -439,12 +439,27 @@ def test_a_revocation_is_forgotten_once_nothing_it_took_back_can_be_good(tmp_pat
     counter = Counter(tmp_path)
     counter.authority.sign(Identity("dev-1", Role.DEVICE), new_key().public_key(), now=now())
     counter.authority.revoke("dev-1", now=now())
-    for days, count in ((300, 1), (367, 0)):
+    for days, count in ((300, 1), (730, 1), (731, 0)):
         counter.authority.renew_crl(now=now() + timedelta(days=days))
         assert len(counter.authority.revoked()) == count
 
 
-@pytest.mark.parametrize("wrong", [{"enabled": True}, {"days": 0}, {"days": 366}, {"grace_days": -1}])
+@pytest.mark.parametrize("grace_days", [30, MOST_GRACE_DAYS])
+def test_a_revocation_is_remembered_for_as_long_as_the_grace_lasts(tmp_path, grace_days):
+    counter, key, began = Counter(tmp_path), new_key(), now()
+    desk = Desk.of(EnrolmentSettings(enabled=True, authority=counter.authority.folder, grace_days=grace_days))
+    shown = leaf(counter.authority.sign(Identity("dev-1", Role.DEVICE), key.public_key(), now=began, days=365))
+    desk.revoke("dev-1", now=began, who="ann")
+    counter.authority.renew_issuing(counter.root_key, now=began + timedelta(days=364))
+    for days in (366, 365 + grace_days):
+        counter.authority.renew_crl(now=began + timedelta(days=days))
+        with pytest.raises(RefusedError, match="revoked"):
+            desk.renew(shown, request_pem(key).encode(), now=began + timedelta(days=days), is_proven=False)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"enabled": True}, {"days": 0}, {"days": 366}, {"grace_days": -1}, {"grace_days": 366}]
+)
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(InvalidValueError):
         EnrolmentSettings(**wrong)
