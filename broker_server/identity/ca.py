@@ -213,8 +213,13 @@ class Authority:
 
     def revoked(self) -> frozenset[int]:
         """Return the serials on the revocation list."""
-        crl = x509.load_pem_x509_crl(self._read("crl.pem"))
-        return frozenset(entry.serial_number for entry in crl)
+        return frozenset(self._revocations())
+
+    def was_revoked(self, name: str, key: str, *, since: datetime) -> bool:
+        """Whether a certificate of this name and key came onto the revocation list at that time or later."""
+        times = self._revocations()
+        mine = (one.serial_number for one in self.issued(name) if fingerprint(key_of(one)) == key)
+        return any(times[serial] >= since for serial in mine if serial in times)
 
     def revoke(self, name: str, *, now: datetime, also: tuple[int, ...] = ()) -> int:
         """Put every certificate of `name` on the revocation list, and the serials in `also`; return how many it had.
@@ -258,6 +263,11 @@ class Authority:
 
     def _issuing_certificate(self) -> x509.Certificate:
         return x509.load_pem_x509_certificate(self._read("issuing.pem"))
+
+    def _revocations(self) -> dict[int, datetime]:
+        """Return the serials on the revocation list, each with the time since when."""
+        crl = x509.load_pem_x509_crl(self._read("crl.pem"))
+        return {entry.serial_number: entry.revocation_date_utc for entry in crl}
 
     def _renew_crl(self, added: dict[int, datetime], now: datetime) -> datetime:
         """The time of a first revocation stands. Dated later than the old list: a broker keeps the younger of two."""

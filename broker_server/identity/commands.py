@@ -51,8 +51,7 @@ def _life(text: str) -> timedelta:
 def _token(arguments: argparse.Namespace) -> int:
     desk = Desk.of(load_toml(arguments.config, Config).enrolment)
     token, kept = desk.make_token(arguments.device, arguments.expires, now=_now(), who=who())
-    ends = datetime.fromtimestamp(kept.ends_utc_s, timezone.utc)
-    say(arguments, {"device": kept.device, "token": token, "ends": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}, token)
+    say(arguments, {"device": kept.device, "token": token, "ends": f"{kept.end:%Y-%m-%dT%H:%M:%SZ}"}, token)
     return 0
 
 

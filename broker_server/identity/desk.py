@@ -7,7 +7,8 @@ Invariants:
 - Whom a certificate names is decided by the token, or by the certificate that is renewed: names in a request are not
   looked at.
 - A token is claimed by a key, on the disk, before anything is signed: two keys never get a certificate by one token.
-- To ask again is harmless: a key whose certificate is in its first half gets the same one.
+- To ask again is harmless: a key whose certificate is in its first half gets the same one. By a token that it has
+  used a key gets another only while the first could have lasted, and none once a certificate of it was revoked.
 - What is revoked is neither renewed nor enrolled; both look at the list under the lock that a revocation takes.
 - An answer is given once it is on record (`audit`).
 """
@@ -94,6 +95,8 @@ class Desk:
             verdict = judge(kept, token, print_, now=now)
             if kept is None or verdict not in (Verdict.GRANTED, Verdict.AGAIN):
                 raise RefusedError(verdict.value, _WORDS[verdict])
+            if verdict is Verdict.AGAIN and not self._may_claim_again(kept, now):
+                raise RefusedError(Verdict.USED.value, _USED_UP)
             self.tokens.claim(kept, print_)
             done = "enrolled" if verdict is Verdict.GRANTED else "claimed_again"
             return self._give(identity, key, done, now)
@@ -136,6 +139,13 @@ class Desk:
             self.audit.write(now, "revoked", device, who=who, certificates=str(count))
         return count
 
+    def _may_claim_again(self, token: Token, now: datetime) -> bool:
+        """Whether the key that has claimed a token gets a certificate by it once more."""
+        if self.authority.current(token.device, token.key, now=now) is not None:
+            return True
+        is_late = now >= token.end + timedelta(days=self.days)
+        return not is_late and not self.authority.was_revoked(token.device, token.key, since=token.made)
+
     def _check_shown(self, shown: x509.Certificate, name: str) -> None:
         on_record = {one.serial_number: one for one in self.authority.issued(name)} if name else {}
         if on_record.get(shown.serial_number) != shown or role_of(shown) is not Role.DEVICE:
@@ -166,6 +176,7 @@ _WORDS = {
     Verdict.EXPIRED: "the token has expired",
     Verdict.USED: "the token was used already, by another key",
 }
+_USED_UP = "the token was used already: it is long past its time, or what it gave was revoked"
 
 
 def _identity(device: str) -> Identity:

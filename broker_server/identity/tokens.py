@@ -1,6 +1,7 @@
 """Tokens: one lets one device enrol once, until a time. Values and rules; `Tokens` keeps them in files.
 
     open --a key claims it--> claimed by that key --the same key, its answer was lost--> claimed by that key
+      |                                 |                      +--too late, or revoked (`desk`)--> refused
       |                                 +--another key--> refused
       +--too late, another device--> refused
 
@@ -14,7 +15,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
 
@@ -33,12 +34,12 @@ class Verdict(str, Enum):
 
     GRANTED = "granted"
     AGAIN = "again"
-    """Its answer was lost: the same key claims it once more."""
+    """Its answer was lost: the same key claims it once more. For how long that is good is the desk's to say."""
     UNKNOWN = "unknown_token"
     """Never made, made for another device, replaced by a newer one, or taken back."""
     EXPIRED = "token_expired"
     USED = "token_used"
-    """By another key."""
+    """By another key; or by this one, long ago, or what it gave was revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ class Token:
 
     def __post_init__(self) -> None:
         check_name(self.device, "device")
+
+    @property
+    def made(self) -> datetime:
+        return datetime.fromtimestamp(self.made_utc_s, timezone.utc)
+
+    @property
+    def end(self) -> datetime:
+        return datetime.fromtimestamp(self.ends_utc_s, timezone.utc)
 
 
 def digest(token: str) -> str:

@@ -6,15 +6,18 @@ import json
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker_server.brokers.loopback import LOOPBACK
 from broker_server.cli import main
-from broker_server.identity.ca import CRL_DAYS, MOST_GRACE_DAYS, CaError
-from broker_server.identity.certificates import Identity, Role, key_pem, new_key, next_update, role_of
+from broker_server.identity.ca import CRL_DAYS, MOST_GRACE_DAYS, Authority, CaError
+from broker_server.identity.certificates import Identity, Role, fingerprint, key_pem, new_key, next_update, role_of
 from broker_server.identity.desk import Desk, RefusedError
 from broker_server.identity.keeping import Keeping, is_due
 from broker_server.identity.settings import EnrolmentSettings
@@ -74,6 +77,58 @@ def test_a_token_is_for_a_device_whose_name_may_stand_in_a_file_name(name, tmp_p
         new_token(name, HOUR, now=NOW, who="ann")
     with pytest.raises(InvalidValueError):
         Tokens(tmp_path).of(name)
+
+
+# At the desk, by a clock of the test's own.
+
+
+@dataclass
+class Visit:
+    """A device's first visit at `NOW`, with a token of an hour, at a desk whose certificates last for 30 days."""
+
+    folder: Path
+    key: ec.EllipticCurvePrivateKey = field(default_factory=new_key)
+
+    def __post_init__(self) -> None:
+        authority = Authority.create(self.folder / "pki", fleet="demo", now=NOW)
+        self.desk = Desk.of(EnrolmentSettings(enabled=True, authority=authority.folder))
+        self.token = self.desk.make_token("dev-1", HOUR, now=NOW, who="ann")[0]
+        self.first = leaf(self.again(NOW))
+
+    def again(self, at: datetime) -> bytes:
+        return self.desk.enrol("dev-1", self.token, request_pem(self.key).encode(), now=at)
+
+
+def test_a_device_whose_answer_was_lost_gets_in_again_for_as_long_as_the_first_could_have_lasted(tmp_path):
+    visit, ends = Visit(tmp_path), NOW + HOUR + timedelta(days=30)
+    assert leaf(visit.again(NOW + 100 * HOUR)) == visit.first
+    second = leaf(visit.again(ends - timedelta(seconds=1)))
+    assert second.not_valid_after_utc > ends
+    assert leaf(visit.again(ends)) == second, "what it has is no secret"
+    for days in (60, 300):
+        with pytest.raises(RefusedError, match="used") as refused:
+            visit.again(NOW + timedelta(days=days))
+        assert refused.value.reason == "token_used"
+    assert len(visit.desk.authority.issued("dev-1")) == 2
+
+
+def test_a_token_that_was_used_is_of_no_use_after_a_revocation_which_left_it(tmp_path):
+    """`ca revoke` knows certificates alone."""
+    visit = Visit(tmp_path)
+    visit.desk.authority.revoke("dev-1", now=NOW + 2 * HOUR)
+    with pytest.raises(RefusedError, match="used") as refused:
+        visit.again(NOW + 3 * HOUR)
+    assert refused.value.reason == "token_used"
+    assert {one.serial_number for one in visit.desk.authority.issued("dev-1")} <= visit.desk.authority.revoked()
+
+
+def test_a_device_that_was_let_in_again_by_a_new_token_may_ask_again_by_it(tmp_path):
+    """Its key has been on the list since before that token; the desk may fall between claim and certificate."""
+    visit, later = Visit(tmp_path), NOW + 2 * HOUR
+    visit.desk.revoke("dev-1", now=later, who="ann")
+    visit.token, kept = visit.desk.make_token("dev-1", HOUR, now=later + HOUR, who="ann")
+    visit.desk.tokens.claim(kept, fingerprint(visit.key.public_key()))
+    assert leaf(visit.again(later + HOUR)).not_valid_after_utc == later + HOUR + timedelta(days=30)
 
 
 # At the port.
