@@ -147,7 +147,10 @@ class Desk:
         return not is_late and not self.authority.was_revoked(token.device, token.key, since=token.made)
 
     def _check_shown(self, shown: x509.Certificate, name: str) -> None:
-        on_record = {one.serial_number: one for one in self.authority.issued(name)} if name else {}
+        try:
+            on_record = {one.serial_number: one for one in self.authority.issued(name)}
+        except InvalidValueError as error:
+            raise RefusedError(NOT_OURS, "the certificate names nobody whom this authority could name") from error
         if on_record.get(shown.serial_number) != shown or role_of(shown) is not Role.DEVICE:
             raise RefusedError(NOT_OURS, "the certificate is not a device's that was issued here")
         if shown.serial_number in self.authority.revoked():

@@ -112,13 +112,15 @@ class EnrolmentSite:
 
 
 async def _body(request: Request) -> dict[str, str]:
-    """Raises: RefusedError: no small JSON object of texts, or not in time (`patience`)."""
+    """Raises: RefusedError: no small JSON object of ASCII texts, or not in time (`patience`)."""
     try:
         said = json.loads(await _read(request))
     except (ValueError, RecursionError, ClientDisconnect) as error:
         raise RefusedError(MALFORMED, "not a small JSON object") from error
     if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
         raise RefusedError(MALFORMED, "not a JSON object of texts")
+    if not all(text.isascii() for text in said.values()):  # as names, tokens and PEM are
+        raise RefusedError(MALFORMED, "a text that is not ASCII")
     return said
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from broker_server.brokers.loopback import LOOPBACK
 from broker_server.cli import main
 from broker_server.identity.ca import CRL_DAYS, MOST_GRACE_DAYS, Authority, CaError
-from broker_server.identity.certificates import Identity, Role, fingerprint, key_pem, new_key, next_update, role_of
+from broker_server.identity.certificates import Identity, Role, fingerprint, key_pem, new_key, next_update, pem, role_of
 from broker_server.identity.desk import Desk, RefusedError
 from broker_server.identity.keeping import Keeping, is_due
 from broker_server.identity.settings import EnrolmentSettings
@@ -212,11 +214,34 @@ def test_whoever_has_no_good_token_gets_nothing(counter, case, status, error):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"device": 1}', b"[" * 16_000, b"x" * 20_000, b'{"device": "dev-1"}', b"\xff\xfe"]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"device": 1}',
+        b"[" * 16_000,
+        b"x" * 20_000,
+        b'{"device": "dev-1"}',
+        b"\xff\xfe",
+        rb'{"device": "dev-1", "token": "\ud800", "request": "x"}',
+        rb'{"device": "dev-1", "token": "x", "request": "\ud800"}',
+        rb'{"device": "\u00fc", "token": "x", "request": "x"}',
+    ],
 )
 def test_noise_is_malformed(counter, body):
     status, answer = counter.post("/v1/enrol", body)
     assert (status, answer["error"]) == (400, "malformed")
+
+
+def test_a_certificate_of_a_strangers_own_making_is_not_renewed_whatever_it_names(counter):
+    key, began = new_key(), now() - timedelta(days=31)
+    for name in ("../..", ""):
+        names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
+        builder = x509.CertificateBuilder(names, names, key.public_key(), 5, began, began + timedelta(days=30))
+        shown = pem(builder.sign(key, hashes.SHA256())).decode()
+        status, answer = counter.post("/v1/renew", {"request": request_pem(key), "certificate": shown})
+        assert (status, answer["error"]) == (403, "not_ours")
 
 
 def test_no_device_gets_the_aggregators_name(counter, tmp_path):
@@ -392,17 +417,18 @@ def test_everything_is_on_record(counter):
     assert counter.desk.audit.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_address_that_guesses_is_not_listened_to_for_a_while_and_fills_no_disk(tmp_path):
+@pytest.mark.parametrize(("request_", "refusal", "told"), [(request_pem(new_key()), 403, "dev-1"), ("\ud800", 400, "")])
+def test_an_address_that_guesses_is_not_listened_to_for_a_while_and_fills_no_disk(tmp_path, request_, refusal, told):
     with Counter(tmp_path / "guessed").open() as counter:
-        key, statuses = new_key(), []
+        said, statuses = {"device": "dev-1", "token": "guess", "request": request_}, []
         while not statuses or statuses[-1] != 429:
-            statuses.append(counter.enrol("dev-1", "guess", key)[0])
+            statuses.append(counter.post("/v1/enrol", said)[0])
             assert len(statuses) < 1000
-        assert set(statuses) == {403, 429}
+        assert set(statuses) == {refusal, 429}
         assert len(statuses) >= 60, "the first of its minute's 61 was our look whether the port is open"
-        lines = [line for line in counter.desk.audit.lines() if line["device"] == "dev-1"]
+        lines = [line for line in counter.desk.audit.lines() if line["device"] == told]
         refused = [line for line in lines if line["done"] == "refused"]
-        assert len(refused) <= statuses.count(403), "what is not looked at is not written down"
+        assert 0 < len(refused) <= statuses.count(refusal) + 1, "what is not looked at is not written down"
 
 
 def test_a_new_certificate_of_the_port_counts_from_the_next_handshake_on(tmp_path):
