@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
@@ -19,6 +20,9 @@ from fd_protocol.identity import check_name
 
 CLOCK_SKEW = timedelta(hours=1)
 """How far another machine's clock may lag behind ours: everything signed starts that much earlier."""
+
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What `cryptography` raises at the bytes of strangers, some of it only when a part is asked for."""
 
 _LIST_HEAD = b"-----BEGIN X509 CRL-----"
 
@@ -177,8 +181,11 @@ def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
 
 
 def name_of(certificate: x509.Certificate) -> str:
-    """Return whom a certificate names; empty: nobody."""
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    """Return whom a certificate names; empty: nobody, or nobody knows whom."""
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except UNREADABLE:
+        return ""
     return str(names[0].value) if len(names) == 1 else ""
 
 
@@ -194,14 +201,14 @@ def requested_key(request_pem: bytes, name: str | None = None) -> ec.EllipticCur
     """
     try:
         request = x509.load_pem_x509_csr(request_pem)
-    except ValueError as error:
-        raise RequestError("not a certificate signing request in PEM") from error
-    key = request.public_key()
-    if not request.is_signature_valid:
+        key, is_signed = request.public_key(), request.is_signature_valid
+        names = [attribute.value for attribute in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except UNREADABLE as error:
+        raise RequestError("not a certificate signing request in PEM that can be read") from error
+    if not is_signed:
         raise RequestError("the signing request was not signed by its own key")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise RequestError("the signing request's key is not on P-256")
-    names = [attribute.value for attribute in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if name is not None and names != [name]:
         raise RequestError(f"the signing request is for {shown(names)}, not for {name!r}")
     return key

@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from broker_server.core.rate import Allowances, RateTerms
+from broker_server.identity.certificates import UNREADABLE
 from broker_server.identity.desk import MALFORMED, Desk, RefusedError
 from broker_server.sites.https import RevocationList, peer_of
 from fd_protocol.errors import FedistillError, InvalidValueError
@@ -143,8 +144,8 @@ def _texts(said: dict[str, str], *names: str) -> list[str]:
 def _first(chain: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(chain.encode())[0]
-    except ValueError as error:
-        raise RefusedError(MALFORMED, "no certificate in PEM") from error
+    except UNREADABLE as error:
+        raise RefusedError(MALFORMED, "no certificate in PEM that can be read") from error
 
 
 def _say(status: int, error: str, text: str) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import ssl
 from datetime import datetime, timedelta, timezone
@@ -229,6 +230,20 @@ def test_a_request_on_another_curve_or_no_request_at_all_is_refused():
         requested_key(request_pem("dev-1", ec.generate_private_key(ec.SECP384R1())), "dev-1")
     with pytest.raises(RequestError, match="PEM"):
         requested_key(b"not a request", "dev-1")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("020100", "020105"), ("2a8648ce3d030107", "2a8648ce3d03017e"), ("03420004", "03420005"), ("0c05", "0305")],
+    ids=["version", "curve", "point", "name"],
+)
+def test_a_request_that_cannot_be_read_is_refused(good, bad):
+    der = x509.load_pem_x509_csr(request_pem("dev-1", new_key())).public_bytes(serialization.Encoding.DER)
+    broken = der.replace(bytes.fromhex(good), bytes.fromhex(bad), 1)
+    assert broken != der
+    text = base64.encodebytes(broken).decode()
+    with pytest.raises(RequestError, match="read"):
+        requested_key(f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n".encode())
 
 
 def run(*words: object) -> int:

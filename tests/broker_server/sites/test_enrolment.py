@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
@@ -242,6 +242,18 @@ def test_a_certificate_of_a_strangers_own_making_is_not_renewed_whatever_it_name
         shown = pem(builder.sign(key, hashes.SHA256())).decode()
         status, answer = counter.post("/v1/renew", {"request": request_pem(key), "certificate": shown})
         assert (status, answer["error"]) == (403, "not_ours")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "status"), [(b"dev-1", b"dev-\xff", 403), (b"\x02\x01\x02", b"\x02\x01\x09", 400)]
+)
+def test_a_certificate_that_cannot_be_read_is_not_renewed(counter, good, bad, status):
+    key, began = new_key(), now() - timedelta(days=31)
+    names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dev-1")])
+    builder = x509.CertificateBuilder(names, names, key.public_key(), 5, began, began + timedelta(days=30))
+    der = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    shown = ssl.DER_cert_to_PEM_cert(der.replace(good, bad))
+    assert counter.post("/v1/renew", {"request": request_pem(key), "certificate": shown})[0] == status
 
 
 def test_no_device_gets_the_aggregators_name(counter, tmp_path):
