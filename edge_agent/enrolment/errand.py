@@ -113,7 +113,7 @@ class _Visitor:
             where = self.files.token or "enrolment.token_file, which is not set"
             return Outcome(Ending.REFUSED, f"there is no new token in {where}: {self._another()}")
         request = self._request()
-        said = {"device": self.device, "token": token, "request": request.decode("ascii", "replace")}
+        said = {"device": self.device, "token": token, "request": request.decode("ascii", "ignore")}
         outcome = self._ask("/v1/enrol", said, request)
         if outcome.ending is Ending.DONE:
             self.files.mark_used(token)
@@ -121,7 +121,7 @@ class _Visitor:
 
     def renew(self) -> Outcome:
         chain, request = self.files.tls.certificate.read_text(encoding="ascii"), self._request()
-        said = {"request": request.decode("ascii", "replace")}
+        said = {"request": request.decode("ascii", "ignore")}
         if outlook(chain).end <= _now():  # TLS takes it no more; the server may, for a while
             return self._ask("/v1/renew", said | {"certificate": chain}, request)
         return self._ask("/v1/renew", said, request, shows=True)

@@ -97,6 +97,7 @@ def test_a_key_that_is_damaged_is_put_aside(tmp_path):
 HOOK = """#!/bin/sh
 # What an owner's program for a TPM would do, with openssl and a file.
 test -e "$2" || openssl ecparam -name prime256v1 -genkey -noout -out "$2" 2>/dev/null
+echo "key of Müller"
 openssl req -new -key "$2" -subj "/CN=whatever-$1"
 """
 
@@ -104,7 +105,7 @@ openssl req -new -key "$2" -subj "/CN=whatever-$1"
 @pytest.fixture
 def hook(tmp_path):
     path = tmp_path / "hook"
-    path.write_text(HOOK)
+    path.write_text(HOOK, encoding="utf-8")
     path.chmod(0o755)
     return path
 
