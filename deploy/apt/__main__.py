@@ -6,7 +6,10 @@
 
 REPOSITORY/py3.11/ and its like are flat repositories, one for each Python: apt takes the highest version there is, and
 a package for another Python is not for this system. The share is apt's own `Phased-Update-Percentage`: each machine
-draws by its machine-id, so a wider share holds the narrower. Signed by gpg with KEY; without it apt takes nothing.
+draws a number of 0..100 by its machine-id and takes what has no lower percentage, so a wider share holds the narrower,
+and there is none that nobody is in: at 0 the newest version depends on a package that does not exist. Nobody can take
+it then, no canary either, and who has it keeps it, for it is still the highest. Signed by gpg with KEY; without it apt
+takes nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from pathlib import Path
 
 _PYTHON = re.compile(r"\+(py\d+\.\d+)_")
 _PHASED = "Phased-Update-Percentage"
+_HALTED = "fedistill-is-halted"
+"""A package that there never is; apt names it to whoever installs by hand what is halted."""
 
 
 class NoPackageError(Exception):
@@ -36,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.apt", description=__doc__.partition("\n")[0])
     parser.add_argument("repository", type=Path)
     parser.add_argument("packages", type=Path, nargs="*", help=".deb files to put in")
-    parser.add_argument("--percent", type=int, default=100, help="of devices that may take the newest version (100)")
+    parser.add_argument("--percent", type=int, default=100, help="of devices that take the newest (100); 0 halts")
     parser.add_argument("--withdraw", metavar="VERSION", help="take a version out, without its +py...")
     parser.add_argument("--key", help="of gpg, that signs")
     arguments = parser.parse_args(argv)
@@ -87,8 +92,8 @@ def index(folder: Path, percent: int, key: str | None = None) -> str:
     stanzas = [_stanza(path) for path in sorted(folder.glob("*.deb"))]
     newest = _newest(stanzas)
     for stanza in stanzas:
-        if percent < 100 and newest[_name(stanza)] == stanza["Version"]:
-            stanza[_PHASED] = str(percent)
+        if newest[_name(stanza)] == stanza["Version"]:
+            stanza.update(_share(stanza, percent))
     packages = "\n".join(_lines(stanzas)).encode()
     for name in ("InRelease", "Release"):  # what is half new is not read
         (folder / name).unlink(missing_ok=True)
@@ -100,6 +105,13 @@ def index(folder: Path, percent: int, key: str | None = None) -> str:
         subprocess.run([*command, str(folder / "Release")], check=True)
     told = ", ".join(f"{name} {version}" for (name, _), version in sorted(newest.items()))
     return f"{told or 'nothing'} for {percent} % of devices"
+
+
+def _share(stanza: dict[str, str], percent: int) -> dict[str, str]:
+    """Return the fields by which so many devices take a version."""
+    if percent == 0:
+        return {"Depends": ", ".join(filter(None, (stanza.get("Depends"), _HALTED)))}
+    return {_PHASED: str(percent)} if percent < 100 else {}
 
 
 def _stanza(path: Path) -> dict[str, str]:

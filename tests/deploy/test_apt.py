@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.apt.__main__ import main
+from deploy.apt.__main__ import _share, main
 
 HERE = Path(__file__).parents[2] / "deploy" / "apt"
 OLD, NEW = "0.1.0-1", "0.2.0-1"
+CANARY = ("-o", "APT::Get::Always-Include-Phased-Updates=true")
 CONTROL = (
     "Package: fedistill-agent\nVersion: {}\nArchitecture: amd64\n"
     "Maintainer: a <a@example.org>\nDescription: agent\n of two lines\n"
@@ -116,15 +117,43 @@ def test_of_a_share_some_machines_take_it_and_a_wider_share_holds_them(machine, 
     assert half <= more
 
 
-def test_halted_nobody_begins_and_who_has_it_keeps_it(machine, repository):
+FIRST_OF_ALL = f"{0x1F:032x}"
+"""A machine that apt draws as number 0 for the newer version: no percentage is too low for it."""
+
+
+@pytest.mark.parametrize("machine_id", ["1" * 32, FIRST_OF_ALL])
+def test_halted_nobody_begins_and_who_has_it_keeps_it(machine, repository, machine_id):
+    repository("--percent", 1)
+    assert (machine(OLD, machine_id) == NEW) == (machine_id == FIRST_OF_ALL)
     repository("--percent", 0)
-    assert machine(OLD) == OLD
-    assert machine(NEW) == NEW
+    assert machine(OLD, machine_id) == OLD
+    assert machine(NEW, machine_id) == NEW
+    assert machine(OLD, machine_id, *CANARY) == OLD
+
+
+def test_what_is_halted_depends_on_all_that_it_did_before():
+    assert _share({"Depends": "python3 (>= 3.11), libc6"}, 0) == {
+        "Depends": "python3 (>= 3.11), libc6, fedistill-is-halted"
+    }
+
+
+def test_what_was_halted_goes_on(machine, repository):
+    repository("--percent", 0)
+    repository("--percent", 1)
+    assert machine(OLD, FIRST_OF_ALL) == NEW
+    assert machine(NEW, FIRST_OF_ALL) == NEW
+
+
+def test_what_was_halted_is_gone_back_from_once_it_is_withdrawn(machine, repository):
+    repository("--percent", 0)
+    repository("--withdraw", NEW)
+    assert machine(NEW) == OLD
 
 
 def test_a_canary_is_always_among_the_first(machine, repository):
-    repository("--percent", 0)
-    assert machine(OLD, "2" * 32, "-o", "APT::Get::Always-Include-Phased-Updates=true") == NEW
+    repository("--percent", 1)
+    assert machine(OLD, "2" * 32) == OLD
+    assert machine(OLD, "2" * 32, *CANARY) == NEW
 
 
 def test_what_is_withdrawn_is_gone_back_from(machine, repository):
