@@ -44,6 +44,8 @@ from fd_runtime.tuf.targets import Target, listed, may_sign, target_of, to_tuf
 TIMESTAMP_DAYS, SNAPSHOT_DAYS = 14, 60
 """A device that hears of nothing newer for so long is being held back, or the server is down: it says so."""
 _DAILY_S = 86_400
+_SLACK_S = 3600.0
+"""A clock may be set back by so much, and what was signed before still stands."""
 _SIGNED_AT = "at"
 """When a timestamp was signed, in seconds: a device's clock cannot be right and earlier."""
 _KEPT = 4
@@ -246,7 +248,7 @@ class OnlineTrust:
         found = newest(Targets, self._folder, STUDENTS)
         students = found.signed if found else unborn(Targets)
         is_believed = found is not None and _is_signed_by(targets, found)
-        if not is_believed or students.expires < after(now_s, SNAPSHOT_DAYS // 2):
+        if not is_believed or not _stands(students, now_s):
             named = {name: file for name, file in students.targets.items() if may_sign(targets, name)}
             students.targets = named
             self._sign_students(students, now_s)
@@ -261,7 +263,7 @@ class OnlineTrust:
         found = newest(Snapshot, self._folder, SNAPSHOT)
         snapshot = found.signed if found else unborn(Snapshot)
         is_same = found is not None and snapshot.meta == meta and self._is_mine(found)
-        if is_same and snapshot.expires >= after(now_s, SNAPSHOT_DAYS // 2):
+        if is_same and _stands(snapshot, now_s):
             return snapshot
         snapshot.version += 1
         snapshot.meta, snapshot.expires = dict(meta), after(now_s, SNAPSHOT_DAYS)
@@ -272,7 +274,10 @@ class OnlineTrust:
         found = self._timestamp()
         if found is None or found.signed.snapshot_meta.version != snapshot.version or not self._is_mine(found):
             return True
-        return found.signed.expires <= after(now_s - _DAILY_S, TIMESTAMP_DAYS)
+        at = found.signed.unrecognized_fields.get(_SIGNED_AT)
+        is_ahead = isinstance(at, int) and _is_ahead(at, now_s)
+        begun_s = _begun_s(found.signed, TIMESTAMP_DAYS)
+        return is_ahead or _is_ahead(begun_s, now_s) or begun_s <= now_s - _DAILY_S
 
     def _stamp(self, snapshot: Snapshot, now_s: float) -> None:
         found = self._timestamp()
@@ -297,6 +302,22 @@ class OnlineTrust:
         for role in (SNAPSHOT, STUDENTS, TARGETS):
             for version in sorted(versions_of(self._folder, role))[:-_KEPT]:
                 (self._folder / f"{version}.{role}.json").unlink(missing_ok=True)
+
+
+def _stands(document: Snapshot | Targets, now_s: float) -> bool:
+    """Whether it need not be signed again yet: less than half its time is over, and it was not signed in the future."""
+    begun_s = _begun_s(document, SNAPSHOT_DAYS)
+    return begun_s >= now_s - SNAPSHOT_DAYS * _DAILY_S / 2 and not _is_ahead(begun_s, now_s)
+
+
+def _begun_s(document: Timestamp | Snapshot | Targets, days: int) -> float:
+    """When it was signed, by its end."""
+    return document.expires.timestamp() - days * _DAILY_S
+
+
+def _is_ahead(signed_s: float, now_s: float) -> bool:
+    """Whether something was signed by a clock that was wrong; earlier than this program was built, now is wrong."""
+    return signed_s > now_s + _SLACK_S and now_s >= Path(__file__).stat().st_mtime
 
 
 def _is_signed_by(targets: Targets, students: Metadata[Targets]) -> bool:

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tuf.api.metadata import Metadata
@@ -376,6 +377,53 @@ def test_the_server_signs_again_long_before_the_end(trust, ask):
         versions.add(stamp.version)
     assert len(versions) >= 199
     assert len(list(trust.documents.glob("*.snapshot.json"))) <= 4
+
+
+def ends(trust):
+    """When what the server's key signs ends, and when the timestamp says that it was signed."""
+    stamp = Metadata.from_file(str(trust.documents / "timestamp.json")).signed
+    others = [
+        Metadata.from_file(str(trust.documents / f"{max_version(trust, role)}.{role}.json")).signed
+        for role in ("snapshot", "students")
+    ]
+    return [one.expires.timestamp() for one in (stamp, *others)], stamp.unrecognized_fields["at"]
+
+
+@pytest.mark.parametrize("years", [1, 10])
+def test_what_was_signed_by_a_clock_ahead_is_signed_again_once_it_is_right(trust, years):
+    trust.online.tend(NOW + years * 365 * DAY)
+    assert trust.online.tend(NOW)
+    (stamp_s, *others_s), at_s = ends(trust)
+    assert at_s <= NOW
+    assert stamp_s <= NOW + 14 * DAY
+    assert max(others_s) <= NOW + 60 * DAY
+    assert not trust.online.tend(NOW + 1)
+
+
+@pytest.mark.parametrize("field", ["at", "expires"])
+def test_a_word_that_is_ahead_in_one_thing_alone_is_signed_again(trust, field):
+    path = trust.documents / "timestamp.json"
+    document = Metadata.from_file(str(path))
+    if field == "at":
+        document.signed.unrecognized_fields["at"] += 10 * DAY
+    else:
+        document.signed.expires += timedelta(days=10)
+    document.sign(trust.signer("online"))
+    document.to_file(str(path))
+    assert trust.online.tend(NOW)
+    (stamp_s, *_), at_s = ends(trust)
+    assert (at_s, stamp_s) == (int(NOW), int(NOW) + 14 * DAY)
+
+
+def test_a_word_that_is_hardly_ahead_stands(trust):
+    assert trust.online.tend(NOW + 2 * DAY)
+    assert not trust.online.tend(NOW + 2 * DAY - 1800)
+
+
+def test_a_server_whose_clock_says_1970_takes_no_word_back(trust):
+    before = keep(trust)
+    assert not trust.online.tend(DAY)
+    assert keep(trust) == before
 
 
 def test_a_server_without_a_delivery_signs_nothing(trust, tmp_path):
