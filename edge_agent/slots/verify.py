@@ -10,6 +10,8 @@ standard output.
     name of this family --> it is the bundle that was named --> this device can run it
                                                            [--> the bytes are those, where they are here]
 
+Before the floor root and timestamp are brought up to date all the same: they may tell that the floor is wrong.
+
 What the device's owner installs by hand is asked for its digest alone: who holds the device holds its files.
 
 What is not vouched for is asked for again later, not known bad: a forged nudge must not spoil a bundle that is yet to
@@ -37,10 +39,13 @@ from fd_protocol.errors import FedistillError
 from fd_protocol.identity import sha256
 from fd_protocol.manifest import MANIFEST_NAME, Manifest
 from fd_protocol.targets import BUNDLES, STUDENTS, InvalidTargetError, TargetFacts, target_name
-from fd_runtime.tuf.client import TufClient, UnreachableError, UntrustedError, Vouched
+from fd_runtime.tuf.client import PATIENCE_S, TufClient, UnreachableError, UntrustedError, Vouched
 
 NEWEST_OPSET = 23
 """Of ai.onnx, that the oldest onnxruntime knows which this program takes (1.23)."""
+
+_HEAR_S = 30.0
+"""For root and timestamp alone."""
 
 log = logging.getLogger("edge-agent")
 
@@ -82,41 +87,58 @@ class Trust:
 
     def __init__(self, settings: AgentSettings, now_s: float) -> None:
         self._settings, self._now_s = settings, now_s
-        self._client: TufClient | None = None
+        self._clients: list[TufClient] = []
 
     @property
     def received_bytes(self) -> int:
-        return self._client.traffic.body_bytes if self._client else 0
+        return sum(client.traffic.body_bytes for client in self._clients)
 
     def poll(self) -> Verdict:
         """Bring the documents up to date."""
-        releases, folder = self._settings.releases, self._settings.state.trust
+        releases, place = self._settings.releases, self._settings.state.trust / "floor.json"
         if releases.url is None or releases.root is None:
             return Undecided("releases.url and releases.root do not say whom to ask")
-        known = floor.load(folder / "floor.json")
-        if not known.is_before(self._now_s):
-            return Undecided(f"the clock says {_date(self._now_s)}, and it is {_date(known.at_least_s)} at least")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tls = trust(self._settings)
-            self._client = TufClient(folder / "tuf", releases.root.read_bytes(), releases.url, tls)
-            self._client.refresh()
-            floor.rise(folder / "floor.json", self._now_s, self._client.signed_at_s)
+            known = floor.load(place)
+            if not known.is_before(self._now_s):
+                known = self._corrected(place, releases.url, releases.root)
+            if not known.is_before(self._now_s):
+                return Undecided(f"the clock says {_date(self._now_s)}, and it is {_date(known.at_least_s)} at least")
+            client = self._client(releases.url, releases.root)
+            client.refresh()
+            floor.rise(place, self._now_s, client.word)
         except UntrustedError as error:
-            log.warning("what %s gives is not believed: %s", releases.url, error)
+            _warn(releases.url, error)
             return Undecided(f"not believed: {error}")
         except (FedistillError, OSError) as error:
             return Undecided(str(error))
         return Verified()
+
+    def _corrected(self, place: Path, url: str, root: Path) -> floor.Floor:
+        """Return the floor as it stands by the newest root: that needs no clock."""
+        client = self._client(url, root, _HEAR_S)
+        try:
+            client.hear()
+        except UntrustedError as error:
+            _warn(url, error)
+        except UnreachableError as error:
+            log.info("%s is not reached: %s", url, error)
+        return floor.correct(place, client.word, client.server_keys)
+
+    def _client(self, url: str, root: Path, patience_s: float = PATIENCE_S) -> TufClient:
+        folder = self._settings.state.trust
+        folder.mkdir(parents=True, exist_ok=True)
+        client = TufClient(folder / "tuf", root.read_bytes(), url, trust(self._settings), patience_s)
+        self._clients.append(client)
+        return client
 
     def vouched(self, offered: Offered, family: str) -> Vouched | Refused | Undecided:
         """Return what is vouched for under the names of a package that devices of `family` may run."""
         verdict = self.poll()
         if not isinstance(verdict, Verified):
             return verdict
-        assert self._client is not None
         try:
-            found = self._client.find([target_name(role, family, offered.package) for role in (BUNDLES, STUDENTS)])
+            found = self._clients[-1].find([target_name(role, family, offered.package) for role in (BUNDLES, STUDENTS)])
         except InvalidTargetError as error:
             return Refused(str(error))
         except (UntrustedError, UnreachableError) as error:
@@ -171,6 +193,10 @@ def _beyond(facts: TargetFacts, settings: AgentSettings) -> str:
     if total_mb is not None and facts.memory_bytes > total_mb * (1 << 20):
         return f"it needs {facts.memory_bytes / (1 << 20):.0f} MB, this device has {total_mb:.0f}"
     return ""
+
+
+def _warn(url: str, error: UntrustedError) -> None:
+    log.warning("what %s gives is not believed: %s", url, error)
 
 
 def _date(at_s: float) -> str:

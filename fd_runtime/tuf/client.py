@@ -6,7 +6,8 @@ Refused are documents that are older than those seen before, past their time, mi
 by others, or too long. What is believed is kept in a folder, so that the next question costs one small file.
 
 Clocks: a device without one wakes up in 1970, where nothing is past its time. Whoever asks says what time it is at
-least (`edge_agent.slots.floor`); earlier than that nothing is asked.
+least (`edge_agent.slots.floor`); earlier than that only root and timestamp are asked for (`hear`), in which versions
+say what is newer.
 
 What is deliberately absent: packages (`edge_agent.slots.download` brings them, and goes on where it was cut).
 """
@@ -17,7 +18,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError, SlowRetrievalError
-from tuf.api.metadata import Timestamp
+from tuf.api.metadata import Root, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from fd_protocol.errors import FedistillError
 from fd_protocol.targets import TargetFacts
 from fd_runtime.config import EX_TEMPFAIL
 from fd_runtime.files import sync_folder
-from fd_runtime.tuf.documents import TIMESTAMP, read
+from fd_runtime.tuf.documents import ROOT, TIMESTAMP, TrustError, read
 
 _LIMITS = UpdaterConfig(
     root_max_length=1 << 16,
@@ -72,6 +73,25 @@ class Vouched:
     facts: TargetFacts
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the believed timestamp says of itself; as it is here, there is none.
+
+    Attributes:
+        key: of the server, that signed it; None where there is none.
+        version: of the timestamp.
+        at_s: when it was signed, in UTC seconds; no later than the root ends, 0 = it does not say.
+    """
+
+    key: str | None = None
+    version: int = 0
+    at_s: float = 0.0
+
+
+class _UnaskedError(DownloadError):
+    """Nobody wants that document now."""
+
+
 @dataclass(slots=True)
 class Traffic:
     """What the documents cost: requests, and bytes of bodies, without heads and TLS."""
@@ -104,11 +124,11 @@ class TufClient:
     ) -> None:
         self.traffic = Traffic()
         self._folder = folder
-        fetcher = _Fetcher(url, tls, time.monotonic() + patience_s, self.traffic)
+        self._fetcher = _Fetcher(url, tls, time.monotonic() + patience_s, self.traffic)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _forget_litter(folder)
-            self._updater = Updater(str(folder), f"{url}/v1/tuf", fetcher=fetcher, config=_LIMITS, bootstrap=root)
+            self._updater = Updater(str(folder), f"{url}/v1/tuf", fetcher=self._fetcher, config=_LIMITS, bootstrap=root)
         except RepositoryError as error:
             raise UntrustedError(f"root: {error}") from error
         except OSError as error:
@@ -130,6 +150,19 @@ class TufClient:
             raise UntrustedError(f"{type(error).__name__}: {error}") from error
         except OSError as error:
             raise UnreachableError(str(error)) from error
+
+    def hear(self) -> None:
+        """Bring root and timestamp up to date, and no more; this client finds nothing afterwards.
+
+        Raises:
+            UnreachableError, UntrustedError: as `refresh`.
+        """
+        self._fetcher.roles = (ROOT, TIMESTAMP)
+        try:
+            self.refresh()
+        except UnreachableError as error:
+            if not isinstance(error.__cause__, _UnaskedError):
+                raise
 
     def find(self, names: Sequence[str]) -> Vouched | None:
         """Return what is vouched for under the first of these names that anything is; None: nothing is.
@@ -154,10 +187,35 @@ class TufClient:
         return None
 
     @property
-    def signed_at_s(self) -> float:
-        """When the timestamp was signed that is believed, in UTC seconds; 0 = it does not say."""
-        said = read_timestamp(self._folder)
-        return float(said) if isinstance(said, int) else 0.0
+    def word(self) -> Word:
+        """What the server said last.
+
+        Raises:
+            TrustError: the root cannot be read.
+        """
+        root = self._root()
+        try:
+            stamp = read(Timestamp, self._folder / f"{TIMESTAMP}.json")
+        except TrustError:  # none came yet, or the card has lost it
+            return Word()
+        by = root.get_verification_result(TIMESTAMP, stamp.signed_bytes, stamp.signatures)
+        if not by.verified:
+            return Word()
+        said = stamp.signed.unrecognized_fields.get("at")
+        at_s = min(said, int(root.expires.timestamp())) if isinstance(said, int) else 0
+        return Word(min(by.signed), stamp.signed.version, float(max(at_s, 0)))
+
+    @property
+    def server_keys(self) -> Collection[str]:
+        """Those that may sign the timestamp, by the believed root.
+
+        Raises:
+            TrustError: the root cannot be read.
+        """
+        return frozenset(self._root().roles[TIMESTAMP].keyids)
+
+    def _root(self) -> Root:
+        return read(Root, self._folder / f"{ROOT}.json").signed
 
     def _make_durable(self) -> None:
         """python-tuf replaces files whole; that they outlast a power cut is ours to see to."""
@@ -170,14 +228,14 @@ class TufClient:
         sync_folder(self._folder)
 
 
-def read_timestamp(folder: Path) -> object:
-    """Return when the timestamp in a folder says that it was signed; None: it does not."""
-    path = folder / f"{TIMESTAMP}.json"
-    return read(Timestamp, path).signed.unrecognized_fields.get("at") if path.exists() else None
-
-
 class _Fetcher(FetcherInterface):
-    """One connection for all documents, and an end to patience; proxies come from the environment."""
+    """One connection for all documents, and an end to patience; proxies come from the environment.
+
+    Attributes:
+        roles: whose documents are fetched; empty = of all.
+    """
+
+    roles: Collection[str] = ()
 
     def __init__(self, url: str, tls: ssl.SSLContext | None, end_s: float, traffic: Traffic) -> None:
         self._end_s, self._traffic = end_s, traffic
@@ -189,6 +247,9 @@ class _Fetcher(FetcherInterface):
         self._pool = urllib3.ProxyManager(proxy, **terms) if proxy else urllib3.PoolManager(**terms)
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        name = url.rpartition("/")[2]
+        if self.roles and name.removesuffix(".json").rpartition(".")[2] not in self.roles:
+            raise _UnaskedError(name)
         self._traffic.requests += 1
         response = self._pool.request(
             "GET", url, preload_content=False, redirect=False, timeout=urllib3.Timeout(self._left_s())
@@ -197,7 +258,7 @@ class _Fetcher(FetcherInterface):
             self._traffic.body_bytes += len(response.read(_CHUNK))
             response.release_conn()
             raise DownloadHTTPError(f"{url}: {response.status}", response.status)
-        return self._chunks(response, url.rpartition("/")[2])
+        return self._chunks(response, name)
 
     def _chunks(self, response: urllib3.BaseHTTPResponse, name: str) -> Iterator[bytes]:
         try:

@@ -19,7 +19,11 @@ from edge_agent.slots.machine import Offered
 from edge_agent.slots.verify import Refused, Trust, Undecided, Verified, verify
 from fd_protocol.targets import TargetFacts
 from fd_runtime.config import load_toml
+from fd_runtime.tuf import root as tuf_root
 from fd_runtime.tuf import targets as tuf_targets
+from fd_runtime.tuf.online import OnlineTrust
+from fd_runtime.tuf.root import Changes
+from fd_runtime.tuf.signing_keys import make_key
 from tests.edge_agent.artifacts import write_private, write_public_set
 from tests.edge_agent.processes import settings_text
 from tests.support.trust import DAY, serving
@@ -223,6 +227,186 @@ def test_a_slow_clock_is_told_by_when_the_server_signed(owner, settings, tmp_pat
     owner.deliver(time.time())
     assert isinstance(Trust(settings, time.time() - 600).poll(), Verified)
     assert floor.load(settings.state.trust / "floor.json").at_least_s >= int(time.time()) - 60
+
+
+# The time that the server's key signed.
+
+
+@pytest.fixture
+def place(settings):
+    return settings.state.trust / "floor.json"
+
+
+@pytest.fixture
+def poll(settings):
+    def poll(now_s):
+        return Trust(settings, now_s).poll()
+
+    return poll
+
+
+def later(s=0.0):
+    """A time in the rightful clock, some seconds from now."""
+    return time.time() + s
+
+
+def root_end_s(owner):
+    return max(Metadata.from_file(str(path)).signed.expires.timestamp() for path in owner.documents.glob("*.root.json"))
+
+
+def say(owner, at, *, key="online", version=None):
+    """What whoever holds the server's key can do: another word about when it was signed, a version later."""
+    path = owner.documents / "timestamp.json"
+    document = Metadata.from_file(str(path))
+    document.signed.version = version or document.signed.version + 1
+    document.signed.unrecognized_fields["at"] = int(at)
+    document.sign(owner.signer(key))
+    document.to_file(str(path))
+
+
+def replace_the_servers_key(owner):
+    """As docs/updates.md says it: rotate, trust renew, publish."""
+    make_key(owner.keys / "online-2")
+    tuf_root.draft(owner.signed, Changes(online=owner.public("online-2")), time.time())
+    owner.sign("root-1", "root-2")
+    tuf_targets.renew(owner.signed, owner.signer("targets"), now_s=time.time())
+    OnlineTrust(owner.documents, owner.blobs, owner.signer("online-2")).take_in(owner.signed, time.time())
+
+
+@pytest.mark.parametrize("at", [later(10 * 365 * DAY), 10**400], ids=["ten years", "beyond all numbers"])
+def test_a_time_that_a_thief_signed_goes_with_the_key_that_was_stolen(owner, poll, place, at):
+    owner.deliver()
+    say(owner, at)
+    assert isinstance(poll(later()), Verified)
+    assert floor.load(place).at_least_s <= root_end_s(owner)
+    verdict = poll(later())
+    assert isinstance(verdict, Undecided)
+    assert "at least" in verdict.reason
+    replace_the_servers_key(owner)
+    assert isinstance(poll(later()), Verified)
+    assert floor.load(place).at_least_s < later(DAY)
+
+
+def test_it_goes_with_the_key_though_the_new_one_says_nothing_yet(owner, poll, place):
+    owner.deliver()
+    say(owner, later(10 * 365 * DAY))
+    assert isinstance(poll(later()), Verified)
+    replace_the_servers_key(owner)
+    (owner.documents / "timestamp.json").rename(owner.documents / "held-back")
+    assert isinstance(poll(later()), Undecided)
+    assert floor.load(place).at_least_s < later(DAY)
+
+
+def test_a_time_that_a_server_signed_by_a_wrong_clock_goes_with_its_next_word(owner, poll, place):
+    owner.deliver()
+    owner.online.tend(later(10 * 365 * DAY))
+    assert isinstance(poll(later()), Verified)
+    assert isinstance(poll(later()), Undecided)
+    assert owner.online.tend(later())
+    assert isinstance(poll(later()), Verified)
+    assert floor.load(place).at_least_s < later(DAY)
+
+
+@pytest.fixture
+def built_long_ago(tmp_path, monkeypatch):
+    path = tmp_path / "floor.py"
+    path.write_bytes(b"")
+    os.utime(path, (later(-90 * DAY),) * 2)
+    monkeypatch.setattr(floor, "__file__", str(path))
+
+
+@pytest.mark.usefixtures("built_long_ago")
+def test_whoever_has_the_network_alone_cannot_lower_the_floor(owner, poll, place, settings):
+    """Neither by an older word of the server, nor where the card has lost the newer one, nor by a root of their own."""
+    slow_s = later(-20 * DAY)
+    owner.deliver()
+    say(owner, later(-30 * DAY))
+    old = (owner.documents / "timestamp.json").read_bytes()
+    say(owner, later())
+    assert isinstance(poll(slow_s), Verified)  # and the device is told that its clock is slow
+    known = place.read_bytes()
+    assert floor.load(place).at_least_s > later(-DAY)
+    (owner.documents / "timestamp.json").write_bytes(old)
+    assert isinstance(poll(slow_s), Undecided)
+    (settings.state.trust / "tuf" / "timestamp.json").write_bytes(b"")
+    assert isinstance(poll(slow_s), Undecided)
+    assert (settings.state.trust / "tuf" / "timestamp.json").read_bytes() == old
+    forged = Owner(settings.state.trust.parent / "thief")
+    root = Metadata.from_file(str(forged.signed / "1.root.json"))
+    root.signed.version = 2
+    root.sign(forged.signer("root-1"))
+    root.sign(forged.signer("root-2"), append=True)
+    root.to_file(str(owner.documents / "2.root.json"))
+    say(owner, later(-30 * DAY), key=forged.keys / "online", version=99)
+    assert isinstance(poll(slow_s), Undecided)
+    assert place.read_bytes() == known
+
+
+def test_what_the_devices_own_clock_said_outlives_the_servers_key(owner, poll, place):
+    owner.deliver()
+    asked_s = later()
+    assert isinstance(poll(asked_s), Verified)
+    replace_the_servers_key(owner)
+    verdict = poll(asked_s - 2 * floor.SLACK_S)
+    assert isinstance(verdict, Undecided)
+    assert floor.load(place).at_least_s >= asked_s
+    assert isinstance(poll(YEAR_1970), Undecided)
+    assert isinstance(poll(later()), Verified)
+
+
+def test_before_the_floor_roots_are_followed_and_no_package_is_vouched_for(owner, settings, place):
+    offered = offer(owner)
+    assert isinstance(verify(offered, settings, later()), Verified)
+    replace_the_servers_key(owner)
+    known = {path.name: path.read_bytes() for path in (settings.state.trust / "tuf").glob("[st]*.json")}
+    verdict = verify(offered, settings, YEAR_1970)
+    assert isinstance(verdict, Undecided)
+    assert "1970" in verdict.reason
+    assert (settings.state.trust / "tuf" / "root.json").read_bytes() == (owner.signed / "2.root.json").read_bytes()
+    now = {path.name: path.read_bytes() for path in (settings.state.trust / "tuf").glob("[st]*.json")}
+    assert {name for name in now if now[name] != known.get(name)} == {"timestamp.json"}
+
+
+def test_before_the_floor_it_is_the_clock_that_is_named_whatever_the_link_does(owner, settings, place):
+    owner.deliver()
+    nowhere = replace(settings, releases=replace(settings.releases, url="http://127.0.0.1:9"))
+    assert "1970" in Trust(nowhere, YEAR_1970).poll().reason
+    assert not place.exists()  # a board that waits for its clock wears out no card
+
+
+def test_a_floor_of_before_is_read_and_is_as_good(owner, poll, place):
+    owner.deliver()
+    asked_s = later()
+    place.parent.mkdir(parents=True)
+    place.write_bytes(f'{{\n "asked_s": {asked_s},\n "at_least_s": {asked_s}\n}}\n'.encode())
+    assert floor.load(place) == floor.Floor(asked_s, asked_s)
+    assert isinstance(poll(asked_s - 2 * floor.SLACK_S), Undecided)
+    assert isinstance(poll(asked_s), Verified)
+
+
+def test_a_floor_of_before_that_a_wrong_word_had_raised_comes_down_with_the_key(owner, poll, place):
+    owner.deliver()
+    say(owner, later(10 * 365 * DAY))
+    assert isinstance(poll(later()), Verified)
+    place.write_bytes(f'{{\n "asked_s": {later()},\n "at_least_s": {later(10 * 365 * DAY)}\n}}\n'.encode())
+    assert isinstance(poll(later()), Undecided)
+    replace_the_servers_key(owner)
+    assert isinstance(poll(later()), Verified)
+
+
+def test_a_power_cut_between_the_new_root_and_the_floor_costs_a_question(owner, poll, place, monkeypatch):
+    owner.deliver()
+    say(owner, later(10 * 365 * DAY))
+    assert isinstance(poll(later()), Verified)
+    replace_the_servers_key(owner)
+
+    def cut(*_, **__):
+        raise OSError("cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(floor, "write_atomically", cut)
+        assert poll(later()) == Undecided("cut")
+    assert isinstance(poll(later()), Verified)
 
 
 # The process.
