@@ -114,7 +114,8 @@ class Agent:
         clock: monotonic milliseconds; where they start does not matter.
         version: of this program, for the birth.
         on_spoke: hears of predictions that somebody wants to hear of.
-        spool: keeps what `say` is given until the broker has it; None = the link does, in memory.
+        spool: keeps what `say` is given until the broker has it, may have served another life, and goes on with `link`;
+            None = the link does, in memory.
         on_release: hears which bundle devices of this family should run.
         on_round_end: hears that a round has ended for this device.
         find_set: looks on the disk for a public set, by digest, and tells how many probes it has; 0 = it is not there.
@@ -164,6 +165,8 @@ class Agent:
         self._backlog: deque[tuple[Entry, Arrived | None]] = deque()
         self._report_token = 0
         self._on_spoke, self._on_release, self._on_round_end, self._spool = on_spoke, on_release, on_round_end, spool
+        if spool is not None:
+            spool.recall()  # the link of the life before numbered its messages from one, as this one does
         self._reserve, self._obstacle = reserve, obstacle
         self._looked_at_ms: int | None = None
         self._attempts = Attempts(store, self._boot)

@@ -131,6 +131,10 @@ class Spool:
                 token = link.publish(message.topic, message.payload, retain=message.retain, expiry_s=left_s)
                 self._in_flight[token] = entry.number
 
+    def recall(self) -> None:
+        """Take back what is in flight: the link that had it is gone, and with it the meaning of its tokens."""
+        self._in_flight.clear()
+
     def confirm(self, token: int, *, refusal: str = "") -> bool:
         """Forget what the broker has, or with its `refusal` never will; return whether `token` was one of ours."""
         number = self._in_flight.pop(token, None)

@@ -330,6 +330,38 @@ def test_what_is_said_without_a_broker_waits_for_one(tmp_path):
     assert device.agent.waiting == 0
 
 
+def test_what_the_link_of_another_life_held_goes_out_with_the_link_of_this_one(tmp_path):
+    device, spool = Device(), Spool(tmp_path / "outbox")
+    device.restart(spool=spool)
+    device.connect()
+    device.agent.say("somewhere", b"news")
+    device.pump()
+    device.restart(spool=spool)
+    device.connect()
+    assert [payload for _, topic, payload, _ in device.wire.published if topic == "somewhere"] == [b"news"]
+    device.confirm()
+    assert (len(spool), list((tmp_path / "outbox").iterdir())) == (0, [])
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_a_number_that_the_link_of_another_life_gave_names_nothing_in_this_one(tmp_path, before):
+    device, spool = Device(), Spool(tmp_path / "outbox")
+    device.restart(spool=spool)
+    device.connect()
+    for _ in range(before):
+        next(device.wire.tokens)
+    device.agent.say("somewhere", b"news")
+    device.pump()
+    device.restart(spool=spool)  # its link counts from one again
+    device.hear_offer()  # before there is a broker: nothing of what waits is sent
+    device.confirm()
+    assert len(spool) == 1
+    device.hear_receipt(device.parts()[0])
+    device.hear_consensus()
+    device.confirm()
+    assert (device.state.phase, len(spool)) == (Phase.IDLE, 1)
+
+
 def test_what_waits_and_is_refused_ends_no_round(tmp_path):
     device = spooling(tmp_path)
     device.connect()

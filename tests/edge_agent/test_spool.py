@@ -64,6 +64,19 @@ def test_what_was_not_confirmed_goes_out_again_in_the_next_life_in_the_same_orde
     assert sent(again) == [b"001", b"002", b"003", b"004"]
 
 
+def test_what_was_handed_to_a_link_that_is_gone_goes_out_again_in_the_same_order(folder):
+    spool, wire = Spool(folder), Wire()
+    for number in range(3):
+        spool.put(message(number))
+    spool.send(wire, 0)
+    token = wire.published[1][0]
+    spool.recall()
+    assert not spool.confirm(token)
+    again = Wire()
+    deliver(spool, again)
+    assert sent(again) == [b"000", b"001", b"002"]
+
+
 def test_what_is_not_worth_the_disk_is_not_on_it(folder):
     spool, wire = Spool(folder), Wire()
     spool.put(message(1), durable=False)
