@@ -68,7 +68,7 @@ def config_handler(body: Body, place: ConfigPlace) -> Callable[..., Doing]:
         if known.settled == command.id:
             return Finished(_outcome(known))
         if known.trial == command.id:  # a new life: everything has started anew
-            return _Trial(body, place, starts=0)
+            return _Trial(body, place, command.id, starts=0)
         restarts = _check(command.arguments, place.path, known)
         values = remote_config.merged(known.values, command.arguments)
         if values == known.values:
@@ -104,19 +104,24 @@ def _check(patch: Mapping[str, str], path: Path, known: RemoteConfig) -> frozens
 
 
 def _apply(body: Body, place: ConfigPlace, config: RemoteConfig, restarts: frozenset[Restart]) -> Doing:
+    """Write `config` down, on trial where something must start anew, and start it.
+
+    Raises:
+        OSError: no room; nothing has changed.
+    """
     log.info("settings changed from afar: %s", ", ".join(f"{key} = {text}" for key, text in config.values.items()))
+    if not restarts & {"agent", "worker"}:
+        config = remote_config.keep(config)  # in one write: what is on trial has somebody who decides about it
     remote_config.save(place.folder, config)
     place.refresh()
+    if not config.trial:
+        return Finished(_outcome(config))
+    starts = body.vitals.worker_starts
     if "agent" in restarts:
         body.restart()
-    elif "worker" in restarts:
-        starts = body.vitals.worker_starts
-        body.restart_worker()
-        return _Trial(body, place, starts)
     else:
-        remote_config.save(place.folder, kept := remote_config.keep(config))
-        return Finished(_outcome(kept))
-    return _Trial(body, place, starts=body.vitals.worker_starts)
+        body.restart_worker()
+    return _Trial(body, place, config.trial, starts)
 
 
 def _outcome(config: RemoteConfig) -> Progress:
@@ -126,13 +131,16 @@ def _outcome(config: RemoteConfig) -> Progress:
 
 
 class _Trial:
-    """Waits until the device has been well for a while with a worker that is ready more than `starts` times."""
+    """Waits until the device has been well for a while with a worker that is ready more than `starts` times.
 
-    def __init__(self, body: Body, place: ConfigPlace, starts: int) -> None:
-        self._body, self._place, self._starts = body, place, starts
+    Then it decides about what `command` has put on trial.
+    """
+
+    def __init__(self, body: Body, place: ConfigPlace, command: str, starts: int) -> None:
+        self._body, self._place, self._command, self._starts = body, place, command, starts
         self._begin_s = place.monotonic_s()
         self._steadiness = Steadiness(place.steady_s)
-        self._has_said = False
+        self._has_said = self._is_put_off = False
 
     def poll(self) -> Progress | None:
         if not self._has_said:
@@ -152,9 +160,18 @@ class _Trial:
     def answered(self, _answer: Answer) -> bool:
         return False
 
-    def _settle(self, decide: Callable[[RemoteConfig], RemoteConfig]) -> Progress:
-        config = decide(remote_config.load(self._place.folder))
-        remote_config.save(self._place.folder, config)
+    def _settle(self, decide: Callable[[RemoteConfig], RemoteConfig]) -> Progress | None:
+        """Decide, and return what came of it once it is written down; None: it cannot be now, and is tried again."""
+        try:
+            config = remote_config.load(self._place.folder)
+            if config.settled != self._command:  # else the disk took the decision, and failed before it said so
+                config = decide(config)
+            remote_config.save(self._place.folder, config)
+        except OSError as error:
+            if not self._is_put_off:
+                log.warning("what becomes of settings changed from afar cannot be written down now: %s", error)
+            self._is_put_off = True
+            return None
         if config.outcome:
             log.warning("settings changed from afar are rolled back: %s", config.outcome)
             self._body.restart()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 
 import pytest
@@ -118,6 +119,75 @@ def test_a_power_cut_at_any_point_ends_in_one_of_the_two(device, at):
     else:
         well(device)
         assert device.last("config").state is SUCCESSFUL
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """The disk takes `room[0]` more writes of this file; None: as many as there are."""
+    room, write = [None], remote_config.write_atomically
+
+    def bounded(*arguments, **options):
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if room[0] is not None:
+            room[0] -= 1
+        write(*arguments, **options)
+
+    monkeypatch.setattr(remote_config, "write_atomically", bounded)
+    return room
+
+
+def test_a_full_disk_puts_a_roll_back_off_and_does_not_end_it(device, room, caplog):
+    device.order("config", {"model.runtime": "litert"})
+    device.wait(1)  # another life, which is never connected
+    room[0] = 0
+    device.wait(WINDOW_S + 1)
+    device.wait(1)
+    assert (device.last("config").state, load_settings(device.path).model.runtime) == (EXECUTING, "litert")
+    assert caplog.text.count("No space left on device") == 1  # and not at every look
+    room[0] = None
+    device.wait(1)
+    device.wait(1)
+    assert device.last("config").reason == "rolled_back: not connected"
+    assert (load_settings(device.path).model.runtime, device.lives) == ("numpy", 3)
+
+
+def test_a_full_disk_puts_it_off_that_values_are_kept(device, room):
+    device.order("config", {"model.threads": "2"})
+    room[0] = 0
+    well(device)
+    assert device.last("config").state is EXECUTING
+    room[0] = None
+    device.wait(1)
+    assert device.last("config").state is SUCCESSFUL
+    assert (device.remote["trial"], device.remote["values"]) == ("", {"model.threads": "2"})
+
+
+def test_a_decision_that_the_disk_took_before_it_failed_stands(device, monkeypatch):
+    device.order("config", {"log.level": "warning"}, number=1)
+    device.order("config", {"model.runtime": "litert"}, number=2)
+    device.wait(1)  # another life, which is never connected
+    write, failures = remote_config.write_atomically, [OSError(errno.EIO, "the folder is not synchronised")]
+
+    def fails_late(*arguments, **options):
+        write(*arguments, **options)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(remote_config, "write_atomically", fails_late)
+    device.wait(WINDOW_S + 1)
+    device.wait(1)
+    assert device.last("config").reason == "rolled_back: not connected"
+    assert (device.remote["values"], device.remote["settled"]) == ({"log.level": "warning"}, "config-2")
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_where_no_restart_is_needed_a_full_disk_leaves_nothing_on_trial(device, room, writes):
+    room[0] = writes
+    done = device.order("config", {"log.level": "warning"})
+    assert device.remote.get("trial", "") == ""
+    expected = (SUCCESSFUL, "warning") if writes else (FAILED, "info")
+    assert (done.state, load_settings(device.path).log.level) == expected
 
 
 def test_values_are_taken_back_one_by_one(device):
