@@ -21,11 +21,15 @@ LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class WarmUpJob:
-    """Fine-tune on private rows: once in the life of a bundle, under privacy terms once in a privacy period."""
+    """Fine-tune on private rows: once in the life of a bundle, under privacy terms once in a privacy period.
+
+    `private_epoch`: version of these rows when it was first asked for; the answer says it again.
+    """
 
     work: Work = keyed(1)
     terms: TrainingTerms = keyed(2)
     privacy: PrivacyTerms = keyed(10, default=PrivacyTerms())
+    private_epoch: int | None = keyed(3, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class WorkerCore:
             speaker.warm_up(job.privacy)
             return Answer(WarmedUp(is_private=True))
         speaker.warm_up(job.terms)
-        return Answer(WarmedUp())
+        return Answer(WarmedUp(private_epoch=job.private_epoch))
 
     def _ground_of(self, public_set: bytes) -> Ground:
         """Return what a device stands on in a round about `public_set`.

@@ -19,9 +19,9 @@ def job_of(work: Work, state: Participant, journal: Journal, profile: Profile) -
     assert offer is not None
     match work.task:
         case Task.WARM_UP:
-            return WarmUpJob(work, offer.training, privacy)
+            return WarmUpJob(work, offer.training, privacy, state.warming_epoch)
         case Task.MAP_COMPETENCE:
-            return CompetenceJob(work, state.private_epoch, offer.slice.public_set)
+            return CompetenceJob(work, work.private_epoch, offer.slice.public_set)
         case Task.PREDICT:
             return PredictJob(work, offer, *_base_for(offer, state, journal), privacy)
         case Task.TRAIN:

@@ -30,11 +30,16 @@ class Task(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Effect: the worker does `task` for `round`. A failed attempt makes the next one a new effect."""
+    """Effect: the worker does `task` for `round`. A failed attempt makes the next one a new effect.
+
+    So do other private rows of a map, and of it alone: it says of which version it is to be. Agents that had none wrote
+    0 in their journals.
+    """
 
     task: Task = keyed(1)
     round: RoundId = keyed(2)
     attempt: int = keyed(3, default=0)
+    private_epoch: int = keyed(4, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,13 @@ class ReceiptReceived:
 
 @dataclass(frozen=True, slots=True)
 class WarmedUp:
-    """The tail has been fine-tuned on private rows; `is_private`: by a training that was paid for."""
+    """The tail has been fine-tuned on private rows; `is_private`: by a training that was paid for.
+
+    `private_epoch`: version of the rows that it began with; None, in old journals: taken to be the one of that moment.
+    """
 
     is_private: bool = keyed(1, default=False)
+    private_epoch: int | None = keyed(2, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ Rules:
 - A device predicts an open round before it trains on a consensus; an offer that comes while it trains waits.
 - Before its first contribution it warms up, unless it has trained already. It maps its competence once per public set
   and private epoch; the map is owed until the server has answered it. With another bundle it warms up again.
+- Rows that change while they are mapped ask for another map. Those that change in a training are learned after it.
 - One round, one payload: a retry sends the same bytes. Only `refused(unknown_base)` permits another encoding, once, of
   the same codes; any other refusal ends the round with its reason.
 - A newer offer ends the round before it. An epoch once left never comes back; a new one voids the base and the
@@ -168,6 +169,8 @@ class Participant:
     begun_epoch: int = keyed(35, default=0)
     """Version that the training under way began with."""
     refreshing: Refreshing | None = keyed(36, default=None)
+    warming_epoch: int | None = keyed(37, default=None)
+    """Version that the warm-up began with, in whichever round; None: none has begun with this bundle, or it is over."""
 
     def base_of(self, part: Slice) -> Base | None:
         """Return what a difference about `part` may build on."""
@@ -176,7 +179,7 @@ class Participant:
 
 def step(state: Participant, event: Event) -> Participant:
     """Return the state after `event`."""
-    return _go_on(_take(state, event))
+    return _note_warm_up(_go_on(_take(state, event)))
 
 
 def outstanding(state: Participant) -> tuple[Effect, ...]:
@@ -188,7 +191,8 @@ def outstanding(state: Participant) -> tuple[Effect, ...]:
     match state:
         case Participant(phase=Phase.PREDICTING, offer=RoundOffer() as offer):
             if not _is_held_up(state, task := _next_task(state, offer)):
-                effects.append(Work(task, offer.round, state.failures))
+                private_epoch = state.private_epoch if task is Task.MAP_COMPETENCE else 0
+                effects.append(Work(task, offer.round, state.failures, private_epoch))
         case Participant(phase=Phase.SUBMITTING, offer=RoundOffer() as offer, submission=Submission() as submission):
             effects.append(Send(Kind.CONTRIBUTION, offer.round, submission.payload))
         case Participant(phase=Phase.TRAINING, training=Consensus() as consensus):
@@ -236,10 +240,8 @@ def _take(state: Participant, event: Event) -> Participant:
             return replace(state, gathering=gather(state.gathering, event))
         case ReceiptReceived(receipt):
             return _settle_map(state, receipt) if receipt.kind is Kind.COMPETENCE else _settle(state, receipt)
-        case WarmedUp(is_private):
-            if is_private:
-                return replace(state, is_paid=True)
-            return replace(state, is_warm=True, known_epoch=state.private_epoch)
+        case WarmedUp(is_private, private_epoch):
+            return replace(state, is_paid=True) if is_private else _end_warm_up(state, private_epoch)
         case CompetenceMapped(public_set, private_epoch, payload) if private_epoch == state.private_epoch:
             if _has_map(state, public_set):
                 return state
@@ -252,7 +254,7 @@ def _take(state: Participant, event: Event) -> Participant:
             return replace(state, phase=Phase.IDLE, refreshing=None, known_epoch=event.private_epoch)
         case ReportSent(round_id) if state.report is not None and round_id == state.report.round:
             return replace(state, phase=Phase.IDLE, report=None)
-        case WorkFailed(work, reason) if work in outstanding(state):
+        case WorkFailed(work, reason) if _is_asked_for(state, work):
             return _count_failure(state, work, reason)
         case WorkDeferred(work, reason) if work in outstanding(state):
             return _lay_aside(state, reason)
@@ -264,7 +266,9 @@ def _take(state: Participant, event: Event) -> Participant:
             return replace(state, named_sets=public_sets)
         case BundleChanged(bundle) if bundle != state.bundle:
             # The worker knows what it has learnt with this one, if anything: it is asked to warm up, and may decline.
-            return replace(state, bundle=bundle, is_warm=state.is_warm and not state.bundle, is_paid=False)
+            return replace(
+                state, bundle=bundle, is_warm=state.is_warm and not state.bundle, is_paid=False, warming_epoch=None
+            )
         case ClockTicked(at_ms, why):
             return _tick(state, at_ms, why)
     return state
@@ -296,6 +300,24 @@ def _go_on(state: Participant) -> Participant:
     return state
 
 
+def _note_warm_up(state: Participant) -> Participant:
+    """Where a warm-up begins, keep the version of its rows: it may be done in this round and answered in another."""
+    if state.phase is not Phase.PREDICTING or state.offer is None or state.privacy.is_asked:
+        return state
+    task = _next_task(state, state.offer)
+    if task is not Task.WARM_UP or _is_held_up(state, task) or state.warming_epoch is not None:
+        return state
+    return replace(state, warming_epoch=state.private_epoch)
+
+
+def _end_warm_up(state: Participant, private_epoch: int | None) -> Participant:
+    if private_epoch is None:
+        return replace(state, is_warm=True, known_epoch=state.private_epoch, warming_epoch=None)
+    if state.is_warm:  # asked for in several rounds, it is answered in each; and a training may have been sooner
+        return state
+    return replace(state, is_warm=True, known_epoch=private_epoch, warming_epoch=None)
+
+
 def _wants_refresh(state: Participant) -> bool:
     """Whether the model knows other private rows than there are now, and nothing else is to be done."""
     is_behind = state.is_warm and state.known_epoch != state.private_epoch
@@ -310,6 +332,12 @@ def _next_task(state: Participant, offer: RoundOffer) -> Task:
     if offer.competence and not _has_map(state, offer.slice.public_set):
         return Task.MAP_COMPETENCE
     return Task.PREDICT
+
+
+def _is_asked_for(state: Participant, work: Work) -> bool:
+    """Whether a work is outstanding; one whose rows are not known, in an old journal, may be a map of any."""
+    due = outstanding(state)
+    return work in due or (not work.private_epoch and replace(work, private_epoch=state.private_epoch) in due)
 
 
 def _is_held_up(state: Participant, task: Task) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.agent import DISK_FULL
-from edge_agent.jobs import CompetenceJob, PredictJob, TrainJob, WarmUpJob
+from edge_agent.jobs import CompetenceJob, PredictJob, RefreshJob, TrainJob, WarmUpJob
 from edge_agent.process.attempts import MAX_LIVES
 from edge_agent.process.notices import Alarm, Measured, PrivateRowsChanged, Spoke
 from edge_agent.round.participant import NO_CONSENSUS, Phase, named_blobs
@@ -636,6 +636,44 @@ def test_other_private_rows_make_a_new_competence_map():
     device.hear_offer(2, competence=True)
     maps = [job for job in device.model.jobs if isinstance(job, CompetenceJob)]
     assert [job.private_epoch for job in maps] == [0, 5]
+
+
+class ChangingRows(ScriptedModel):
+    """A worker whose rows change, once, while it is about the job of this kind."""
+
+    def __init__(self, kind, told):
+        super().__init__()
+        self.kind, self.told, self.device = kind, told, None
+
+    def handle(self, job):
+        if isinstance(job, self.kind) and self.told is not None:
+            self.device.wire.events.put(self.told)  # by another thread of the worker, before the answer
+            self.told = None
+        return super().handle(job)
+
+
+def changing_rows(kind, told):
+    model = ChangingRows(kind, told)
+    device = model.device = Device(replace(PROFILE, has_store=True), model)
+    device.connect()
+    device.tell(PrivateRowsChanged(1, 20))
+    return device
+
+
+def test_rows_that_change_while_they_are_mapped_cost_another_map_and_not_the_round():
+    device = changing_rows(CompetenceJob, PrivateRowsChanged(2, 40))
+    device.hear_offer(competence=True)
+    assert [job.private_epoch for job in device.model.jobs if isinstance(job, CompetenceJob)] == [1, 2]
+    assert (device.state.phase, device.state.competence.private_epoch) == (Phase.SUBMITTING, 2)
+
+
+def test_rows_that_change_in_the_warm_up_are_learned_when_the_round_is_over():
+    device = changing_rows(WarmUpJob, PrivateRowsChanged(9, 400))
+    device.hear_offer()
+    device.ms = 60_001
+    device.pump()
+    device.confirm()
+    assert (device.state.known_epoch, type(device.model.jobs[-1])) == (1, RefreshJob)
 
 
 def test_the_newest_of_each_number_is_kept():

@@ -104,7 +104,7 @@ def bench(tmp_path):
 def test_a_warm_up_learns_the_private_rows_and_happens_once(bench):
     core = bench.core()
     before = bench.accuracy(core)
-    assert core.handle(bench.warm_up()).event == WarmedUp()
+    assert core.handle(replace(bench.warm_up(), private_epoch=7)).event == WarmedUp(private_epoch=7)
     warm = bench.checkpoint.read_bytes()
     assert bench.accuracy(core) > max(0.9, before)
     assert core.handle(bench.warm_up()).event == WarmedUp()

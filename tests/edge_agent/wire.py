@@ -75,7 +75,7 @@ class ScriptedModel:
         self.jobs.append(job)
         match job:
             case WarmUpJob():
-                return Answer(WarmedUp())
+                return Answer(WarmedUp(private_epoch=job.private_epoch))
             case CompetenceJob(_, private_epoch, public_set):
                 payload = b"map of " + public_set
                 return Answer(CompetenceMapped(public_set, private_epoch, sha256(payload)), (payload,))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.round.events import (
+    BundleChanged,
     ClockTicked,
     CompetenceMapped,
     ConditionsChanged,
@@ -164,8 +165,34 @@ def test_a_refused_map_does_not_end_the_round():
 def test_new_private_data_ask_for_a_new_map():
     state = warm(offered(competence=True), CompetenceMapped(PUBLIC_SET, 0, MAP), predicted(), stored())
     state = after(PrivateDataChanged(1), offered(2, competence=True), state=state)
-    assert work(state) == [Work(Task.MAP_COMPETENCE, round_id(2))]
+    assert work(state) == [Work(Task.MAP_COMPETENCE, round_id(2), private_epoch=1)]
     assert step(state, CompetenceMapped(PUBLIC_SET, 0, MAP)) == state
+
+
+def test_rows_that_change_while_they_are_mapped_ask_for_another_map():
+    asked = warm(PrivateDataChanged(1), offered(competence=True))
+    state = step(asked, PrivateDataChanged(2))
+    assert work(state) != work(asked), "else nobody begins it"
+    late = after(CompetenceMapped(PUBLIC_SET, 1, MAP), WorkFailed(work(asked)[0], "killed"), state=state)
+    assert late == state
+    assert work(step(state, CompetenceMapped(PUBLIC_SET, 2, MAP))) == [Work(Task.PREDICT, round_id())]
+
+
+def test_a_failed_map_in_the_journal_of_an_agent_that_named_no_epoch_counts():
+    state = warm(PrivateDataChanged(3), offered(competence=True))
+    for attempt in range(MAX_ATTEMPTS):
+        kind, body = to_journal(WorkFailed(Work(Task.MAP_COMPETENCE, round_id(), attempt), "killed"))
+        state = step(state, from_journal(kind, body))
+    assert state.report.reason == "map-competence: killed"
+
+
+def test_only_a_map_names_the_rows_that_it_is_of():
+    state = after(PrivateDataChanged(3), offered(competence=True))
+    assert [one.private_epoch for one in work(state)] == [0]
+    state = step(state, WarmedUp())
+    assert [one.private_epoch for one in work(state)] == [3]
+    state = step(state, CompetenceMapped(PUBLIC_SET, 3, MAP))
+    assert [one.private_epoch for one in work(state)] == [0]
 
 
 # Sending.
@@ -592,6 +619,41 @@ def test_a_device_that_was_never_warm_learns_changed_rows_in_its_warm_up():
     state = after(offered(objection="not_sampled"), PrivateDataChanged(3))
     assert outstanding(state) == ()
     assert after(offered(2), WarmedUp(), state=state).known_epoch == 3
+
+
+def test_rows_that_change_in_a_warm_up_are_learned_after_it():
+    state = after(PrivateDataChanged(1), offered(), PrivateDataChanged(2))
+    assert (state.warming_epoch, work(state)) == (1, [Work(Task.WARM_UP, round_id())])
+    state = step(state, WarmedUp(private_epoch=1))
+    assert state.known_epoch == 1
+    given_up = after(ClockTicked(60_000), ReportSent(round_id()), state=state)
+    assert work(given_up) == [Work(Task.REFRESH, round_id())]
+    assert given_up.refreshing.private_epoch == 2
+
+
+def test_a_warm_up_that_goes_on_from_round_to_round_knows_the_rows_that_it_began_with():
+    state = after(PrivateDataChanged(1), offered(), ClockTicked(60_000), ReportSent(round_id()))
+    state = after(PrivateDataChanged(2), offered(2), state=state)
+    assert state.warming_epoch == 1
+    warmed = after(WarmedUp(private_epoch=1), PrivateDataChanged(3), state=state)
+    assert (warmed.is_warm, warmed.known_epoch, warmed.warming_epoch) == (True, 1, None)
+    assert step(warmed, WarmedUp(private_epoch=1)) == warmed, "that of the second round"
+
+
+def test_a_warm_up_that_waits_for_the_machine_has_not_begun():
+    state = after(ConditionsChanged("heat"), PrivateDataChanged(1), offered(), PrivateDataChanged(2))
+    assert step(state, ConditionsChanged("")).warming_epoch == 2
+
+
+def test_with_another_bundle_the_warm_up_begins_anew():
+    state = after(BundleChanged(b"one"), PrivateDataChanged(1), offered(), ClockTicked(60_000))
+    state = after(BundleChanged(b"two"), PrivateDataChanged(2), ReportSent(round_id()), offered(2), state=state)
+    assert state.warming_epoch == 2
+
+
+def test_a_warm_up_in_the_journal_of_an_agent_that_named_no_epoch_is_read_as_it_was():
+    state = after(PrivateDataChanged(1), offered(), PrivateDataChanged(2))
+    assert step(state, from_journal("WarmedUp", cbor.encode({}))).known_epoch == 2
 
 
 def test_changed_rows_wait_for_the_machine_like_any_training():
