@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_BLOCK = 1 << 20
+
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, is_durable: bool = True) -> None:
     """Replace `path` by `data`, so that a reader, a crash or a power cut sees the old file or the new one.
@@ -35,6 +37,20 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, is_durable: 
         raise
     if is_durable:
         sync_folder(path.parent)
+
+
+def destroy(path: Path) -> None:
+    """Write over a file, to the disk, and remove it; on flash that is no promise about what the chip still holds.
+
+    Raises:
+        OSError: it cannot be written, or removed.
+    """
+    with path.open("r+b", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        for begin in range(0, size, _BLOCK):
+            file.write(os.urandom(min(_BLOCK, size - begin)))
+        os.fsync(file.fileno())
+    path.unlink()
 
 
 @contextlib.contextmanager

@@ -6,17 +6,16 @@ do: flash keeps old blocks until it needs them, so a disk that held plain privat
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 from edge_agent.private import wiping as private
 from edge_agent.settings import AgentSettings
+from fd_runtime.files import destroy
 from fd_runtime.starting import blame, exclusive
 
 LOCK = "agent.lock"
-_BLOCK = 1 << 20
 _KEYS_FIRST = ("*.key", "*key*")
 
 
@@ -39,7 +38,7 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
             if settings.store is not None:  # its key first: it may lie elsewhere
                 private.wipe(settings.state.private_store, settings.store)
             for file in _keys_first(gone):
-                _destroy(file)
+                destroy(file)
             for entry in gone:
                 _remove(entry)
             (folder / LOCK).unlink(missing_ok=True)
@@ -49,7 +48,7 @@ def wipe(path: Path, settings: AgentSettings, *, identity: bool = False) -> list
         if identity and settings.tls is not None:
             for file in (settings.tls.key, settings.tls.certificate):
                 if file.is_file():
-                    _destroy(file)
+                    destroy(file)
                     gone.append(file)
     return gone
 
@@ -79,16 +78,6 @@ def _keys_first(entries: list[Path]) -> list[Path]:
     keys = [file for file in rest if any(file.match(pattern) for pattern in _KEYS_FIRST)]
     ordered = dict.fromkeys([*sorted(keys), *sorted(rest)])
     return [file for file in ordered if file.is_file() and not file.is_symlink()]
-
-
-def _destroy(file: Path) -> None:
-    """Write over a file, to the disk, and remove it."""
-    size = file.stat().st_size
-    with file.open("r+b", buffering=0) as opened:
-        for begin in range(0, size, _BLOCK):
-            opened.write(os.urandom(min(_BLOCK, size - begin)))
-        os.fsync(opened.fileno())
-    file.unlink()
 
 
 def _remove(entry: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_agent.private.settings import StoreSettings
 from fd_protocol.errors import FedistillError
 from fd_runtime.config import EX_CONFIG
-from fd_runtime.files import write_atomically
+from fd_runtime.files import destroy, write_atomically
 
 KEY_BYTES = 32
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -87,10 +87,7 @@ def destroy_key(path: Path) -> bool:
         OSError: it can be neither written nor deleted, as a credential of systemd.
     """
     try:
-        with path.open("r+b", buffering=0) as file:
-            file.write(secrets.token_bytes(max(1, os.fstat(file.fileno()).st_size)))
-            os.fsync(file.fileno())
+        destroy(path)
     except FileNotFoundError:
         return False
-    path.unlink()
     return True

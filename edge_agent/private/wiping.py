@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_agent.private.keys import destroy_key, key_path
 from edge_agent.private.settings import StoreSettings
-from fd_runtime.files import sync_folder
+from fd_runtime.files import destroy, sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +20,23 @@ class Wiped:
 
 
 def wipe(path: Path, settings: StoreSettings) -> Wiped:
-    """Destroy the key of the store at `path`, and its files. The worker must not run: hold its lock.
+    """Destroy the key of the store at `path`, then its files. The worker must not run: hold its lock.
 
     A credential of systemd is not ours to destroy; `Wiped.key` names it. Of a store without a key the files are
-    deleted, which on flash is no promise about what the chip still holds.
+    written over and removed, which on flash is no promise about what the chip still holds.
 
     Raises:
-        OSError: something cannot be deleted; whatever came before it is.
+        OSError: something cannot be destroyed; whatever came before it is.
         KeyFileError: a credential is configured, and systemd has given none: nothing has happened.
     """
     key = key_path(settings)
     had_key = key is not None and settings.credential is None and destroy_key(key)
     files = sorted(path.parent.glob(f"{path.name}*"))
     for file in files:
-        file.unlink()
+        if file.is_symlink():
+            file.unlink()
+        else:
+            destroy(file)
     if files:
         sync_folder(path.parent)
     return Wiped(had_key, bool(files), key if settings.credential is not None else None)

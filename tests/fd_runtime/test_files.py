@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fd_runtime.files import new_file, write_atomically
+from fd_runtime.files import destroy, new_file, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
@@ -32,6 +32,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) + 1])
+def test_a_file_that_is_destroyed_is_written_over_to_its_end(tmp_path, size):
+    path, was = tmp_path / "secret", tmp_path / "was"
+    path.write_bytes(bytes(size))
+    was.hardlink_to(path)
+    destroy(path)
+    assert not path.exists()
+    left = was.read_bytes()
+    assert len(left) == size
+    assert bytes(32) not in left
 
 
 def test_a_missing_folder_is_the_callers_error(tmp_path):

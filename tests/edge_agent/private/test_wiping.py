@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -11,7 +12,8 @@ from edge_agent.private.settings import StoreSettings
 from edge_agent.private.tending import tend
 from edge_agent.private.wiping import Wiped, wipe
 from fd_runtime.storage.store import StoreFullError
-from tests.edge_agent.private.artifacts import DAY_MS, Bench, write_bundle
+from tests.edge_agent.private.artifacts import DAY_MS, Bench, found_in, write_bundle
+from tests.edge_agent.private.noise import sample
 from tests.support.patience import wait_until
 
 
@@ -32,6 +34,33 @@ def test_a_wiped_store_leaves_no_file_and_no_key(tmp_path, manifest):
     assert wipe(bench.path, bench.settings) == Wiped(had_key=False, had_rows=False)
     bench.open()
     assert bench.ids() == set()
+
+
+def test_what_was_in_the_files_is_written_over_before_they_go(tmp_path, manifest):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    bench = Bench(folder, manifest)
+    assert bench.add(1, label=0)
+    bench.store.close()
+    (folder / "private.db-journal").write_bytes(b"ward-3/patient-0042")
+    secrets = [b"id-1", sample(1).tobytes()[:64], b"ward-3/patient-0042"]
+    was = tmp_path / "was"  # what the disk has where the files were
+    was.mkdir()
+    for file in folder.iterdir():
+        os.link(file, was / file.name)
+    assert found_in(was, secrets) == ["private.db", "private.db-journal"]
+    wipe(bench.path, bench.settings)
+    assert list(folder.iterdir()) == []
+    assert found_in(was, secrets) == []
+
+
+def test_a_link_to_a_file_elsewhere_goes_and_the_file_stays(tmp_path, manifest):
+    folder, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.write_bytes(b"not ours")
+    (folder / "private.db").symlink_to(elsewhere)
+    assert wipe(folder / "private.db", StoreSettings()) == Wiped(had_key=False, had_rows=True)
+    assert (list(folder.iterdir()), elsewhere.read_bytes()) == ([], b"not ours")
 
 
 def test_the_key_goes_even_where_the_files_cannot(tmp_path, manifest):
