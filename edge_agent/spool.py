@@ -22,7 +22,7 @@ from fd_protocol import cbor
 from fd_protocol.errors import DecodeError
 from fd_protocol.identity import DIGEST_BYTES, require, sha256
 from fd_protocol.schema import from_item, keyed, to_item
-from fd_runtime.files import write_atomically
+from fd_runtime.files import remove_leftovers, write_atomically
 from fd_runtime.links.link import Link
 
 _WINDOW = 20
@@ -91,9 +91,8 @@ class Spool:
         self._entries: dict[int, _Entry] = {}
         self._in_flight: dict[int, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for half_written in folder.glob(".*"):
-            with contextlib.suppress(OSError):
-                half_written.unlink()
+        with contextlib.suppress(OSError):  # a disk that cannot be written to: the next start
+            remove_leftovers(folder)
         for path, message in listing(folder):
             self._admit(_Entry(int(path.name), message.topic, len(message.payload), message.retain))
         # By their names: one that cannot be read now keeps its number, and its file.

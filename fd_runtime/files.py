@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _BLOCK = 1 << 20
+_RANDOM = "[a-z0-9_]" * 8
+"""What `tempfile` puts at the end of a name."""
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, is_durable: bool = True) -> None:
@@ -22,7 +24,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, is_durable: 
     Raises:
         OSError: the folder is missing or full; `path` is as it was.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
+    descriptor, temporary = _temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -37,6 +39,24 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, is_durable: 
         raise
     if is_durable:
         sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """Make the file that is to become `path`, mode 600; return its descriptor and its name."""
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what `write_atomically` left in `folder` where it was killed: of the file `name`, or of all.
+
+    Nobody may be writing there meanwhile.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    whose = "*" if name is None else glob.escape(name)
+    for left in folder.glob(f".{whose}.{_RANDOM}"):
+        left.unlink(missing_ok=True)
 
 
 def destroy(path: Path) -> None:
@@ -63,7 +83,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise FileExistsError(errno.EEXIST, "exists already", str(path))
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
+    descriptor, name = _temporary(path)
     os.close(descriptor)
     part = Path(name)
     try:

@@ -23,7 +23,7 @@ from fd_protocol import cbor
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.identity import DIGEST_BYTES, sha256
 from fd_protocol.schema import from_item, keyed, to_item
-from fd_runtime.files import write_atomically
+from fd_runtime.files import remove_leftovers, write_atomically
 from fd_runtime.models.model import F32, OptimizerState
 
 T = TypeVar("T")
@@ -127,7 +127,12 @@ def size_of(state: OptimizerState) -> int:
 
 
 def save(path: Path, record: Checkpoint | Progress) -> None:
-    """Raises: OSError: no room or no folder; the file before stands."""
+    """Write a record to `path`, in the place of what a power cut has left of an earlier attempt.
+
+    Raises:
+        OSError: no room or no folder; the file before stands.
+    """
+    remove_leftovers(path.parent, path.name)  # each as large as the model
     body = cbor.encode(to_item(record))
     write_atomically(path, sha256(body) + body, mode=0o600)
 

@@ -22,6 +22,7 @@ from edge_agent.round.events import Refreshed, Trained
 from edge_agent.training.between import Between
 from fd_protocol.errors import DecodeError, DigestError
 from fd_protocol.identity import sha256
+from fd_runtime.files import remove_leftovers
 from fd_runtime.fitting import FitProgress, FitReport, FitTerms, LabelledRows, ProbeRows, TrainingDivergedError, fit
 from fd_runtime.models.model import F32, Features, OptimizerState, ThetaError
 from fd_runtime.models.opening import LoadedModel
@@ -226,6 +227,9 @@ class Learned:
 
     def _resume(self) -> None:
         """Go on from the checkpoint. One that is damaged, or of another bundle, costs what was learned and no more."""
+        for path in filter(None, (self._path, self._progress_path)):
+            with suppress(OSError):  # a disk that cannot be written to: the next start
+                remove_leftovers(path.parent, path.name)
         try:
             found = checkpoints.load(self._path) if self._path is not None else None
             if found is not None and found.bundle == self._bundle:

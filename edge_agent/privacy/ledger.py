@@ -8,8 +8,9 @@ changed, moved or taken out shows. Nothing is ever taken back: a charge counts w
 
 Rules:
 - Nothing is trained on before its charge is on the disk, and no charge is made twice: one that is open is gone on with.
-- The key lies in a file of its own beside the ledger, from before the charge until the weights are kept. Whoever finds
-  the device later finds no noise that could be taken off the weights.
+- The key lies in a file of its own beside the ledger, from before the charge until the weights are kept, and no copy
+  of it that a power cut left outlasts it. Whoever finds the device later finds no noise that could be taken off the
+  weights.
 - A charge that another process made is written down anew before one trains by it: it may never have reached the disk.
 - A last line without its end was never on the disk whole, so nothing was trained by it: it is cut off. Any other
   damage, or an open charge whose key is gone, is an error, and the device refuses private rounds until a person has
@@ -25,7 +26,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from fd_protocol.errors import FedistillError, InvalidValueError
 from fd_protocol.identity import sha256
 from fd_protocol.terms import PrivacyTerms
 from fd_runtime.config import EX_DATAERR
-from fd_runtime.files import sync_folder, write_atomically
+from fd_runtime.files import remove_leftovers, sync_folder, write_atomically
 
 KEY_BYTES = 32
 ABANDONED = bytes(32).hex()
@@ -181,9 +181,9 @@ class Ledger:
         if self.charge_of(entry.digest).is_open:
             row = {"kind": _SPENT, "charge": entry.digest, "trained_bundle": bundle, "theta_sha256": theta_sha256}
             self._append(row)
-        with suppress(FileNotFoundError):
-            self._key_path.unlink()
-            sync_folder(self._folder)
+        self._key_path.unlink(missing_ok=True)
+        remove_leftovers(self._folder)  # a copy of the key among them, where the power went while it was written anew
+        sync_folder(self._folder)
 
     @property
     def _key_path(self) -> Path:

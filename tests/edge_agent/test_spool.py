@@ -166,7 +166,7 @@ def test_half_written_and_damaged_files_go_and_the_others_stay(folder):
         spool.put(message(number))
     first, second, _ = sorted(folder.iterdir())
     first.write_bytes(first.read_bytes()[:-1])
-    (folder / f".{second.name}.abc").write_bytes(b"half")
+    (folder / f".{second.name}.a1b2c3d4").write_bytes(b"half")
     wire = Wire()
     deliver(Spool(folder), wire)
     assert sent(wire) == [b"001", b"002"]

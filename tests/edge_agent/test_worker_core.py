@@ -389,6 +389,20 @@ def test_a_worker_stopped_in_the_middle_of_saving_leaves_the_old_checkpoint(tmp_
 # Private rows.
 
 
+def test_what_power_cuts_left_of_checkpoints_goes_at_the_next_start_and_with_the_next_one(bench):
+    folder = bench.checkpoint.parent
+    names = ("checkpoint", "checkpoint.progress", "checkpoint-private", "checkpoint-private.progress")
+    left = [folder / f".{name}.a1b2c3d4" for name in names]
+    for file in left:
+        file.write_bytes(b"theta")
+    core = bench.core()
+    assert [file for file in left if file.exists()] == []
+    left[0].write_bytes(b"theta")
+    core.handle(bench.warm_up())
+    assert bench.checkpoint.exists()
+    assert not left[0].exists()
+
+
 def test_one_row_in_ten_is_held_out_where_that_gives_ten():
     for rows, expected in [(99, 0), (100, 10), (270, 27)]:
         training, hold_out = PrivateRows(np.zeros((rows, 1)), np.zeros(rows, np.int64)).split()

@@ -118,4 +118,4 @@ def check(folder: str, bundle: str, seen: str) -> None:
     kept = checkpoints.load(theirs.private_checkpoint)
     assert kept is not None
     assert kept.charge == entry.digest
-    assert not (theirs.folder / "privacy" / "noise.key").exists()
+    assert [path.name for path in (theirs.folder / "privacy").iterdir()] == ["ledger"], "no key, and no copy of it"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fd_runtime.files import destroy, new_file, write_atomically
+from fd_runtime.files import destroy, new_file, remove_leftovers, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
@@ -44,6 +44,40 @@ def test_a_file_that_is_destroyed_is_written_over_to_its_end(tmp_path, size):
     left = was.read_bytes()
     assert len(left) == size
     assert bytes(32) not in left
+
+
+def cut_short(path, monkeypatch):
+    """A process that dies between a temporary file and its rename leaves it there."""
+    before = set(path.parent.iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patched.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_atomically(path, b"never in place")
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+def test_what_a_power_cut_left_of_a_file_goes_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "[value]"
+    others = [tmp_path / "[value].progress", tmp_path / ".value", tmp_path / ".[value].old", tmp_path / ".[value]"]
+    for other in (path, *others):
+        write_atomically(other, b"kept")
+    others.append(cut_short(tmp_path / "[value].progress", monkeypatch))
+    cut_short(path, monkeypatch)
+    cut_short(path, monkeypatch)
+    remove_leftovers(tmp_path, "[value]")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
+
+
+def test_what_power_cuts_left_in_a_folder_goes_whatever_its_name(tmp_path, monkeypatch):
+    kept = tmp_path / ".hidden"
+    kept.write_bytes(b"kept")
+    for name in ("0001", "a b", "x.y"):
+        cut_short(tmp_path / name, monkeypatch)
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_a_missing_folder_is_the_callers_error(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,25 @@ def test_a_training_that_is_over_has_no_key_any_more(ledger):
     assert closed.charge == entry.charge
     with pytest.raises(LedgerError, match="key"):
         ledger.key(entry)
+
+
+def test_nothing_that_a_power_cut_left_of_its_key_outlives_a_training(ledger, monkeypatch):
+    entry = ledger.charge(charge())
+    with monkeypatch.context() as cut:
+        cut.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(SystemExit))
+        cut.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            ledger.key(entry)
+    assert len(list(ledger._folder.iterdir())) == 3
+    ledger.close_charge(entry, BUNDLE, THETA)
+    assert list(ledger._folder.iterdir()) == [ledger._path]
+
+
+def test_a_charge_that_is_closed_without_its_key_clears_what_is_left_of_it(ledger):
+    entry = ledger.charge(charge())
+    ledger._key_path.rename(ledger._folder / ".noise.key.a1b2c3d4")
+    ledger.abandon(entry)
+    assert list(ledger._folder.iterdir()) == [ledger._path]
 
 
 def test_closing_again_changes_nothing(ledger):
