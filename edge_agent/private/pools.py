@@ -121,6 +121,9 @@ class Pools:
             self._changes += len(surplus)
             self.retire(in_order(self.candidates())[self.capacity.rows[Pool.ASKED] :])
             self._make_room(0)
+
+    def shrink(self) -> None:
+        """Give room that is free within the file back to the disk, where it takes more than the settings say."""
         if self._table.disk_bytes() > self._settings.megabytes << 20:
             self._table.shrink()
 

@@ -103,7 +103,7 @@ class PrivateStore:
         self._table, self._task, self._settings, self._pools = table, task, settings, pools
         self._clock, self._tell = clock, tell
         self._lock = threading.RLock()
-        self._is_disk_full = False
+        self._is_disk_full = self._is_fitted = self._has_traces = False
 
     @classmethod
     def open(
@@ -118,6 +118,8 @@ class PrivateStore:
     ) -> PrivateStore:
         """Open or create the store at `path` for samples of the bundle's task; None keeps it in memory.
 
+        A disk that takes nothing stops nobody from opening a store that is there: what is to go then waits (`tidy`).
+
         Raises:
             PrivateStoreError: another key, none where one is needed, or rows of another task.
             KeyFileError: the key is none, open to others, or gone.
@@ -129,9 +131,8 @@ class PrivateStore:
         table = RowTable.open(path, _key_for(path, settings), manifest.task, log_bytes=capacity.log_bytes)
         try:
             pools = Pools(table, settings, capacity, rng or random.SystemRandom())
-            pools.fit()
             store = cls(table, manifest.task, settings, pools, clock=clock, tell=tell)
-            store.expire()
+            store.tidy()
         except BaseException:
             table.close()
             raise
@@ -329,6 +330,33 @@ class PrivateStore:
 
     # Going away.
 
+    def tidy(self) -> int:
+        """Let go of what no longer fits the settings, and of what is too old; what the disk refuses, the next time.
+
+        Return how many rows went because of their age.
+
+        Raises:
+            StoreError: the file is damaged, say.
+        """
+        try:
+            self._fit()
+        except StoreUnwritableError as error:
+            log.warning("rows that no longer fit the settings stay for now: %s", error)
+        try:
+            return self.expire()
+        except StoreUnwritableError as error:
+            log.warning("old rows stay for now: %s", error)
+            return 0
+
+    def _fit(self) -> None:
+        """Once, for settings do not change while a store is open."""
+        if not self._is_fitted:
+            with self._telling():
+                self._pools.fit()
+            with self._lock:
+                self._pools.shrink()
+            self._is_fitted = True
+
     def expire(self) -> int:
         """Delete rows that are too old, leaving nothing of them in any file; end questions that nobody answered.
 
@@ -342,9 +370,11 @@ class PrivateStore:
             old = pools.older_than(now_ms - settings.age_days * _DAY_MS)
             pools.delete(old)
             pools.retire(pools.shown_before(now_ms - settings.question_days * _DAY_MS))
-        if old:
+        self._has_traces = self._has_traces or bool(old)
+        if self._has_traces:
             with self._lock:
                 self._table.flush()
+            self._has_traces = False
         return len(old)
 
     def refresh(self) -> None:
@@ -360,11 +390,16 @@ class PrivateStore:
 
     @contextmanager
     def _changing(self) -> Iterator[Pools]:
-        """Everything inside happens, durably, or nothing does; afterwards a new epoch is told of, without the lock."""
+        """Everything inside happens, durably, or nothing does; as `_telling`."""
+        with self._telling(), self._pools.change():
+            yield self._pools
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Nobody else changes anything meanwhile; afterwards a new epoch is told of, without the lock."""
         with self._lock:
             before = self._pools.epoch.number
-            with self._pools.change():
-                yield self._pools
+            yield
             epoch, rows = self._pools.epoch.number, self._pools.labelled
         if epoch != before:
             self._tell(PrivateRowsChanged(epoch, rows))

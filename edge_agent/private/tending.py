@@ -14,11 +14,14 @@ log = logging.getLogger("edge-agent")
 
 
 def tend(store: PrivateStore, stop: threading.Event, every_s: float = EVERY_S) -> None:
-    """Let old rows expire, every so many seconds, until `stop`. The body of a thread."""
+    """Let old rows expire, and what the disk did not take before, every so many seconds, until `stop`.
+
+    The body of a thread.
+    """
     while not stop.wait(every_s):
         try:
-            gone = store.expire()
-        except StoreError as error:  # a full disk, say: next time
+            gone = store.tidy()
+        except StoreError as error:
             log.warning("old rows stay for now: %s", error)
             continue
         if gone:

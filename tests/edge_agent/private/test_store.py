@@ -15,7 +15,7 @@ from edge_agent.private.capacity import StoreTooSmallError
 from edge_agent.private.facts import HOLD_OUT_SHARE, is_held_out
 from edge_agent.private.settings import GuessSettings, LateLabelSettings, StoreSettings
 from edge_agent.private.store import PrivateStore
-from edge_agent.private.table import PrivateStoreError
+from edge_agent.private.table import PrivateStoreError, RowTable
 from edge_agent.process.notices import PrivateRowsChanged
 from fd_protocol.errors import InvalidValueError
 from fd_runtime.models.opening import LoadedModel
@@ -456,6 +456,63 @@ def test_on_a_disk_that_is_really_full_the_store_goes_on_once_there_is_room(bund
     assert bench.add(9999, label=0)
     rows = bench.open().rows()
     assert len(rows) == 21 + sum(kept)
+
+
+def test_a_store_opens_on_a_full_disk_and_does_later_what_that_did_not_take(bundle, small_disk, caplog):
+    bench = Bench(small_disk, bundle.manifest, megabytes=64, rows=2000)
+    for number in range(30):
+        bench.add(number, label=number % 3)
+    bench.clock.now_ms += 1000
+    bench.add(30, label=0)
+    bench.clock.now_ms = NOW_MS + 365 * DAY_MS + 1  # one row is left
+    fill(small_disk)
+    bench.open()
+    assert len(bench.ids()) == 31
+    assert "old rows stay for now" in caplog.text
+    (small_disk / "filler").unlink()
+    assert bench.store.tidy() == 30
+    assert bench.ids() == {"id-30"}
+
+
+@pytest.mark.parametrize(("step", "left"), [("delete", 100), ("shrink", 30)])
+def test_smaller_settings_that_a_full_disk_did_not_take_count_once_it_does(bench, monkeypatch, step, left):
+    for number in range(100):
+        bench.add(number, label=number % 3)
+    bench.told.clear()
+    shrunk = []
+
+    def shrink(_table):
+        shrunk.append(1)
+
+    def full(*_):
+        raise StoreFullError(None, "database or disk is full")
+
+    monkeypatch.setattr(RowTable, "disk_bytes", lambda _: 1 << 40)
+    monkeypatch.setattr(RowTable, "shrink", shrink)
+    with monkeypatch.context() as disk:
+        disk.setattr(RowTable, step, full)
+        bench.open(rows=40)
+        bench.store.tidy()
+    assert (len(bench.ids()), shrunk) == (left, [])
+    bench.store.tidy()
+    bench.store.tidy()
+    assert (len(bench.ids()), len(shrunk)) == (30, 1)
+    assert bench.told[-1].rows == 30
+
+
+def test_old_rows_whose_traces_a_full_disk_kept_leave_none_the_next_time(bench, monkeypatch):
+    bench.add(1, label=0)
+    bench.clock.now_ms += 366 * DAY_MS
+
+    def full(*_):
+        raise StoreFullError(None, "database or disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(RowTable, "flush", full)
+        assert bench.store.tidy() == 0
+    assert (bench.ids(), found_in(bench.path.parent, windows(sample(1))) != []) == (set(), True)
+    bench.store.tidy()
+    assert found_in(bench.path.parent, windows(sample(1))) == []
 
 
 # Age.
