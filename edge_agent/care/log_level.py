@@ -1,11 +1,13 @@
 """A log level for a while: it goes back by itself, also across restarts.
 
 The file in the state folder is the one home of it: the supervisor writes and removes it, both processes read it when
-they start, and the worker again at SIGUSR1. A clock that is set back does not make the while longer than it was.
+they start, and the worker again at SIGUSR1. Neither a clock that is set back nor a disk from which the file cannot be
+removed makes the while longer than it was.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from fd_runtime.files import write_atomically
 from fd_runtime.logs import Level, set_level
 
 NAME = "log_level.json"
+
+log = logging.getLogger("edge-agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class LogLevels:
         self._folder, self._usual = folder, usual
         self._utc_s, self._monotonic_s, self._tell_worker = utc_s, monotonic_s, tell_worker
         self._end_s: float | None = None
+        self._ended: Standing | None = None
+        """What is over, where its file may still be there."""
         self._apply()
 
     @property
@@ -62,7 +68,7 @@ class LogLevels:
 
     def set(self, level: Level, for_s: int, command: str) -> None:
         """Raises: OSError: no room; nothing has changed."""
-        standing = Standing(level, round(self._utc_s()) + for_s, for_s, command)
+        standing = Standing(level, int(self._utc_s()) + for_s, for_s, command)  # over for the worker when it is for us
         write_atomically(self._folder / NAME, to_json(standing))
         self._apply()
         self._tell_worker()
@@ -70,7 +76,11 @@ class LogLevels:
     def tick(self) -> None:
         """Go back where the while is over."""
         if self._end_s is not None and self._monotonic_s() >= self._end_s:
-            (self._folder / NAME).unlink(missing_ok=True)
+            self._ended = self.standing
+            try:
+                (self._folder / NAME).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("a log level is over, and its file stays: %s", error)
             self._apply()
             self._tell_worker()
 
@@ -81,8 +91,13 @@ class LogLevels:
 
     def _apply(self) -> None:
         standing = self.standing
-        self._end_s = None if standing is None else self._monotonic_s() + standing.remaining_s(self._utc_s())
-        set_level(self._usual() if standing is None else standing.level)
+        if standing is None or standing == self._ended:
+            self._end_s = None
+            set_level(self._usual())
+            return
+        remaining_s = standing.remaining_s(self._utc_s())
+        self._end_s = self._monotonic_s() + remaining_s
+        set_level(standing.level if remaining_s > 0 else self._usual())
 
 
 def load(folder: Path) -> Standing | None:

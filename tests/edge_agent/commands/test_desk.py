@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.care import log_level
 from edge_agent.commands import memory
 from edge_agent.jobs import Answer, PredictJob
 from edge_agent.round.events import WorkFailed
@@ -212,6 +215,32 @@ def test_a_log_level_whose_time_passed_while_the_device_was_off_is_over(device, 
     device.restart()
     device.wait(1)
     assert levels[-1] == "info"
+
+
+def test_on_a_disk_that_is_read_only_a_log_level_goes_back_all_the_same(device, monkeypatch, caplog):
+    levels, unlink = [], Path.unlink
+    monkeypatch.setattr("edge_agent.care.log_level.set_level", levels.append)
+    device.utc_s += 0.6
+    device.order("log-level", {"level": "debug", "for_s": "60"}, expires_utc_s=2_000_000_600)
+
+    def read_only(path, **options):
+        if path.name == log_level.NAME:
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, **options)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", read_only)
+        device.wait(60)
+        device.wait(0)
+        assert (levels, device.signals) == (["debug", "info"], 2)
+        assert caplog.text.count("Read-only file system") == 1
+        assert log_level.load(device.folder).remaining_s(device.utc_s) == 0, "the worker, which looks too, goes back"
+        device.order("config", {"log.level": "warning"}, expires_utc_s=2_000_000_600)
+        assert levels[2:] == ["warning"]
+    device.restart()
+    device.wait(1)
+    assert "debug" not in levels[1:]
+    assert log_level.load(device.folder) is None
 
 
 @pytest.mark.parametrize(
