@@ -37,9 +37,13 @@ from fd_runtime.storage.store import Store
 MAX_LOG_BYTES = 256 << 10
 REDACTED = "(redacted)"
 _SECRET_NAMES = re.compile(r"(?i)pass(word|wd|phrase)?$|token|secret|credential|private_key|api_key")
+_QUOTED = r"""[bru]?(?P<quote>\\?["'])(?:(?!(?P=quote))(?:\\.|[^\r\n]))*(?P=quote)?"""
+"""What stands between quotation marks, escaped or not, or from one to the end of the line."""
 _SECRET_WORDS = re.compile(
-    r"(?i)((?:pass(?:word|phrase)?|token|secret|authorization|api[_-]?key)\s*[=:]\s*)(?:bearer\s+)?\S+"
+    rf"""(?i)((?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key)\\?["']?\s*[=:]\s*)(?:{_QUOTED}|(?:bearer\s+)?\S+)"""
 )
+_AUTHORIZATION = re.compile(rf"""(?i)(authorization\\?["']?[ \t]*[=:][ \t]*)(?:{_QUOTED}|[^\r\n]+)""")
+"""A scheme and whatever that asks for: without quotation marks it is the rest of the line."""
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _URL_USER = re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@")
 _LONG_SECRET = re.compile(r"\b[A-Za-z0-9+/_-]{40,}={0,2}")
@@ -101,6 +105,7 @@ def redacted(text: str) -> str:
     """
     text = _PEM.sub(REDACTED, text)
     text = _URL_USER.sub(rf"\1{REDACTED}@", text)
+    text = _AUTHORIZATION.sub(rf"\1{REDACTED}", text)
     text = _SECRET_WORDS.sub(rf"\1{REDACTED}", text)
     text = _ROW.sub("(numbers)", text)
     return _LONG_SECRET.sub(REDACTED, text)

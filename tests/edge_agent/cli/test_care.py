@@ -268,6 +268,34 @@ def test_a_setting_that_only_names_a_file_stays():
     assert redacted_setting("broker.tls.key", "/etc/fedistill/dev-1.key", "file")["value"] == "/etc/fedistill/dev-1.key"
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ('said {"token": "s3cret", "user": "ada"}', 'said {"token": (redacted), "user": "ada"}'),
+        ('{"password":"s3cret s3cret","n":1}', '{"password":(redacted),"n":1}'),
+        ('{"password": "a \\"s3cret\\" b", "n": 1}', '{"password": (redacted), "n": 1}'),
+        ("{'api_key': 's3cret', 'n': 1}", "{'api_key': (redacted), 'n': 1}"),
+        ("{b'secret': b's3cret s3cret', b'n': 1}", "{b'secret': (redacted), b'n': 1}"),
+        (r"{\"client_secret\": \"s3cret s3cret\", \"n\": 1}", r"{\"client_secret\": (redacted), \"n\": 1}"),
+        ('"passphrase": "s3cret and no end', '"passphrase": (redacted)'),
+        ("Settings(user='ada', password='s3cret s3cret')", "Settings(user='ada', password=(redacted))"),
+        ("passwd=s3cret n=1", "passwd=(redacted) n=1"),
+        ("passwd: s3cret", "passwd: (redacted)"),
+        ("password=s3cret n=1", "password=(redacted) n=1"),
+        ("token: Bearer s3cret n=1", "token: (redacted) n=1"),
+        ("Authorization: Basic s3cret==", "Authorization: (redacted)"),
+        ("Proxy-Authorization: Basic s3cret", "Proxy-Authorization: (redacted)"),
+        ("Authorization: Bearer s3cret", "Authorization: (redacted)"),
+        ('authorization: Digest username="ada", response="s3cret"\nn=1', "authorization: (redacted)\nn=1"),
+        ('{"Authorization": "Basic s3cret", "n": 1}', '{"Authorization": (redacted), "n": 1}'),
+        ("{'Authorization': 'Basic s3cret'}", "{'Authorization': (redacted)}"),
+    ],
+)
+def test_a_secret_is_cut_in_every_form_and_what_stands_beside_it_stays(line, left):
+    assert "s3cret" not in redacted(line)
+    assert redacted(line) == left
+
+
 def test_ordinary_lines_stay_as_they_are():
     line = "2026-11-29 09:22:11,123 WARNING not connected: [Errno 111] Connection refused (after 3 tries, 2.5 s)"
     assert redacted(line) == line
