@@ -233,11 +233,13 @@ class Scribe:
         trial = state.editions.trial
         if trial is not None and trial.round == current.id:
             told = {**trial.metrics, TRIAL_OF: float(trial.edition)}
-            values |= {"made_sha256": trial.sha256, "metrics": told, "trust": trial.trust}
+            values |= {"made_sha256": trial.sha256, "metrics": told}
+            values |= {} if row and row["made_sha256"] else {"trust": trial.trust}
         if state.consensus is not None and state.consensus.round == current.id:
             down_bytes = sum(len(self._store.blob(digest)) for digest in state.consensus.blocks)
             values |= {"consensus_sha256": state.consensus.sha256, "metrics": state.consensus.metrics}
-            values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
+            if not (row and row["consensus_sha256"]):  # later the state's may be another: a device was replaced
+                values["trust"] = state.trust  # that the round itself has given: with it the voices were heard
             made = [portion.sha256 for portion in state.consensus.portions if portion.round == current.id.number]
             values |= {"down_bytes": down_bytes, "made_sha256": made[0] if made else state.consensus.made}
         self._store.merge("rounds", self._key(number=current.id.number), lower(values))

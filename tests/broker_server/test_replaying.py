@@ -8,6 +8,7 @@ import pytest
 from broker_server.cli import CONFIG_NAME, main
 from broker_server.core.labels import StoredLabels
 from broker_server.core.standing import chosen_classes
+from broker_server.orders import Spool
 from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import NotReplayableError, Rerun, agreement, remake
 from broker_server.rules.mean_probabilities import MeanProbabilities
@@ -150,6 +151,22 @@ def test_a_rule_that_judges_devices_is_not_asked_to_judge_twice(tmp_path, method
         again = remake(chronicle(world), record, canaries=CANARIES)
         assert again.sha256 == record.consensus_sha256
         assert again.metrics == record.metrics
+
+
+def test_a_round_keeps_the_trust_that_it_was_made_with_whatever_devices_are_replaced_since(tmp_path):
+    """Also where the server starts anew before the next round: it looks at the last one once more."""
+    rounds = RoundSettings(quorum=2, duration_s=60, minimum_online=4, pause_s=10)
+    world = World(tmp_path / "s.db", rounds=rounds, canaries=CANARIES, spool=Spool(tmp_path / "orders"))
+    for device in fleet(world, NAMES):
+        device.send_map([0] * 20)
+        right = np.eye(3, dtype=np.float32)[(RIGHT + (device.name == "b")) % 3]
+        device.contribute(probabilities=0.9 * right + np.float32(0.1 / 3))
+    (made,) = ended(world)
+    assert world.give("replace", device="b", new="b-2").is_obeyed
+    world.restart()
+    (record,) = ended(world)
+    assert record.trust == made.trust != world.state.trust
+    assert remake(chronicle(world), record).sha256 == record.consensus_sha256
 
 
 def test_another_rule_judges_the_devices_for_itself(world):

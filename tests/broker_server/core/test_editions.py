@@ -372,6 +372,22 @@ def test_a_trial_is_on_record_as_one_and_is_not_what_the_fleet_got(world):
     assert {one.device for one in chronicle.hearings(record.epoch, 2) if one.share is not None} == {"a", "b", "c"}
     trust = chronicle.device("a").trust
     assert trust == pytest.approx(TrustTable.from_bytes(world.store.blob(world.state.trust), 3).means()["a"])
+    assert world.give("replace", device="a", new="a-2").is_obeyed
+    world.restart()
+    again = Chronicle(world.store, FED).round(world.state.epoch, 2)
+    assert again.trust == record.trust != world.state.editions.trial.trust
+    assert remake(Chronicle(world.store, FED), again).sha256 == record.own_sha256
+
+
+def test_a_round_keeps_the_trust_that_it_was_made_with_though_it_is_forgotten(world):
+    answer_all(world, three(world))
+    made = Chronicle(world.store, FED).round(world.state.epoch, 1)
+    said = {"canaries": OTHER_CANARIES.hex(), FORGET_TRUST: "yes"}
+    assert world.give(Command.PROBES_ROTATE.value, **said).is_obeyed
+    world.restart()
+    record = Chronicle(world.store, FED).round(world.state.epoch, 1)
+    assert (record.trust, world.state.trust) == (made.trust, b"")
+    assert remake(Chronicle(world.store, FED), record).sha256 == record.own_sha256
 
 
 def test_last_words_and_maps_about_both_sets_are_kept_while_both_may_be_asked_about(world):
