@@ -52,7 +52,7 @@ class LineChart:
         rounds: numbers of the rounds, ascending.
         series: at most four, so that each keeps a colour of its own.
         written: how a value is written.
-        floor, ceiling: values that the axis never goes beyond.
+        floor, ceiling: values that the axis never goes beyond; what lies beyond is drawn at the edge.
         holds: values that the axis shows whatever the series do, such as 0 for counts.
     """
 
@@ -100,9 +100,13 @@ class LineChart:
         return "\N{EN DASH}" if math.isnan(value) else self.written(value)
 
     def _bounds(self) -> tuple[float, float, float, float]:
-        known = [value for series in self.series for value in series.values if not math.isnan(value)]
+        known = [self._within(value) for series in self.series for value in series.values if not math.isnan(value)]
         known += self.holds
         return min(known, default=0.0), max(known, default=1.0), self.floor, self.ceiling
+
+    def _within(self, value: float) -> float:
+        """Where a value is drawn: devices may tell what no share can be, and the axis does not go there."""
+        return min(max(value, self.floor), self.ceiling)
 
     def _x(self, index: int) -> float:
         width = WIDTH - _LEFT - _RIGHT
@@ -120,7 +124,7 @@ class LineChart:
         """A stroke for each run of known values; a dot for one alone, and for the last."""
         for order, series in enumerate(self.series):
             for run in _runs(series.values):
-                places = [(_n(self._x(index)), _n(_y(series.values[index], ticks))) for index in run]
+                places = [(_n(self._x(index)), _n(_y(self._within(series.values[index]), ticks))) for index in run]
                 path = " L".join(f"{x} {y}" for x, y in places)
                 yield _tag("path", _class=f"line s{order}", d=f"M{path}")
                 if len(run) == 1 or run[-1] == len(series.values) - 1:

@@ -41,6 +41,22 @@ def test_a_share_that_stays_at_zero_has_an_axis_that_can_be_read():
     assert [f"{tick:.0%}" for tick in nice_ticks(0.0, 0.0, 0.0, 1.0)] == ["0%", "2%", "4%", "6%"]
 
 
+@pytest.mark.parametrize("told", [1.2, -1.0, 1.7e308, -1.7e308, math.inf, -math.inf])
+def test_a_value_beyond_what_it_can_be_is_drawn_at_the_edge_and_told_as_it_is(told):
+    drawn = chart((0.5, told), floor=0.0, ceiling=1.0)
+    at_the_edge = chart((0.5, min(max(told, 0.0), 1.0)), floor=0.0, ceiling=1.0)
+    lines = [re.findall(r' d="([^"]+)"', each.svg) for each in (drawn, at_the_edge)]
+    assert lines[0] == lines[1] != []
+    assert drawn.table[1][0] == ("2", f"{told:.1f}")
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=5))
+def test_whatever_devices_tell_of_a_share_can_be_drawn(values):
+    svg = chart(tuple(values), floor=0.0, ceiling=1.0).svg
+    places = [float(place) for path in re.findall(r' d="M([^"]+)"', svg) for place in re.split(r"[ L]+", path)]
+    assert all(0 <= place <= 400 for place in places)
+
+
 def test_a_line_breaks_where_nothing_is_known():
     assert chart((0.1, 0.2, NAN, 0.4, 0.5)).svg.count('class="line s0"') == 2
 

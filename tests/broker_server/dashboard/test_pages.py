@@ -16,7 +16,7 @@ from broker_server.orders import new_order, place_order
 from broker_server.settings import RoundSettings
 from fd_protocol import codec
 from fd_protocol.competence import FAR
-from fd_protocol.identity import sha256
+from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import Command, CommandState, DeviceState, RoundReport
 from fd_runtime.starting import exclusive
 from fd_runtime.storage.store import RECORDS, Store
@@ -160,6 +160,17 @@ def test_refusals_are_listed_with_their_reason_and_its_meaning(played):
     assert "wrong_temperature" in told
     assert "malformed" in told
     assert "fd/v1/demo/dev/c/up/0" in told
+
+
+@pytest.mark.parametrize("shares", [(1.2, 0.5), (-1.0, 0.5), (1.7e308, -1.7e308), (1.7e308, 1.7e308)])
+def test_no_report_of_a_device_keeps_a_page_from_others(played, shares):
+    first = RoundId("demo", played.world.state.epoch, 1)
+    for name, share in zip("ab", shares, strict=True):
+        report = RoundReport(first, sha256(b"z"), accepted=True, metrics={"hold_out_accuracy": share})
+        played.world.arrive(TOPICS.report(name), codec.encode(report))
+    played.world.settle()
+    for address in all_addresses(played):
+        page(played, address)
 
 
 def test_the_history_tells_bytes_against_the_budget_and_against_fedavg(played):
