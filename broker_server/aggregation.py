@@ -12,6 +12,7 @@ from broker_server.core.standing import numbers
 from broker_server.core.trust import TrustTable
 from broker_server.forming import form
 from broker_server.methods import rule_named
+from broker_server.rules import Judging
 from broker_server.settings import MethodSettings
 from broker_server.voices import Speakers
 from broker_server.work import Finished
@@ -102,7 +103,8 @@ class Aggregation:
         if uncovered > self.most_uncovered and any(one.source.map for one in standings):
             return self.failed(f"{UNCOVERED}: {uncovered:.0%} of the probes lie far from every device")
         whole = Whole(joined.blocks) if self.renewal is None else self.renewal.of(joined, self.offer, store)
-        blocks, earned = [codec.encode(block) for block in whole.blocks], joined.trust.to_bytes()
+        trust = joined.trust.onto(speakers.trust) if isinstance(rule, Judging) else joined.trust
+        blocks, earned = [codec.encode(block) for block in whole.blocks], trust.to_bytes()
         event = ConsensusMade(
             self.effect.round,
             whole.blocks[0].consensus_sha256,

@@ -173,8 +173,13 @@ def is_about_a_device(order: Order) -> bool:
 
 
 def must_wait(order: Order, state: Federation) -> bool:
-    """Whether an order cannot be obeyed yet: who speaks in a consensus that is being made must not change meanwhile."""
-    return is_about_a_device(order) and state.round is not None and state.round.phase is Phase.AGGREGATING
+    """Whether an order cannot be obeyed yet: a consensus is being made.
+
+    Who speaks in it, and with which trust, must not change meanwhile; trust that is forgotten would come back with it.
+    """
+    if state.round is None or state.round.phase is not Phase.AGGREGATING:
+        return False
+    return is_about_a_device(order) or bool(order.arguments.get(editions.FORGET_TRUST))
 
 
 def obey_here(clerk: Clerk, order: Order, at_ms: int) -> Answer:

@@ -27,7 +27,14 @@ _DEFLATE_MARGIN_BYTES = 100
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a round came to; `scale` is what its voices weighed, where the rule knows it without hearing them again."""
+    """What a round came to.
+
+    Attributes:
+        blocks: of the consensus.
+        trust: of the devices that spoke, after it.
+        metrics: of `events.ConsensusMade`, those of the consensus itself.
+        scale: what the voices weighed, where the rule knows it without hearing them again.
+    """
 
     blocks: tuple[ConsensusBlock, ...]
     trust: TrustTable

@@ -49,6 +49,13 @@ class TrustTable:
         """Return the mean trust over classes of each device in the table, 0..1."""
         return {device: float(trust.mean()) / WEIGHT_ONE for device, trust in self.by_device.items()}
 
+    def onto(self, before: TrustTable) -> TrustTable:
+        """Return this table with the devices of the one before that it does not speak of, as they stood there.
+
+        Both are of one rule: who is away for a while comes back as it went.
+        """
+        return TrustTable(self.classes, {**before.by_device, **self.by_device}, self.method)
+
     def to_bytes(self) -> bytes:
         rows = {device: trust.astype("<u2").tobytes() for device, trust in self.by_device.items()}
         return cbor.encode([self.method, rows])

@@ -8,8 +8,12 @@ import pytest
 
 from broker_server.aggregator import GROUP_MESSAGES
 from broker_server.core.round import Phase
+from broker_server.core.trust import TrustTable
+from broker_server.records.chronicle import Chronicle
+from broker_server.replaying import remake
 from broker_server.settings import MethodSettings, RecordSettings, RoundSettings
 from broker_server.student import Lesson
+from broker_server.voices import Absence
 from fd_protocol import codec
 from fd_protocol.canaries import LabelledProbes
 from fd_protocol.competence import FAR
@@ -330,6 +334,57 @@ def test_what_a_rule_remembers_is_kept_over_a_crash_and_means_nothing_to_another
         told.append(world.consensus()[1][:, 2].mean() - 0.05)  # what the liar adds to the truth
         world.wait(10)
     assert told[1] < 0.5 * told[0] < 0.5 * told[2]
+
+
+TRUTH = np.tile(np.float32([0.9, 0.05, 0.05]), (20, 1))
+LIE = np.tile(np.float32([0.02, 0.02, 0.96]), (20, 1))
+
+
+def trust(world):
+    table = TrustTable.from_bytes(world.store.blob(world.state.trust), 3)
+    return {device: row.tolist() for device, row in table.by_device.items()}
+
+
+def play(world, devices):
+    """A round in which these devices say the truth, but for `c`."""
+    for device in devices:
+        device.contribute(probabilities=LIE if device.name == "c" else TRUTH)
+    world.wait(60)
+    world.wait(10)
+
+
+@pytest.mark.parametrize("name", ["expguard", "competence"])
+@pytest.mark.parametrize("decay", [0.0, 0.8])
+def test_who_is_away_keeps_what_it_has_earned_a_liar_too(tmp_path, name, decay):
+    method = MethodSettings(name, absence=Absence(decay))
+    world = World(tmp_path / "s.db", method=method, canaries=LabelledProbes(tuple(range(0, 20, 2)), (0,) * 10))
+    *devices, _ = fleet(world, "abcd")
+    for device in devices:
+        device.send_map([0] * 20)
+    for _ in range(3):
+        play(world, devices)
+    devices[2].die()
+    for _ in range(1 if decay == 0.0 else method.absence.rounds + 1):  # its last words are heard, and judged, as well
+        before = trust(world)
+        play(world, devices[:2])
+    assert trust(world)["c"] == before["c"]
+    assert max(trust(world)["c"]) < 0.5 * min(trust(world)["a"])
+    chronicle = Chronicle(world.store, FED)
+    assert "c" not in {one.device for one in chronicle.hearings(world.state.epoch, world.state.number - 1)}
+    for record in chronicle.rounds(3):
+        assert not record.consensus_sha256 or remake(chronicle, record).sha256 == record.consensus_sha256
+
+
+def test_what_another_rule_gave_is_not_carried_along(tmp_path):
+    world = World(tmp_path / "s.db", method=MethodSettings("expguard", absence=Absence(0.0)))
+    *devices, _ = fleet(world, "abcd")
+    play(world, devices)
+    assert set(trust(world)) == {"a", "b", "c"}
+    world.settings = replace(world.settings, method=MethodSettings("competence", absence=Absence(0.0)))
+    world.restart()
+    for _ in range(2):  # the first of them was offered under the rule before
+        play(world, devices[:2])
+    assert set(trust(world)) == {"a", "b"}
 
 
 def test_a_round_whose_probes_nobody_knows_makes_no_consensus_where_the_operator_says_so(tmp_path):

@@ -549,6 +549,36 @@ def test_trust_that_is_forgotten_is_earned_anew(world):
     assert set(trusts(world)) == {"a", "b", "c"}
 
 
+def test_what_is_forgotten_does_not_come_back_by_a_consensus_that_was_being_made(world):
+    devices = fleet(world)
+    answer_all(world, devices, label=0)
+    world.wait(10)
+    world.server._worker = Tray()
+    answer_all(world, devices, label=0)
+    assert world.state.round.phase is Phase.AGGREGATING
+    said = {"canaries": OTHER_CANARIES.hex(), FORGET_TRUST: "yes"}
+    assert world.give(Command.PROBES_ROTATE.value, **said) is None, "the order waits"
+    world.server._worker.work()
+    world.wait(2)
+    assert (world.state.round.phase, world.state.trust) == (Phase.CLOSED, b"")
+    record = Chronicle(world.store, FED).round(world.state.epoch, 2)
+    assert remake(Chronicle(world.store, FED), record).sha256 == record.own_sha256
+
+
+class Tray:
+    """Work that is done when the test says so."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def start(self, task):
+        self.tasks.append(task)
+
+    def work(self):
+        for task in self.tasks:
+            task()
+
+
 def test_an_effect_of_an_edition_that_is_not_due_any_more_is_asked_for_anew():
     state = told(BEGUN)
     state = reduce(step, [EditionNamed(FIRST)], state)

@@ -117,3 +117,12 @@ def test_what_another_rule_gave_is_empty_even_where_its_classes_were_others():
     assert TrustTable.under("competence", b"", 4).by_device == {}
     with pytest.raises(DecodeError):
         TrustTable.under("competence", table.to_bytes(), 3)
+
+
+def test_who_is_not_spoken_of_keeps_what_it_had():
+    before = TrustTable(2, {"a": np.array([7, 8]), "b": np.array([9, 10])}, "expguard")
+    after = TrustTable(2, {"b": np.array([1, 2])}, "expguard").onto(before)
+    assert ({name: row.tolist() for name, row in after.by_device.items()}, after.method) == (
+        {"a": [7, 8], "b": [1, 2]},
+        "expguard",
+    )
