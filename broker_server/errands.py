@@ -150,6 +150,10 @@ class Errands:
                     self._let_go(errand)
         return found
 
+    def forget(self, device: str) -> None:
+        """Say nothing any more to a device whose rows were erased."""
+        self._unheard.pop(device, None)
+
     def prune(self, before_ms: int) -> None:
         """Forget commands that were sent before, and have ended or are past their time."""
         for errand in stored(self._store, self._federation):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from broker_server.clerk import Clerk, is_about_a_device, must_wait
+from broker_server.clerk import Clerk, DeviceCommand, is_about_a_device, must_wait
 from broker_server.core.events import DEVICE_COMMAND, Order, Ordered
 from broker_server.core.federation import Federation
 from broker_server.errands import DEAF, DEVICE, TAG, Errands, message_of
@@ -71,6 +71,14 @@ class OrderDesk:
         for order in group.orders:
             group.state = self._clerk.do(order, group.state)
             self._write_down(order, group.state)
+            answer = group.state.answer_to(order.id)
+            if order.command == DeviceCommand.FORGET and answer is not None and answer.is_obeyed:
+                self._say_no_more(order.arguments["device"], group)
+
+    def _say_no_more(self, device: str, group: Group) -> None:
+        """What was to be said to a device that is forgotten is not said, be it of this very group."""
+        self._errands.forget(device)
+        group.errands = [errand for errand in group.errands if errand.device != device]
 
     def remove(self, placed: Iterable[Placed]) -> None:
         """Take from the spool what is durable."""

@@ -108,6 +108,34 @@ def test_an_end_is_an_end(world):
     assert (kept(world)[0].state, kept(world)[0].reason) == (FAILED, "unsupported")
 
 
+def test_nothing_is_said_any_more_to_a_device_that_was_forgotten(world):
+    world.device("b").die()
+    for device in "ab":
+        order(world, target={"device": device})
+    assert world.give("forget", device="a").is_obeyed
+    before = len(said(world)), len(said(world, "b"))
+    world.drop()
+    assert (len(said(world)), len(said(world, "b"))) == (before[0], before[1] + 1)
+    world.device("a", capabilities=("u8-sqrt",))
+    assert (len(said(world)), kept(world, "a")) == (before[0], ())
+
+
+def test_a_command_of_the_same_moment_is_forgotten_with_the_device(world):
+    given = {"device": "a", "command": "diag", "for_s": "3600"}
+    world.place(new_order(DEVICE_COMMAND, who="ada", at_ms=world.now_ms, arguments=given))
+    assert world.give("forget", device="a").is_obeyed
+    assert said(world) == []
+    assert not world.give("forget", device="nobody").is_obeyed
+
+
+def test_what_is_not_forgotten_is_said_again(world):
+    order(world)
+    assert not world.give("forget", device="nobody").is_obeyed
+    assert world.give("tag", device="a", tags="hall-1").is_obeyed
+    world.drop()
+    assert len(said(world)) == 2
+
+
 def test_a_tag_reaches_all_that_have_it_and_none_that_was_replaced(world):
     tag(world, a=["hall-1"], b=["hall-1", "spare"], c=["hall-2"])
     world.store.merge("devices", {"fed": FED, "device": "b"}, {"replaced_by": "c"})
