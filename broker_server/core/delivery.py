@@ -125,10 +125,13 @@ def say(before: Delivery | None, device: str, said: Command, at_ms: int, *, is_k
 
 
 def be_born(before: Delivery, boot: int, at_ms: int) -> Delivery:
-    """Return the delivery of a device that lives its life number `boot`; a new life begins its trial anew."""
-    if before.state.has_ended or boot < before.boot:
+    """Return the delivery of a device that lives its life number `boot`; a new life begins its trial anew.
+
+    A lower number is an earlier life while the device is there; once it is gone, it is one that counts anew.
+    """
+    is_back, is_new = before.gone_ms > 0, boot != before.boot
+    if before.state.has_ended or (boot < before.boot and not is_back):
         return before
-    is_back, is_new = before.gone_ms > 0, boot > before.boot
     is_lost, since_ms = before.is_lost and not (is_back or is_new), at_ms if is_new else before.since_ms
     return replace(before, boot=boot, gone_ms=0, is_lost=is_lost, since_ms=since_ms)
 

@@ -144,11 +144,16 @@ class Scribe:
         return [row["device"] for row in rows if tag is None or tag in json.loads(row["tags"])]
 
     def _presence(self, device: str, presence: DeviceState, at_ms: int, *, is_news: bool) -> None:
-        """A retained message tells what was true when it was sent; when that was it does not tell."""
+        """A retained message tells what was true when it was sent; when that was it does not tell.
+
+        Of two lives of a device that is there the higher number wins, as in the core. One that is not there may come
+        back with a lower one: it has lost what it counted with.
+        """
         rows = self._store.rows("devices", self._key(device=device))
-        known: dict[str, Any] = rows[0] if rows else {"boot": 0, "first_seen_ms": 0}
+        known: dict[str, Any] = rows[0] if rows else {"boot": 0, "online": 0, "first_seen_ms": 0}
         is_echo = not rows and not presence.online and not is_news  # the will of a device that was forgotten
-        if is_echo or presence.boot < known["boot"]:
+        is_earlier = presence.boot < known["boot"] and (known["online"] or not presence.online)
+        if is_echo or is_earlier:
             return
         values: dict[str, Any] = {"boot": presence.boot, "online": presence.online}
         if presence.online:

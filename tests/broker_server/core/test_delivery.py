@@ -60,6 +60,17 @@ def test_a_device_that_comes_back_is_as_it_was():
     assert say(away, "a", word(CommandState.SUCCESSFUL), 70_000).standing is Standing.SUCCEEDED
 
 
+def test_a_device_that_counts_its_lives_anew_is_back():
+    """Its card died: only while it is there is a lower number one of an earlier life."""
+    at_ms = 70_000
+    away = lose(be_gone(begun(), 3, 5000), PATIENCE_MS, 65_000)
+    back = be_born(away, 1, at_ms)
+    assert (back.standing, back.boot, back.since_ms) == (Standing.UNDER_WAY, 1, at_ms)
+    assert be_gone(back, 1, at_ms + 1).standing is Standing.SILENT
+    there = begun()
+    assert be_born(there, 1, at_ms) is there
+
+
 def test_what_the_broker_kept_does_not_tell_that_a_device_is_there():
     away = lose(be_gone(begun("download"), 3, 5000), PATIENCE_MS, 65_000)
     assert say(away, "a", word(CommandState.EXECUTING, "install"), 70_000, is_kept=True).standing is Standing.LOST
@@ -68,7 +79,6 @@ def test_what_the_broker_kept_does_not_tell_that_a_device_is_there():
 
 def test_the_late_will_of_an_earlier_life_says_nothing():
     assert be_gone(asked(), 2, 5000) == asked()
-    assert be_born(be_gone(asked(), 3, 5000), 2, 6000).standing is Standing.SILENT
 
 
 def test_what_has_ended_is_not_watched():

@@ -164,6 +164,29 @@ def test_a_late_will_of_an_earlier_life_changes_nothing(world):
     assert chronicle(world).device("a").online
 
 
+def test_a_device_that_counts_its_lives_anew_is_told_as_it_is(world):
+    """Its card died, and it comes back under its name with nothing on it."""
+    device = world.device("a", agent="0.1")
+    device.say_state(DeviceState(57, online=True, task=TASK, agent="0.1"))
+    device.die(boot=57)
+    device.die(boot=56)
+    assert chronicle(world).device("a").boot == 57, "a late will says nothing"
+    device.say_state(DeviceState(1, online=True, task=TASK, agent="0.2", problem="disk_full"))
+    told = chronicle(world).device("a")
+    assert (told.online, told.boot, told.agent, told.problem) == (True, 1, "0.2", "disk_full")
+    assert [one.device for one in chronicle(world).ill_devices()] == ["a"]
+    device.die(boot=1)
+    assert not chronicle(world).device("a").online
+
+
+def test_an_earlier_life_of_a_device_that_is_there_changes_nothing(world):
+    device = world.device("a", agent="0.1")
+    device.say_state(DeviceState(57, online=True, task=TASK, agent="0.1"))
+    device.say_state(DeviceState(1, online=True, task=TASK, agent="0.2"))
+    told = chronicle(world).device("a")
+    assert (told.boot, told.agent, world.state.online["a"].boot) == (57, "0.1", 57)
+
+
 def test_a_birth_told_from_memory_is_no_sign_of_life(world):
     device = world.device("a")
     world.wait(5)
