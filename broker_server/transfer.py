@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ from fd_runtime.storage.store import GAINS, JOURNAL, Store, StoreError
 FORMAT, VERSION = "fedistill federation", 1
 MAX_FRAME_BYTES = 256 << 20
 _LENGTH_BYTES = 4
+
+log = logging.getLogger("broker-server")
 
 Told = Callable[[int], None]
 """Is told how many rows were written or read, now and then."""
@@ -117,13 +120,29 @@ def restore(path: Path, federation: str, database: Path, epoch: EpochBegun) -> P
     with closing(Store.open(fresh)) as store:
         Journal(store, federation).write([epoch], epoch.at_ms)
         store.seal()
-    aside = database.with_name(f"{database.name}.{epoch.at_ms}")
-    for end in ("-wal", "-shm", ""):  # a log that stayed here would be played into the backup
+    aside = _put_aside(database, epoch.at_ms)
+    fresh.rename(database)
+    return aside if aside.exists() else None
+
+
+def _put_aside(database: Path, at_ms: int) -> Path:
+    """Move a database to another name, which is returned: in one step, so that a kill never parts it from its log.
+
+    One that is too damaged to be opened goes before its log: what stays then is played into nothing, for there is
+    no database under its name. A log that stayed for good would be played into the backup.
+    """
+    aside = database.with_name(f"{database.name}.{at_ms}")
+    if database.exists():
+        try:
+            with closing(Store.open(database)) as store:
+                store.seal()
+        except StoreError as error:
+            log.warning("what was there is moved as it is: %s", error)
+    for end in ("", "-journal", "-wal", "-shm"):
         left = database.with_name(database.name + end)
         if left.exists():
             left.rename(aside.with_name(aside.name + end))
-    fresh.rename(database)
-    return aside if aside.exists() else None
+    return aside
 
 
 def _fill(store: Store, path: Path, federation: str, frames: Iterator[cbor.Item], told: Told) -> int:

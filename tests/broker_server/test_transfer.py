@@ -15,7 +15,7 @@ from broker_server.core.events import EpochBegun
 from broker_server.journal import Journal
 from broker_server.records.chronicle import Chronicle
 from broker_server.replaying import remake
-from broker_server.transfer import TransferError, backup, export_federation, import_federation
+from broker_server.transfer import TransferError, backup, export_federation, import_federation, restore
 from fd_protocol import cbor
 from fd_protocol.messages import Status
 from fd_runtime.starting import exclusive
@@ -335,6 +335,77 @@ def test_the_log_of_a_server_that_crashed_is_not_played_into_a_backup(config, wo
         assert Journal(store, FED).replay().round.heard == 1
     with closing(Store.open(aside)) as store:
         assert Journal(store, FED).replay() == world.state
+
+
+class KilledError(BaseException):
+    """Stands for `kill -9`."""
+
+
+def crashed(world, folder):
+    """What a crash leaves: the database as it was, and all since in a write-ahead log beside it."""
+    folder.mkdir()
+    for end in ("", "-wal"):
+        shutil.copy(f"{world.path}{end}", folder / f"server.db{end}")
+    return folder / "server.db"
+
+
+def killed_after(monkeypatch, moves):
+    """Let the process die after so many renames of the database and what is beside it; the copy is made by then."""
+    done, rename = [], Path.rename
+
+    def rename_and_die(path, target):
+        moved = rename(path, target)
+        if not path.name.startswith("."):
+            done.append(path.name)
+            if len(done) == moves:
+                raise KilledError
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename_and_die)
+    return done
+
+
+@pytest.mark.parametrize("moves", [1, 2, 3, 4])
+def test_a_restore_that_is_killed_between_its_moves_leaves_no_half_of_a_database(world, tmp_path, monkeypatch, moves):
+    """Half is: the file as it was long ago, and what it knows since under another name."""
+    backup(world.store, tmp_path / "copy.db")
+    world.device("b").contribute(seed=7)
+    database = crashed(world, tmp_path / "live")
+    with monkeypatch.context() as patch:
+        done = killed_after(patch, moves)
+        try:
+            restore(tmp_path / "copy.db", FED, database, BEGUN)
+        except KilledError:
+            assert len(done) == moves
+    if database.exists():
+        with closing(Store.open(database)) as store:
+            assert Journal(store, FED).replay().epoch == BEGUN.epoch
+    with closing(Store.open(database.with_name("server.db.5"))) as aside:
+        assert Journal(aside, FED).replay() == world.state, "nothing of what was there is lost"
+    restore(tmp_path / "copy.db", FED, database, EpochBegun(100, 6))
+    with closing(Store.open(database)) as store:
+        assert (store.faults(), Journal(store, FED).replay().epoch) == ([], 100)
+
+
+@pytest.mark.parametrize("moves", [1, 2, 3])
+def test_a_database_that_cannot_be_opened_goes_before_its_log(world, tmp_path, monkeypatch, moves):
+    """What stays of a log alone is played into nothing."""
+    backup(world.store, tmp_path / "copy.db")
+    database = crashed(world, tmp_path / "live")
+    database.write_bytes(b"rubbish" * 1000)
+    log = b"more rubbish" * 1000
+    database.with_name("server.db-wal").write_bytes(log)
+    with monkeypatch.context() as patch:
+        done = killed_after(patch, moves)
+        with pytest.raises(KilledError):
+            restore(tmp_path / "copy.db", FED, database, BEGUN)
+    assert done[:2] == ["server.db", "server.db-wal"][:moves]
+    assert database.with_name("server.db.5").read_bytes() == b"rubbish" * 1000
+    restore(tmp_path / "copy.db", FED, database, EpochBegun(100, 6))
+    kept = [path.read_bytes() for path in database.parent.glob("server.db.[56]-wal")]
+    assert kept == [log]
+    with closing(Store.open(database)) as store:
+        assert (store.faults(), Journal(store, FED).replay().epoch) == ([], 100)
 
 
 def test_what_a_killed_import_left_behind_does_not_stop_the_next(config, exported, capsys):
