@@ -8,7 +8,8 @@
 
 A device that sends more than its allowance is refused until it has rested (`rate`). Births and wills have an allowance
 of their own, far beyond what any device needs: one that spends it counts as gone until it has rested and is born again.
-Nothing is decoded, journaled or kept of what is over an allowance. A contribution that comes after its
+Nothing is decoded, journaled or kept of what is over an allowance. Of maps, which may be sent again and again, each
+device has a number from one offer to the next, and no more is kept of one than it says. A contribution that comes after its
 round is stored without an event: it counts from the next round on (`admission`).
 
 The key (kind, device, round, epoch) of a stored payload is the dedupe: the same bytes again are answered `duplicate`,
@@ -20,17 +21,26 @@ is not complete yet goes to the store at once; it says no more than that it came
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from broker_server.accepted import Accepted, Payload
-from broker_server.core.admission import RefusedError, admit_competence, admit_contribution, check_part
+from broker_server.core.admission import (
+    MAX_MAPS,
+    RefusedError,
+    admit_competence,
+    admit_contribution,
+    check_part,
+    distances_in,
+)
 from broker_server.core.events import ContributionsStored, DeviceGone, DeviceSeen, EpochBegun, Event, Stored
 from broker_server.core.federation import Federation
 from broker_server.core.labels import StoredLabels
 from broker_server.core.rate import RATE_LIMITED, Allowances, RateTerms
 from broker_server.settings import ProbeSet, Settings
 from fd_protocol import codec
+from fd_protocol.competence import encode_map
 from fd_protocol.errors import DecodeError, shown
 from fd_protocol.messages import (
     Command,
@@ -84,6 +94,27 @@ class Taken:
     command: Command | None = None
 
 
+@dataclass(slots=True)
+class MapsTaken:
+    """How many maps each device has sent since the last offer. In memory alone: a restart counts from none."""
+
+    number: int = 0
+    """Of the round that was offered last."""
+    by_device: Counter[str] = field(default_factory=Counter)
+
+    def take(self, device: str, number: int) -> None:
+        """Count a map that came while round `number` was the last.
+
+        Raises:
+            RefusedError: second_payload; the device has sent as many as it may.
+        """
+        if number != self.number:
+            self.number, self.by_device = number, Counter()
+        if self.by_device[device] >= MAX_MAPS:
+            raise RefusedError("second_payload", f"more than {MAX_MAPS} maps in a round")
+        self.by_device[device] += 1
+
+
 @dataclass(frozen=True, slots=True)
 class Ingest:
     """Says what messages mean, one at a time.
@@ -94,6 +125,7 @@ class Ingest:
         store: where parts wait for the others.
         new_epoch: draws the next epoch.
         allowances: what each device may still send; `presences` of births and wills.
+        maps: how many maps each has sent.
     """
 
     settings: Settings
@@ -102,6 +134,7 @@ class Ingest:
     new_epoch: Callable[[], int]
     allowances: Allowances
     presences: Allowances = field(default_factory=lambda: Allowances(PRESENCES))
+    maps: MapsTaken = field(default_factory=MapsTaken)
 
     def take(self, arrived: Arrived, state: Federation, accepted: Accepted, at_ms: int) -> Taken:
         """Return what the message means in `state`, to a server that has `accepted` these payloads.
@@ -181,6 +214,7 @@ class Ingest:
                 return Taken(device=device, part=part, receipt=receipt)
             broken = payload
             if part.kind is Kind.COMPETENCE:
+                self.maps.take(device, state.number)
                 content = self._map(payload, offer, state)
             else:
                 content = _labels(part, payload, rows, offer, accepted)
@@ -217,11 +251,11 @@ class Ingest:
         return join(codec.decode(row.body, Part) for row in self.store.parts(federation, kind, device, digest))
 
     def _map(self, payload: bytes, offer: RoundOffer, state: Federation) -> bytes:
-        """Return what the store keeps of a competence map."""
+        """Return what the store keeps of a competence map: what it says, however it was packed."""
         asked = offer.slice.public_set
         edition = state.editions.about(asked)
-        admit_competence(payload, asked, self.probes.count if edition is None else edition.count)
-        return payload
+        said = admit_competence(payload, asked, self.probes.count if edition is None else edition.count)
+        return codec.encode(replace(said, body=encode_map(distances_in(said))))
 
 
 def _restless(device: str, state: Federation) -> Taken:

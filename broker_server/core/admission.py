@@ -5,7 +5,7 @@
     round_closed         late, by more than a round, or where absent devices do not count: it could not be heard
     not_a_member         the round does not invite this device
     over_budget          more bytes than the offer allows
-    second_payload       the device has contributed to this round already, with other bytes
+    second_payload       the device has contributed to this round already, with other bytes; or has sent MAX_MAPS maps
     foreign_public_set   speaks of other probes
     wrong_slice          of this public set, but not of the offered probes; or a map that does not cover the set
     wrong_temperature    not softened as offered
@@ -34,6 +34,13 @@ from fd_protocol.competence import decode_map
 from fd_protocol.errors import FedistillError
 from fd_protocol.messages import MAX_PAYLOAD_BYTES, CompetenceMap, Contribution, Kind, Part, RoundOffer
 from fd_protocol.payload import Codes, decode_body
+
+MAX_MAPS = 16
+"""Maps of a device that are taken from one offer to the next, whichever rounds they name.
+
+A device makes another one where its private rows have changed, or where a new life knows nothing of the last: a few in
+a round. It takes any refusal for the last word on its map, so an honest one must never come this far.
+"""
 
 Bases = Callable[[bytes], Codes | None]
 """Finds the codes of an accepted payload of the same device by the payload's SHA-256."""

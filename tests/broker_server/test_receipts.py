@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from broker_server.core.admission import MAX_MAPS
 from broker_server.core.labels import StoredLabels
 from broker_server.core.round import Phase
 from broker_server.records.quarantine import Quarantine
 from broker_server.settings import RoundSettings
-from fd_protocol import codec
+from fd_protocol import cbor, codec
 from fd_protocol.bodies import write_body
 from fd_protocol.identity import RoundId, sha256
 from fd_protocol.messages import Codec, DeviceState, Kind, Status
@@ -181,6 +182,42 @@ def test_maps_of_other_probes_are_refused(world):
     a = fleet(world)[0]
     assert refusal(world, a, a.map([0] * 19), kind=Kind.COMPETENCE) == "wrong_slice"
     assert refusal(world, a, a.map([0] * 20, sha256(b"other")), kind=Kind.COMPETENCE) == "foreign_public_set"
+
+
+def padded(device, number):
+    """A map, and beside it what no version knows."""
+    distances = [number >> k & 1 for k in range(20)]
+    return cbor.encode({**cbor.decode(device.map(distances)), 99: b"%d" % number * 5000})
+
+
+def test_of_a_map_no_more_is_kept_than_it_says(world):
+    a, *_ = fleet(world)
+    (receipt,) = a.send(padded(a, 5), kind=Kind.COMPETENCE)
+    assert receipt.status is Status.STORED
+    (row,) = world.store.payloads(FED, "competence", "a")
+    assert world.store.blob(row.content) == a.map([1, 0, 1] + [0] * 17)
+    (again,) = a.send(padded(a, 5), kind=Kind.COMPETENCE)
+    assert again.status is Status.DUPLICATE
+
+
+def test_a_device_whose_private_rows_change_in_a_round_sends_another_map_and_no_flood_of_them(world):
+    a, b, _ = fleet(world)
+    for number in range(MAX_MAPS):
+        (receipt,) = a.send(padded(a, number), kind=Kind.COMPETENCE)
+        assert receipt.status is Status.STORED
+        (again,) = a.send(padded(a, number), kind=Kind.COMPETENCE)
+        assert again.status is Status.DUPLICATE
+    assert refusal(world, a, padded(a, MAX_MAPS), kind=Kind.COMPETENCE) == "second_payload"
+    earlier = RoundId(FED, world.state.epoch, 0)
+    (of_an_earlier_round,) = a.send(padded(a, MAX_MAPS), kind=Kind.COMPETENCE, round_id=earlier)
+    assert of_an_earlier_round.reason == "second_payload", "it makes no difference which round a map names"
+    assert len(world.store.payloads(FED, "competence", "a")) == 1
+    assert [one.status for one in b.send_map([0] * 20)] == [Status.STORED], "others are none the worse"
+    for device in (a, b):
+        device.contribute()
+    world.wait(60)
+    world.wait(10)
+    assert [one.status for one in a.send_map([1] * 20)] == [Status.STORED]
 
 
 def test_garbage_in_a_part_is_refused_with_a_receipt(world):

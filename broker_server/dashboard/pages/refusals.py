@@ -17,7 +17,7 @@ MEANINGS = {
     "round_closed": "late: the round no longer took contributions",
     "not_a_member": "the round did not invite this device",
     "over_budget": "more bytes than the offer allows",
-    "second_payload": "the device had contributed to this round already, with other bytes",
+    "second_payload": "the device had contributed to this round already, with other bytes, or sent map after map",
     "foreign_public_set": "speaks of other probes",
     "wrong_slice": "not of the offered probes, or a map that does not cover the set",
     "wrong_temperature": "not softened as offered",
