@@ -9,8 +9,8 @@
 A device that sends more than its allowance is refused until it has rested (`rate`). Births and wills have an allowance
 of their own, far beyond what any device needs: one that spends it counts as gone until it has rested and is born again.
 Nothing is decoded, journaled or kept of what is over an allowance. Of maps, which may be sent again and again, each
-device has a number from one offer to the next, and no more is kept of one than it says. A contribution that comes after its
-round is stored without an event: it counts from the next round on (`admission`).
+device has a number from one offer to the next, and no more is kept of one than it says. A contribution that comes after
+its round is stored without an event: it counts from the next round on (`admission`).
 
 The key (kind, device, round, epoch) of a stored payload is the dedupe: the same bytes again are answered `duplicate`,
 also after their round has closed, for the receipt may have been lost.
