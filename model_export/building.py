@@ -71,9 +71,10 @@ def build(
     forward = factory_model(recipe, task, data, model=model)
     weights = weights_of(recipe, data, is_given=model is not None or recipe.model is not None)
     contents = _assemble(recipe, task, plan_of(recipe, forward), data, weights)
-    golden_labels = np.arange(GOLDEN_ROWS, dtype=np.int64) % len(task.classes)
+    golden_rows = min(GOLDEN_ROWS, recipe.batch_rows)  # LiteRT's step takes no more
+    golden_labels = np.arange(golden_rows, dtype=np.int64) % len(task.classes)
     required = TFLITE_RUNTIMES if recipe.tflite == "required" else ()
-    return write_bundle(Path(folder), contents, data.calibration[:GOLDEN_ROWS], golden_labels, required=required)
+    return write_bundle(Path(folder), contents, data.calibration[:golden_rows], golden_labels, required=required)
 
 
 def plan_of(recipe: Recipe, forward: ForwardModel) -> Plan:
@@ -83,9 +84,17 @@ def plan_of(recipe: Recipe, forward: ForwardModel) -> Plan:
         blocks = blocks_of(forward)
         read = {name for node in forward.tail().graph.node for name in node.input}
         chosen = tuple(each.name for block in blocks for each in block.parameters if each.name in read)
-        return compile_plan(forward, blocks, TAIL, chosen, Terms(recipe.batch_rows, recipe.optimizer, int8))
+        terms = Terms(recipe.batch_rows, recipe.optimizer, int8, recipe.weight_decay)
+        return compile_plan(forward, blocks, TAIL, chosen, terms)
     what = recipe.budget or parse_layers(recipe.trains)
-    return select(forward, what, batch_rows=recipe.batch_rows, optimizer=recipe.optimizer, int8=int8)
+    return select(
+        forward,
+        what,
+        batch_rows=recipe.batch_rows,
+        optimizer=recipe.optimizer,
+        int8=int8,
+        weight_decay=recipe.weight_decay,
+    )
 
 
 def _assemble(recipe: Recipe, task: Task, plan: Plan, data: FactoryData, weights: Weights) -> Model:

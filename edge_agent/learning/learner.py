@@ -21,7 +21,7 @@ from edge_agent.learning.learned import Learned, Speaker
 from edge_agent.learning.local_prior import correct, log_prior
 from edge_agent.round.events import Refreshed, Trained
 from edge_agent.training.between import Between
-from edge_agent.training.memory import rows_within
+from edge_agent.training.memory import batch_within
 from fd_protocol.messages import TrainingTerms
 from fd_runtime.fitting import FitReport, FitTerms, LabelledRows, ProbeRows
 from fd_runtime.models.model import F32, OptimizerState
@@ -68,7 +68,7 @@ class Learner(Speaker):
         self._release_theta = model.train_session.state.theta  # before a checkpoint takes its place
         super().__init__(Learned(model, bundle, path, between or Between(), publish=publish))
         self._private, self._seed = private, seed
-        self._batch_rows = rows_within(model.manifest, memory_mb, FitTerms().batch_rows)
+        self._batch_rows = batch_within(model.manifest, memory_mb)
         self._release = self._score_of_release()
 
     def renew(self, private: PrivateFeatures) -> None:

@@ -38,7 +38,7 @@ from edge_agent.privacy.training import (
 )
 from edge_agent.round.events import Trained
 from edge_agent.training.between import Between
-from edge_agent.training.memory import rows_within
+from edge_agent.training.memory import batch_within, rows_within
 from edge_agent.training.sensors import clock_is_set
 from fd_protocol.errors import InvalidValueError
 from fd_protocol.identity import sha256
@@ -105,7 +105,7 @@ class PrivateLearner(Speaker):
     ) -> None:
         super().__init__(Learned(model, bundle, path, between or Between(), publish=publish, fresh=fresh))
         self._bundle, self._rows, self._purse, self._seed = bundle.hex(), rows, purse, seed
-        self._batch_rows = rows_within(model.manifest, memory_mb, FitTerms().batch_rows)
+        self._batch_rows = batch_within(model.manifest, memory_mb)
         self._part_rows = rows_within(model.manifest, memory_mb, _MOST_ROWS)
 
     def renew(self, rows: LabelledRows) -> None:

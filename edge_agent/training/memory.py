@@ -13,11 +13,20 @@ What is deliberately absent: what kernels need while they compute, and the runti
 from __future__ import annotations
 
 from fd_protocol.manifest import Manifest
+from fd_runtime.fitting import FitTerms
 
 MB = 1e6
 _FLOAT_BYTES = 4
 _INPUTS_BESIDE_SLOTS, _OUTPUTS_BESIDE_SLOTS = 2, 1
 """theta and reference; theta.new. Every slot is both."""
+
+
+def batch_within(manifest: Manifest, memory_mb: float) -> int:
+    """Return the rows of a batch: as many as always, or fewer where the bundle's step was made for fewer.
+
+    LiteRT's has that number of rows and no other, and what a step costs was reckoned with it.
+    """
+    return rows_within(manifest, memory_mb, min(FitTerms().batch_rows, manifest.training.batch))
 
 
 def rows_within(manifest: Manifest, memory_mb: float, most: int) -> int:

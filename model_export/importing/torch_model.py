@@ -16,7 +16,7 @@ import onnx
 
 from model_export.forward import ForwardModel
 from model_export.graph import OPSET, one_line
-from model_export.importing.checking import check_close, random_samples, run_model
+from model_export.importing.checking import answered, check_close, run_model
 from model_export.importing.onnx_file import with_ending
 from model_export.importing.refusal import UnreadableModelError
 from model_export.importing.source import read
@@ -45,8 +45,7 @@ def from_torch(module: Any, sample_shape: tuple[int, ...], *, dtype: SampleType 
         _check_answer(torch, module, sample_shape, dtype)
         source = read(_exported(torch, module, sample_shape, dtype), None)
         forward, ending = with_ending(source)
-        samples = random_samples(forward.model, rows=4)
-        expected = _answers(torch, module, samples)
+        samples, expected = answered(forward.model, 4, lambda drawn: _answers(torch, module, drawn))
     check_close(expected, ending.apply(run_model(forward.model, samples)), _TOLERANCE)
     return forward
 

@@ -122,11 +122,13 @@ class Terms:
         batch_rows: of one step.
         optimizer: its slots take memory.
         int8: the backbone will be quantised, so features are uint8 codes.
+        weight_decay: a step with it keeps more of theta at once.
     """
 
     batch_rows: int
     optimizer: OptimizerName
     int8: bool = True
+    weight_decay: float = 0.0
 
 
 def compile_plan(
@@ -147,6 +149,7 @@ def compile_plan(
         trainable=trainable,
         optimizer=terms.optimizer,
         batch_rows=terms.batch_rows,
+        weight_decay=terms.weight_decay,
     )
     shape = [dimension.dim_value for dimension in tail.graph.input[0].type.tensor_type.shape.dim[1:]]
     return Plan(

@@ -114,7 +114,13 @@ def parse_layers(text: str) -> Layers:
 
 
 def select(
-    forward: ForwardModel, what: Selection, *, batch_rows: int, optimizer: OptimizerName, int8: bool = True
+    forward: ForwardModel,
+    what: Selection,
+    *,
+    batch_rows: int,
+    optimizer: OptimizerName,
+    int8: bool = True,
+    weight_decay: float = 0.0,
 ) -> Plan:
     """Return what trains and what that costs, compiled and counted.
 
@@ -124,13 +130,14 @@ def select(
         batch_rows: of a train step.
         optimizer: its slots take memory.
         int8: the backbone will be quantised and hands over uint8 features.
+        weight_decay: of the step; with it more of theta is in memory at once.
 
     Raises:
         InvalidValueError: the model has fewer blocks, or no rows are asked for.
         OverBudgetError: nothing fits the budget.
         UnsupportedOpError: an op in what should train has no gradient rule; the search passes over such choices.
     """
-    blocks, terms = blocks_of(forward), Terms(batch_rows, optimizer, int8)
+    blocks, terms = blocks_of(forward), Terms(batch_rows, optimizer, int8, weight_decay)
     if isinstance(what, Budget):
         return _search(forward, blocks, what, terms)
     return _compile(forward, blocks, what, terms)

@@ -68,6 +68,8 @@ def entropy_range(counts: Counts, extremes: Range) -> Range:
 def _divergence(counts: Counts, centres: npt.NDArray[np.float64], low: float, high: float) -> float:
     """Kullback-Leibler divergence, in nats, of what 256 codes on [low, high] can tell from the clipped histogram."""
     inside = np.flatnonzero((centres >= min(low, 0.0)) & (centres <= max(high, 0.0)))
+    if not len(inside):  # all that there is lies beyond: everything is lost
+        return np.inf
     first, last = inside[0], inside[-1]
     kept = counts[first : last + 1].astype(np.float64)
     true = kept.copy()
@@ -87,11 +89,8 @@ def _extremes(model: onnx.ModelProto, samples: npt.NDArray[Any]) -> dict[str, Ra
     for tensors in run_through(model, samples):
         for name, content in tensors.items():
             low, high = ranges.get(name, (np.inf, -np.inf))
-            low, high = (
-                np.fmin.reduce(content, axis=None, initial=low),
-                np.fmax.reduce(content, axis=None, initial=high),
-            )
-            ranges[name] = float(low), float(high)  # a missing value is NaN, which fmin and fmax pass over
+            known = content[np.isfinite(content)]  # a missing value is NaN; where a mask lies it is -inf
+            ranges[name] = float(np.min(known, initial=low)), float(np.max(known, initial=high))
     return ranges
 
 

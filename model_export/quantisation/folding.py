@@ -55,7 +55,7 @@ def _folded(layer: onnx.NodeProto, norm: onnx.NodeProto, constants: Constants) -
     weights = constants[layer.input[1]]
     axis = channel_axis(layer, weights)
     along = factor.reshape([-1 if each == axis else 1 for each in range(weights.ndim)])
-    bias = constants[layer.input[2]].astype(np.float64) if len(layer.input) > 2 else 0.0
+    bias = constants[layer.input[2]].astype(np.float64) if any(layer.input[2:]) else 0.0
     names = [f"{norm.name}/weight", f"{norm.name}/bias"]
     parts = [weights * along, shift + (bias - mean) * factor]
     constants.update({name: part.astype(np.float32) for name, part in zip(names, parts, strict=True)})

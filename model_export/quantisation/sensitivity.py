@@ -47,7 +47,7 @@ class SensitivityReport:
 
     def table(self) -> str:
         """The report as text, a line for each layer."""
-        width = max(len("all layers"), *(len(row.layer) for row in self.rows))
+        width = max(len(name) for name in ("all layers", *(row.layer for row in self.rows)))
         lines = [f"{'int8':{width}}  {'op':8}  {'rmse':>9}  {'agreement':>9}  {'kl':>9}  accuracy"]
         entries = [*((row.layer, row.op, row.difference) for row in self.rows), ("all layers", "", self.together)]
         for name, op, difference in entries:

@@ -156,6 +156,10 @@ def _bilinear(build: GraphBuilder, x: str) -> str:
     return build.op("Resize", x, "", build.constant([1.0, 1.0, 2.0]), mode="linear")
 
 
+def _by_columns(build: GraphBuilder, x: str) -> str:
+    return build.op("MaxPool", x, kernel_shape=[2], strides=[1], storage_order=1)
+
+
 def _same_and_more(build: GraphBuilder, x: str) -> str:
     more = {"auto_pad": "SAME_UPPER", "output_padding": [1]}
     return build.op("ConvTranspose", x, parameter(build, 2, 2, 3), strides=[2], **more)
@@ -199,6 +203,7 @@ FORMS: list[tuple[str, Write, str]] = [
     ("GRU", _open_sequence, "fix the sequence length"),
     ("GRU", _ragged_sequence, "leave out sequence_lens"),
     ("GRU", _clipped_sequence, "use Sigmoid and Tanh, no clip, and layout 0"),
+    ("MaxPool", _by_columns, "use storage_order 0"),
     ("Round", lambda b, x: b.op("Round", x), "it is flat almost everywhere"),
     ("TopK", lambda b, x: b.ops("TopK", x, b.constant([2], np.int64), outputs=["", ""])[0], "use Slice, ReduceMax"),
 ]

@@ -377,6 +377,23 @@ def test_an_import_that_computes_something_else_is_refused() -> None:
         check_same_function(source, other, Ending.NONE)
 
 
+@pytest.mark.parametrize("op", ["Log", "Sqrt"])
+def test_what_has_no_answer_to_negative_samples_is_tried_with_positive_ones(op: str) -> None:
+    nodes = [node(op, "x", to="l"), node("MatMul", "l", "w", to="y")]
+    same(model(nodes, weights(w=(4, 3))), np.abs(ROWS))
+
+
+def test_what_has_no_answer_to_any_sample_cannot_be_checked() -> None:
+    nodes = [
+        node("Abs", "x", to="a"),
+        node("Neg", "a", to="n"),
+        node("Log", "n", to="l"),
+        node("MatMul", "l", "w", to="y"),
+    ]
+    with pytest.raises(UnreadableModelError, match="no finite numbers to random samples"):
+        from_onnx(model(nodes, weights(w=(4, 3))))
+
+
 def test_random_tokens_are_known_to_the_model() -> None:
     nodes = [node("Gather", "table", "x", to="e"), node("Flatten", "e", to="f"), node("MatMul", "f", "w", to="y")]
     imported = from_onnx(model(nodes, weights(table=(3, 2), w=(8, 3)), dtype=TensorProto.INT32))

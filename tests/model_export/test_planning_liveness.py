@@ -79,6 +79,15 @@ def test_a_train_step_takes_the_planned_bytes_at_every_node(
     assert plan.memory.timeline == measured(plan.step.model, rows, tmp_path)
 
 
+def test_weight_decay_is_in_the_plan(tmp_path: Path) -> None:
+    """It holds a copy of theta for a while."""
+    rows, forward = 8, build_family("mlp-l", (256,), 10, 0)
+    terms = {"batch_rows": rows, "optimizer": "adam"}
+    bare, decaying = (select(forward, parse_layers("everything"), **terms, weight_decay=decay) for decay in (0.0, 0.01))
+    assert decaying.peak_bytes > bare.peak_bytes
+    assert decaying.memory.timeline == measured(decaying.step.model, rows, tmp_path)
+
+
 def test_devices_open_a_train_step_as_the_plan_takes_for_granted() -> None:
     plan = select(build_family("cnn-s", IMAGES, 10, 0), parse_layers("head"), batch_rows=8, optimizer="sgd")
     theta = theta_of(plan.forward.model, plan.step.layout)

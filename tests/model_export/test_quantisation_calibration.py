@@ -84,3 +84,18 @@ def test_missing_values_are_passed_over(shifted: onnx.ModelProto, method: Method
     x[::3, 0] = np.nan
     for scaling in calibrate(shifted, x, QuantisationTerms(method)).values():
         assert 0 < scaling.scale < 0.1
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_a_mask_of_minus_infinity_is_passed_over(shifted: onnx.ModelProto, method: Method) -> None:
+    """As that of causal attention: what lies before it has a range all the same."""
+    x = samples()
+    x[:, 2:] = -np.inf
+    for scaling in calibrate(shifted, x, QuantisationTerms(method)).values():
+        assert 0 < scaling.scale < 0.1
+
+
+@pytest.mark.parametrize("extremes", [(18.0, 25.0), (-3.0, -1.0), (0.4, 0.6)])
+def test_an_entropy_range_may_lie_away_from_zero(extremes: tuple[float, float]) -> None:
+    counts = np.histogram(np.random.default_rng(0).uniform(*extremes, 100_000), 2048, extremes)[0]
+    assert entropy_range(counts, extremes) == pytest.approx(extremes, rel=0.1)

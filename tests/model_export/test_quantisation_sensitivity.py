@@ -9,6 +9,7 @@ import pytest
 from model_export.forward import ForwardModel
 from model_export.quantisation import QuantisationTerms, ToleranceError, layer_sensitivity, quantise
 from model_export.quantisation.differences import Difference
+from model_export.quantisation.sensitivity import SensitivityReport
 from tests.support.networks import Network, run
 
 CLASSES, CHANNELS = 6, 8
@@ -117,3 +118,8 @@ def test_differences_are_those_of_the_definitions() -> None:
     assert (difference.agreement, difference.accuracy_loss, difference.loss) == (0.5, 0.5, 0.5)
     assert difference.kl == pytest.approx((p * np.log(p / q) + q * np.log(q / p)) / 2)
     assert Difference.between(exact, logits).loss == 0.5
+
+
+def test_a_report_of_no_layers_has_the_line_for_all() -> None:
+    lines = SensitivityReport((), Difference(0.0, 1.0, 0.0, None)).table().splitlines()
+    assert [line.split()[0] for line in lines] == ["int8", "all"]

@@ -56,6 +56,16 @@ def test_folding_batch_norm_changes_nothing(layer: str) -> None:
     np.testing.assert_allclose(run(folded, x), run(model, x), atol=1e-5)
 
 
+def test_batch_norm_folds_into_a_layer_whose_bias_is_named_as_absent() -> None:
+    network = Network()
+    y = network.op("Conv", "input", network.weights(6, 6, 3, 3), "", pads=[1] * 4)
+    model = network.model(network.op("Relu", network.normalised(y, 6)), (6, 9, 9), (6, 9, 9))
+    folded = fold_batch_norm(model)
+    assert [node.op_type for node in folded.graph.node] == ["Conv", "Relu"]
+    x = np.random.default_rng(1).standard_normal((20, 6, 9, 9)).astype(np.float32)
+    np.testing.assert_allclose(run(folded, x), run(model, x), atol=1e-5)
+
+
 def test_batch_norm_stays_where_others_read_what_it_normalises() -> None:
     network = Network()
     y = network.convolution("input", (4, 4, 3, 3))

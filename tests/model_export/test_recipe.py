@@ -15,6 +15,7 @@ from model_export.augment import Augmentation
 from model_export.building import build, rows_of
 from model_export.factory import factory_model
 from model_export.families import FAMILIES, build_family, readers
+from model_export.planning import liveness
 from model_export.planning.selection import Budget
 from model_export.pretrain import PretrainTerms
 from model_export.proving import PYTHON_VARIABLE, InterpreterError
@@ -165,6 +166,14 @@ def test_weights_decay_where_a_recipe_says_so(tmp_path):
 
     assert after_a_step(RECIPE, "plain") == pytest.approx(1.0)
     assert after_a_step(replace(RECIPE, weight_decay=0.1), "decaying") == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("trains", ["tail", "last 2"])
+def test_a_manifest_counts_the_memory_of_weight_decay(tmp_path, trains):
+    recipe = replace(RECIPE, pretraining=None, tflite="none", weight_decay=0.1, trains=trains)
+    built = build(recipe, TASK, DATA, tmp_path / "decaying")
+    step = onnx.load_from_string(built.read(Role.TRAIN_STEP))
+    assert built.manifest.costs.train_peak_bytes == liveness.plan(step, recipe.batch_rows).peak_bytes
 
 
 def test_a_head_that_answers_nothing_but_zeros_is_proven_too(tmp_path):

@@ -47,6 +47,8 @@ def _max_of_tiles(at: Adjoint, windows: Windows) -> str:
 
 def _max_of_overlaps(at: Adjoint) -> str:
     """Add each gradient to the element that MaxPool's second output points at, in the flattened input."""
+    if at.attribute("storage_order", 0):
+        raise at.unsupported("use storage_order 0, by which the second output counts row by row")
     flat = at.integers(-1)
     zeros = at.op("ConstantOfShape", at.op("Reshape", at.op("Size", at.x), flat))
     places, updates = at.op("Reshape", at.output(1), flat), at.op("Reshape", at.dy, flat)
