@@ -1,7 +1,13 @@
 """How many rows a train step may have at once, so that its tensors fit the owner's bound.
 
 A bundle says what a step of its batch needs (`Costs.train_peak_bytes`, planned from the graph and true to the byte,
-docs/adr/0011). Weights and the optimizer's vectors are there whatever the batch; the rest grows with the rows.
+docs/adr/0011). Weights, the optimizer's vectors, gradient, update and the graph's constants are there whatever the
+batch; the rest grows with the rows. The peak over rows is convex: a straight line that begins no lower than the peak at
+no rows and ends at that of the batch is nowhere below it. Beyond the batch the line begins at the least instead.
+
+No manifest tells the peak at no rows. It is counted from theta and the graph, which is right for dense layers and
+convolutions without weight decay; with it, or where depthwise layers or biases alone train, a step of few rows may
+take more.
 
 Where a batch does not fit, steps have fewer rows, and there are more of them: the graph takes its optimizer's step at
 once, so the sum of several parts is not to be had from it (but where noise is added: `privacy.training`). That is other
@@ -12,13 +18,19 @@ What is deliberately absent: what kernels need while they compute, and the runti
 
 from __future__ import annotations
 
-from fd_protocol.manifest import Manifest
+import logging
+
+from fd_protocol.manifest import Manifest, Role
 from fd_runtime.fitting import FitTerms
 
 MB = 1e6
 _FLOAT_BYTES = 4
 _INPUTS_BESIDE_SLOTS, _OUTPUTS_BESIDE_SLOTS = 2, 1
 """theta and reference; theta.new. Every slot is both."""
+_GRADIENT_AND_UPDATE = 3
+"""Vectors of theta's size that a step needs in between: the gradient in pieces and whole, and what is made of it."""
+
+log = logging.getLogger("edge-agent")
 
 
 def batch_within(manifest: Manifest, memory_mb: float) -> int:
@@ -33,12 +45,13 @@ def rows_within(manifest: Manifest, memory_mb: float, most: int) -> int:
     """Return how many rows a step may have: at least 1, at most `most`; that where nothing bounds or nobody counted."""
     if not memory_mb or manifest.costs is None:
         return most
-    fixed, of_a_row = _parts(manifest, manifest.costs.train_peak_bytes)
-    return max(1, min(most, int((MB * memory_mb - fixed) // of_a_row)))
-
-
-def _parts(manifest: Manifest, peak_bytes: int) -> tuple[float, float]:
-    """Return the bytes that are always there, and those of a row. What is called fixed is the least that it can be."""
-    vectors = _INPUTS_BESIDE_SLOTS + _OUTPUTS_BESIDE_SLOTS + 2 * len(manifest.training.slots)
-    fixed = min(peak_bytes, _FLOAT_BYTES * manifest.layout.size * vectors)
-    return fixed, max(1.0, (peak_bytes - fixed) / manifest.training.batch)
+    bound, peak, batch = MB * memory_mb, manifest.costs.train_peak_bytes, manifest.training.batch
+    vectors = _FLOAT_BYTES * manifest.layout.size
+    least = min(peak, vectors * (_INPUTS_BESIDE_SLOTS + _OUTPUTS_BESIDE_SLOTS + 2 * len(manifest.training.slots)))
+    if bound >= peak:
+        return min(most, batch + int((bound - peak) // max(1.0, (peak - least) / batch)))
+    fixed = min(peak, least + vectors * _GRADIENT_AND_UPDATE + manifest.files[Role.TRAIN_STEP].size_bytes)
+    rows = int((bound - fixed) // max(1.0, (peak - fixed) / batch))
+    if rows < 1:
+        log.warning("a train step may take more than memory_mb = %g, even with one row at a time", memory_mb)
+    return max(1, min(most, rows))

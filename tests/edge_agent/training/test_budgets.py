@@ -21,6 +21,7 @@ from tests.edge_agent.artifacts import LAYOUT, write_bundle
 
 MB = 1_000_000
 NOW = 1_800_000_000
+FIXED = 4 * LAYOUT.size * 10 + len(b"not read by numpy either")
 
 
 # Flash wear.
@@ -247,9 +248,8 @@ def test_a_batch_that_fits_is_left_alone(tmp_path):
 
 
 def test_a_batch_that_does_not_fit_gets_as_many_rows_as_do(tmp_path):
-    fixed = 4 * LAYOUT.size * 7
-    found = manifest(tmp_path, fixed + 64 * 100_000)
-    assert rows_within(found, (fixed + 20 * 100_000 + 10) / MB, 64) == 20
+    found = manifest(tmp_path, FIXED + 64 * 100_000)
+    assert rows_within(found, (FIXED + 20 * 100_000 + 10) / MB, 64) == 20
     assert rows_within(found, 0.001, 64) == 1
 
 
@@ -259,8 +259,8 @@ def test_without_a_bound_or_a_count_the_batch_is_what_it_was(tmp_path):
 
 
 def test_lots_of_a_private_training_may_be_larger_than_a_batch(tmp_path):
-    fixed = 4 * LAYOUT.size * 7
-    assert rows_within(manifest(tmp_path, fixed + 64 * 1000), (fixed + 500 * 1000 + 10) / MB, 4096) == 500
+    least = 4 * LAYOUT.size * 7
+    assert rows_within(manifest(tmp_path, least + 64 * 1000), (least + 500 * 1000 + 10) / MB, 4096) == 500
 
 
 @pytest.mark.parametrize("error", [StoreFullError, StoreUnwritableError])
