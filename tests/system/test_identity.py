@@ -383,6 +383,7 @@ def test_a_connection_that_is_cut_on_the_way_is_no_refusal(tmp_path):
             return end_session(authority, way, "dev-9", probe, victim, patience_s=patience_s)
 
     with town.broker:
+        assert not is_refused(town, tmp_path / "dev-9")  # it has read its list, the old one
         desk.revoke("dev-9", now=now(), who="test", also=(probe.serial,))
         assert end(1, 3.0) is End.LIST_NOT_READ, "the broker was told of no list"
         assert end(1_000, 1.0) is End.UNREACHABLE
