@@ -28,7 +28,7 @@ from fd_runtime.storage.store import Store, StoreFullError
 from tests.broker_server.builders import FED, TASK, made
 from tests.broker_server.core.test_federation import ALL, BEGUN, opened, stored, told
 from tests.broker_server.served import serving
-from tests.broker_server.world import TOPICS, Device, World, fleet
+from tests.broker_server.world import TOPICS, Device, Tray, World, fleet
 
 CANARIES = LabelledProbes(tuple(range(20)), tuple((np.arange(20) % 3).tolist()))
 NAME = "press-3"
@@ -426,20 +426,6 @@ def test_while_a_consensus_is_being_made_the_order_waits(running):
     assert running.state.round.phase is not Phase.AGGREGATING
     assert chronicle(running).device(NAME) is None
     assert NAME not in trusted(running, running.state.trust)
-
-
-class Tray:
-    """Work that is done when the test says so."""
-
-    def __init__(self):
-        self.tasks = []
-
-    def start(self, task):
-        self.tasks.append(task)
-
-    def work(self):
-        for task in self.tasks:
-            task()
 
 
 def test_the_round_ends_where_the_forgotten_device_was_the_last_that_was_awaited(running):

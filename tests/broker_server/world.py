@@ -59,6 +59,20 @@ class FakeLink:
         return [payload for verb, where, payload in self.history if verb == "publish" and where == topic]
 
 
+class Tray:
+    """A worker whose work is done when the test says so."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def start(self, task):
+        self.tasks.append(task)
+
+    def work(self):
+        for task in self.tasks:
+            task()
+
+
 class World:
     """One federation; `restart` is a crash of the server, as the disk sees it."""
 

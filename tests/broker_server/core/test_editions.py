@@ -27,7 +27,7 @@ from fd_protocol.identity import sha256
 from fd_protocol.messages import Kind, ProbeNotice, PublicSetRef, Status
 from tests.broker_server.builders import FED, PUBLIC_SET, TASK
 from tests.broker_server.core.test_federation import ALL, BEGUN, made, opened, told
-from tests.broker_server.world import PROBES, TOPICS, World, fleet
+from tests.broker_server.world import PROBES, TOPICS, Tray, World, fleet
 
 NEW_SET = sha256(b"new public set")
 NEW = ProbeSet(NEW_SET, count=16, classes=3, task=TASK, size_bytes=900)
@@ -563,20 +563,6 @@ def test_what_is_forgotten_does_not_come_back_by_a_consensus_that_was_being_made
     assert (world.state.round.phase, world.state.trust) == (Phase.CLOSED, b"")
     record = Chronicle(world.store, FED).round(world.state.epoch, 2)
     assert remake(Chronicle(world.store, FED), record).sha256 == record.own_sha256
-
-
-class Tray:
-    """Work that is done when the test says so."""
-
-    def __init__(self):
-        self.tasks = []
-
-    def start(self, task):
-        self.tasks.append(task)
-
-    def work(self):
-        for task in self.tasks:
-            task()
 
 
 def test_an_effect_of_an_edition_that_is_not_due_any_more_is_asked_for_anew():
