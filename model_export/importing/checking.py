@@ -46,13 +46,16 @@ def check_same_function(source: onnx.ModelProto, model: onnx.ModelProto, ending:
 
 
 def answered(model: onnx.ModelProto, rows: int, run: Callable[[Array], Array]) -> tuple[Array, Array]:
-    """Return random samples and what the source says to them by `run`: positive ones where it must have those.
+    """Return random samples and what the source says to them by `run`: positive ones, or below 1, where it needs those.
 
     Raises:
-        UnreadableModelError: to neither it says numbers.
+        UnreadableModelError: to none it says finite numbers.
     """
     samples = random_samples(model, rows)
-    for drawn in (samples, np.abs(samples)):  # a logarithm or a root has no word for negative ones
+    draws = [samples]
+    if samples.dtype == np.float32:  # for roots and logarithms, also of 1 - x
+        draws += [np.abs(samples), np.abs(samples) / (1 + np.abs(samples))]
+    for drawn in draws:
         expected = run(drawn)
         if np.isfinite(expected).all():
             return drawn, expected

@@ -2,6 +2,8 @@
 
 `percentile` and `entropy` look at a histogram of each tensor, in a second pass over the samples whose bins the first
 one fixed: batches may be ragged, and no activation is kept.
+
+Values that are not finite count nowhere: a missing value is NaN, a mask of attention -inf.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ def calibrate(model: onnx.ModelProto, samples: npt.NDArray[Any], terms: Quantisa
 def percentile_range(counts: Counts, extremes: Range, percentile: float) -> Range:
     """Return the range between the (100 - percentile)-th and the percentile-th percentile, to the width of a bin."""
     low, high = extremes
+    if low >= high:
+        return extremes
     cumulated, width = np.cumsum(counts) / counts.sum(), (high - low) / len(counts)
     outside = 1.0 - percentile / 100.0
     first = int(np.searchsorted(cumulated, outside, side="right"))
@@ -66,9 +70,12 @@ def entropy_range(counts: Counts, extremes: Range) -> Range:
 
 
 def _divergence(counts: Counts, centres: npt.NDArray[np.float64], low: float, high: float) -> float:
-    """Kullback-Leibler divergence, in nats, of what 256 codes on [low, high] can tell from the clipped histogram."""
+    """Kullback-Leibler divergence, in nats, of what 256 codes on [low, high] can tell from the clipped histogram.
+
+    A range that holds no bin tells nothing: infinity.
+    """
     inside = np.flatnonzero((centres >= min(low, 0.0)) & (centres <= max(high, 0.0)))
-    if not len(inside):  # all that there is lies beyond: everything is lost
+    if not len(inside):
         return np.inf
     first, last = inside[0], inside[-1]
     kept = counts[first : last + 1].astype(np.float64)
@@ -85,13 +92,17 @@ def _divergence(counts: Counts, centres: npt.NDArray[np.float64], low: float, hi
 
 
 def _extremes(model: onnx.ModelProto, samples: npt.NDArray[Any]) -> dict[str, Range]:
+    """Return the least and the greatest finite value of each tensor; (0, 0) where there is none."""
     ranges: dict[str, Range] = {}
     for tensors in run_through(model, samples):
         for name, content in tensors.items():
             low, high = ranges.get(name, (np.inf, -np.inf))
-            known = content[np.isfinite(content)]  # a missing value is NaN; where a mask lies it is -inf
-            ranges[name] = float(np.min(known, initial=low)), float(np.max(known, initial=high))
-    return ranges
+            finite = np.isfinite(content)
+            ranges[name] = (
+                float(np.min(content, initial=low, where=finite)),
+                float(np.max(content, initial=high, where=finite)),
+            )
+    return {name: each if each[0] <= each[1] else (0.0, 0.0) for name, each in ranges.items()}
 
 
 def _histograms(model: onnx.ModelProto, samples: npt.NDArray[Any], ranges: Mapping[str, Range]) -> dict[str, Counts]:

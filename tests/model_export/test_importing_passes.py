@@ -383,6 +383,11 @@ def test_what_has_no_answer_to_negative_samples_is_tried_with_positive_ones(op: 
     same(model(nodes, weights(w=(4, 3))), np.abs(ROWS))
 
 
+def test_what_answers_to_samples_below_one_is_tried_with_those() -> None:
+    nodes = [node("Sub", "one", "x", to="s"), node("Log", "s", to="l"), node("MatMul", "l", "w", to="y")]
+    same(model(nodes, weights(w=(4, 3)) | {"one": np.ones(4, np.float32)}), np.abs(ROWS) / 9)
+
+
 def test_what_has_no_answer_to_any_sample_cannot_be_checked() -> None:
     nodes = [
         node("Abs", "x", to="a"),

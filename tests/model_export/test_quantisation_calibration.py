@@ -99,3 +99,12 @@ def test_a_mask_of_minus_infinity_is_passed_over(shifted: onnx.ModelProto, metho
 def test_an_entropy_range_may_lie_away_from_zero(extremes: tuple[float, float]) -> None:
     counts = np.histogram(np.random.default_rng(0).uniform(*extremes, 100_000), 2048, extremes)[0]
     assert entropy_range(counts, extremes) == pytest.approx(extremes, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_tensor_without_any_finite_value_has_a_scaling(
+    shifted: onnx.ModelProto, method: Method, value: float
+) -> None:
+    x = np.full((9, WIDTH), value, np.float32)
+    assert calibrate(shifted, x, QuantisationTerms(method))["shifted"] == Scaling.of_range(0.0, 0.0)
