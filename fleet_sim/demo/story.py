@@ -87,7 +87,7 @@ def _accuracy(outcome: Outcome) -> Section:
     note = (
         "All digits: 800 test images. Own digits: images kept back from each device, answers corrected by its label "
         "histogram, for every method alike. FedAvg needs one architecture on all devices; the factory, FedAvg of the "
-        "tail and the centralised bound share our frozen int8 backbone. 'Whole model' trains every layer: more "
+        "tail and the centralised row share our frozen int8 backbone. 'Whole model' trains every layer: more "
         "computing and more bytes for more accuracy."
     )
     return Section("Accuracy at the end", ("method", "all digits", "own digits"), tuple(rows), note, frozenset({OURS}))
